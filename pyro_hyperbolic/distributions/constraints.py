@@ -1,0 +1,58 @@
+r"""The constraint of being a point of a manifold."""
+
+from typing import Any
+
+from geoopt.manifolds.base import Manifold
+from torch import Tensor
+from torch.distributions.constraints import Constraint
+
+from pyro_hyperbolic import geometry
+from pyro_hyperbolic.geometry import checks
+
+__all__ = ["OnManifold", "on_manifold"]
+
+
+class OnManifold(Constraint):
+    r"""Constrains events to a manifold; on the hyperboloid :math:`x_0 > 0,\ |(\sqrt k, x_s)/x_0| = 1` up to rounding.
+
+    Two such constraints are equal if their manifolds are the same space: same geometry, same ``k``. ``biject_to`` and
+    ``transform_to`` give :class:`~pyro_hyperbolic.distributions.transforms.ExponentialMap`, so every Pyro autoguide,
+    HMC and ``pyro.param(constraint=...)`` work, with densities with respect to Riemannian volume.
+
+    Args:
+        manifold: A geoopt manifold.
+
+    Raises:
+        TypeError: If no geometry is registered for the manifold.
+        ValueError: If ``k`` is not positive.
+
+    Example:
+        >>> on_manifold(geoopt.Lorentz()).check(torch.tensor([[1.25, 0.75], [1.0, 0.75]]))
+        tensor([ True, False])
+        >>> on_manifold(geoopt.Lorentz(k=2.0)) == on_manifold(geoopt.Lorentz(k=1.0))
+        False
+    """
+
+    is_discrete = False
+    event_dim = 1
+
+    def __init__(self, manifold: Manifold) -> None:
+        checks.check_manifold(manifold)
+        self.manifold = manifold
+
+    def check(self, value: Tensor) -> Tensor:
+        """Returns whether each event of ``value`` lies on the manifold, shape ``(*)``; NaN does not."""
+        return geometry.contains(self.manifold, value)
+
+    def __eq__(self, other: Any) -> bool:
+        return isinstance(other, OnManifold) and geometry.same(self.manifold, other.manifold)
+
+    def __hash__(self) -> int:
+        # Not of k: it can be a parameter, and equal objects must hash alike.
+        return hash((OnManifold, geometry.kernels(self.manifold).event_size(0)))
+
+    def __repr__(self) -> str:
+        return f"on_manifold({checks.describe(self.manifold)})"
+
+
+on_manifold = OnManifold

@@ -1,0 +1,37 @@
+r"""Transforms on manifolds: the chart, the isometries, and couplings in the tangent space at the origin."""
+
+from .base import ManifoldTransform, TangentModule
+from .coupling import ConditionalCoupling, Coupling
+from .exponential_map import ExponentialMap
+from .tangent import TangentTransform
+from .tangent_coupling import (
+    ConditionalTangentCoupling,
+    TangentCoupling,
+    conditional_tangent_coupling,
+    tangent_coupling,
+)
+from .translation import Translation
+from .wrapped_hyperboloid_coupling import (
+    ConditionalWrappedHyperboloidCoupling,
+    WrappedHyperboloidCoupling,
+    conditional_wrapped_hyperboloid_coupling,
+    wrapped_hyperboloid_coupling,
+)
+
+__all__ = [
+    "ConditionalCoupling",
+    "ConditionalTangentCoupling",
+    "ConditionalWrappedHyperboloidCoupling",
+    "Coupling",
+    "ExponentialMap",
+    "ManifoldTransform",
+    "TangentCoupling",
+    "TangentModule",
+    "TangentTransform",
+    "Translation",
+    "WrappedHyperboloidCoupling",
+    "conditional_tangent_coupling",
+    "conditional_wrapped_hyperboloid_coupling",
+    "tangent_coupling",
+    "wrapped_hyperboloid_coupling",
+]

@@ -1,0 +1,254 @@
+r"""What transforms on manifolds share: one method for value and log-determinant, one cache, one argument check."""
+
+import copy
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from geoopt.manifolds.base import Manifold
+from pyro.distributions.torch_transform import TransformModule
+from torch import Tensor
+from torch.distributions import Transform, constraints
+from torch.distributions.constraints import Constraint
+from torch.utils.hooks import unserializable_hook
+
+from pyro_hyperbolic import geometry
+from pyro_hyperbolic.distributions.constraints import on_manifold
+from pyro_hyperbolic.geometry import Kernels, checks
+from pyro_hyperbolic.manifolds import STANDARD
+
+__all__ = ["ManifoldTransform", "TangentModule"]
+
+
+class _Pair(NamedTuple):
+    """A point and its image, made together, and what they depended on at the time."""
+
+    x: Tensor
+    y: Tensor
+    log_det: Tensor
+    forward: bool  # whether y was made from x, or x from y
+    key: tuple[Any, ...]
+    kept: tuple[Any, ...]  # the objects whose ids are in the key: while they live, no other object has that id
+
+
+class ManifoldTransform(Transform, ABC):
+    """Abstract base of bijections between manifolds, with log-determinants with respect to Riemannian volume.
+
+    A subclass gives ``_forward`` and ``_backward``, which return the value *and* the log-determinant, so that neither
+    is computed twice, and ``_dependencies``. Domain and codomain are the manifold, unless it says otherwise.
+
+    The cache holds one pair ``(x, y)`` and gives a value back only for a tensor that this transform made itself:
+    ``inv(y)`` for ``y`` out of the forward pass (so that scoring one's own sample costs no inverse and loses no digit),
+    never for data that a caller passes anew each step. A pair is dropped when a backward pass runs through it (its
+    graph is freed, and an optimiser is about to move the parameters, maybe through ``.data``). It is ignored when a
+    parameter or a coordinate has been changed in place, when gradients have been switched on or off, in another trace,
+    and, without gradients, when a parameter could have been changed unnoticed.
+    """
+
+    bijective = True
+
+    def __init__(self, manifold: Manifold | None = None, *, cache_size: int = 1) -> None:
+        self._on_manifold = on_manifold(STANDARD if manifold is None else manifold)
+        self._pair: _Pair | None = None
+        super().__init__(cache_size=cache_size)
+
+    @property
+    def manifold(self) -> Manifold:
+        """The geoopt manifold on which this transform acts."""
+        return self._on_manifold.manifold
+
+    @constraints.dependent_property(is_discrete=False, event_dim=1)
+    def domain(self) -> Constraint:
+        """The manifold."""
+        return self._on_manifold
+
+    @constraints.dependent_property(is_discrete=False, event_dim=1)
+    def codomain(self) -> Constraint:
+        """The manifold."""
+        return self._on_manifold
+
+    @abstractmethod
+    def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns ``y`` and ``log |det dy/dx|``, shape ``(*)``."""
+
+    @abstractmethod
+    def _backward(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns a fresh ``x`` and ``log |det dy/dx|`` there: the log-determinant of the *forward* map."""
+
+    @abstractmethod
+    def _dependencies(self) -> Iterator[Tensor]:
+        """Yields the tensors on which the map depends."""
+
+    def _check_domain(self, x: Tensor) -> None:
+        checks.check_manifold(self.manifold)
+        checks.check_points(self.manifold, x, f"the argument of {type(self).__name__}")
+
+    def _check_codomain(self, y: Tensor) -> None:
+        checks.check_manifold(self.manifold)
+        checks.check_points(self.manifold, y, f"the argument of {type(self).__name__}.inv")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Returns ``y`` at ``x``."""
+        pair = self._pair
+        if pair is not None and x is pair.x and not pair.forward and self._holds(pair):
+            return pair.y
+        self._check_domain(x)
+        return self._call(x)
+
+    def _call(self, x: Tensor) -> Tensor:
+        y, log_det = self._forward(x)
+        self._remember(x, y, log_det, forward=True)
+        return y
+
+    def _inv_call(self, y: Tensor) -> Tensor:
+        pair = self._pair
+        if pair is not None and y is pair.y and pair.forward and self._holds(pair):
+            return pair.x
+        self._check_codomain(y)
+        return self._inverse(y)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        x, log_det = self._backward(y)
+        self._remember(x, y, log_det, forward=False)
+        return x
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        r"""Returns :math:`\log |\det dy/dx|` with respect to Riemannian volume on both sides, shape ``(*)``."""
+        pair = self._pair
+        if pair is not None and x is pair.x and y is pair.y and self._key(x, y)[0] == pair.key:
+            return pair.log_det
+        return self._forward(x)[1]
+
+    def with_cache(self, cache_size: int = 1) -> "ManifoldTransform":
+        """Returns this transform with that cache size; a copy shares every parameter."""
+        if cache_size not in (0, 1):
+            raise ValueError(f"cache_size = {cache_size}, but must be 0 or 1.")
+        if cache_size == self._cache_size:
+            return self
+        new = copy.copy(self)
+        new._cache_size = cache_size
+        return new
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A pair is no part of the transform: it holds a graph, which cannot be copied or pickled.
+        return {**self.__dict__, "_pair": None, "_inv": None}
+
+    def _remember(self, x: Tensor, y: Tensor, log_det: Tensor, *, forward: bool) -> None:
+        if self._cache_size == 0 or _cache_is_out_of_place():
+            return
+        self._pair = _Pair(x, y, log_det, forward, *self._key(x, y))
+        if checks.tracing():
+            return
+        # A weak reference: the graph must not keep the transform alive, which keeps the graph alive.
+        this = weakref.ref(self)
+
+        @unserializable_hook
+        def forget(_: Tensor) -> None:
+            transform = this()
+            if transform is not None:
+                transform._pair = None
+
+        for value in (y if forward else x, log_det):
+            if value.requires_grad:
+                value.register_hook(forget)
+
+    def _holds(self, pair: _Pair) -> bool:
+        if self._key(pair.x, pair.y)[0] != pair.key:
+            return False
+        # Without gradients no backward pass drops the pair, and optimisers that write to `.data` leave no version.
+        return torch.is_grad_enabled() or not any(value.requires_grad for value in self._dependencies())
+
+    def _key(self, x: Tensor, y: Tensor) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        trace = torch._C._get_tracing_state() if checks.tracing() else None
+        tensors = (x, y, *self._dependencies())
+        versions = tuple([(id(value), value._version) for value in tensors])
+        return (torch.is_grad_enabled(), id(trace), versions), (trace, tensors)
+
+
+class TangentModule(ManifoldTransform, TransformModule):
+    r"""Abstract base of :math:`\exp_o \circ f \circ \log_o` for a bijection ``f`` of the tangent space, as a module.
+
+    A subclass gives ``f`` and its inverse in tangent coordinates. Its log-determinant there is with respect to Lebesgue
+    measure; the volume stretch of both charts is added here, once.
+    """
+
+    def __init__(self, manifold: Manifold | None = None, *, cache_size: int = 1) -> None:
+        super().__init__(manifold, cache_size=cache_size)
+        own_if_learnable(self, self.manifold)
+
+    @abstractmethod
+    def _tangent_forward(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns ``w = f(v)`` and ``log |det dw/dv|`` with respect to Lebesgue measure."""
+
+    @abstractmethod
+    def _tangent_backward(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns ``v`` and ``log |det dw/dv|`` there, the log-determinant of the *forward* map."""
+
+    def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        kernels: Kernels = geometry.kernels(self.manifold)
+        v, volume_at_v = kernels.log0(self.manifold, x)
+        w, log_det = self._tangent_forward(v)
+        y, volume_at_w = kernels.exp0(self.manifold, w)
+        return y, log_det + volume_at_w - volume_at_v
+
+    def _backward(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        kernels: Kernels = geometry.kernels(self.manifold)
+        w, volume_at_w = kernels.log0(self.manifold, y)
+        v, log_det = self._tangent_backward(w)
+        x, volume_at_v = kernels.exp0(self.manifold, v)
+        return x, log_det + volume_at_w - volume_at_v
+
+    def _dependencies(self) -> Iterator[Tensor]:
+        yield from tensors_of(self)
+        yield from tensors_of(self.manifold)
+
+    def forward_shape(self, shape: torch.Size) -> torch.Size:
+        """Returns the shape of ``y`` for an ``x`` of that shape."""
+        return with_batch(shape, *batch_shapes(self.manifold))
+
+    inverse_shape = forward_shape
+
+    def __repr__(self) -> str:
+        return torch.nn.Module.__repr__(self)
+
+
+def own_if_learnable(module: torch.nn.Module, manifold: Manifold) -> None:
+    """Makes the manifold a submodule if its curvature is learnable: then it belongs to the module's parameters.
+
+    A frozen one stays the caller's: pyro.module would complain of it at every step. (A 0-dim k needs no moving between
+    devices.)
+    """
+    if any(value.requires_grad for value in manifold.parameters()):
+        module._modules["manifold"] = manifold
+
+
+def tensors_of(module: torch.nn.Module) -> Iterator[Tensor]:
+    """Yields the parameters and buffers of a module; `Module.parameters()` without its bookkeeping, which costs 10x."""
+    stack = [module]
+    while stack:
+        state = stack.pop().__dict__
+        for group in ("_parameters", "_buffers"):
+            for value in state[group].values():
+                if value is not None:
+                    yield value
+        stack.extend(child for child in state["_modules"].values() if child is not None)
+
+
+def batch_shapes(manifold: Manifold) -> list[torch.Size]:
+    """Returns the shapes of the manifold's parameters, which broadcast with batch shapes."""
+    return [value.shape for value in geometry.kernels(manifold).parameters(manifold).values()]
+
+
+def with_batch(shape: torch.Size, *batches: torch.Size) -> torch.Size:
+    """Returns ``shape``, an event dimension last, with its batch part broadcast with ``batches``."""
+    return torch.broadcast_shapes(shape[:-1], *batches) + shape[-1:]
+
+
+def _cache_is_out_of_place() -> bool:
+    return bool(
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch.is_inference_mode_enabled()  # inference tensors count no versions
+    )

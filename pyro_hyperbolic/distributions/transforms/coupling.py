@@ -1,0 +1,216 @@
+r"""What the coupling layers share: the split, the network's outputs, their bounds, and the builders' network."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from geoopt.manifolds.base import Manifold
+from pyro.distributions.conditional import ConditionalTransformModule
+from pyro.nn import ConditionalDenseNN, DenseNN
+from torch import Tensor
+
+from pyro_hyperbolic.distributions.constraints import on_manifold
+from pyro_hyperbolic.manifolds import STANDARD
+
+from .base import TangentModule, own_if_learnable, tensors_of, with_batch
+
+__all__ = ["ConditionalCoupling", "Coupling", "build"]
+
+#: Bounds of the builders: |log scale| per layer, and the radius of the target point of a translation over sqrt(k).
+LOG_SCALE_BOUND = 3.0
+SHIFT_BOUND = 3.0
+
+Hypernet = Callable[..., tuple[Tensor, Tensor]]
+
+
+class Coupling(TangentModule):
+    """Abstract base of coupling layers: one block of tangent coordinates moves, as told by a network of the other.
+
+    A subclass says how the second block moves, in :meth:`_move` and :meth:`_move_back`; a flow calls :meth:`couple`
+    and :meth:`uncouple` on blocks, so that nothing is split, joined or mapped to the manifold between its layers.
+
+    Args:
+        split_dim: Number ``d`` of the ``n`` tangent coordinates that stay, ``1 <= d < n``.
+        hypernet: Maps the first block ``(*, d)`` to ``(shift, log_scale)``, each ``(*, n - d)``.
+        manifold: A geoopt manifold; the hyperboloid of curvature -1 by default.
+        log_scale_bound: If given, ``log_scale`` becomes ``b tanh(log_scale / b)``.
+        cache_size: 1 (default) to remember the last pair, 0 not to.
+    """
+
+    def __init__(
+        self,
+        split_dim: int,
+        hypernet: Hypernet,
+        manifold: Manifold | None = None,
+        *,
+        log_scale_bound: float | None = None,
+        cache_size: int = 1,
+    ) -> None:
+        super().__init__(manifold, cache_size=cache_size)
+        check_split(split_dim)
+        check_bound("log_scale_bound", log_scale_bound)
+        self.split_dim = split_dim
+        self.nn = hypernet
+        self.log_scale_bound = log_scale_bound
+
+    @abstractmethod
+    def _move(self, x2: Tensor, shift: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the second block after the layer, and ``log |det|``."""
+
+    @abstractmethod
+    def _move_back(self, y2: Tensor, shift: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the second block before the layer, and ``log |det|`` of the *forward* map there."""
+
+    def couple(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the moved second block ``(*, n - d)`` and ``log |det|`` with respect to Lebesgue measure."""
+        return self._move(x2, *self._outputs(x1, x2))
+
+    def uncouple(self, y1: Tensor, y2: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the second block before the layer, and ``log |det|`` of the forward map there."""
+        return self._move_back(y2, *self._outputs(y1, y2))
+
+    def _outputs(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
+        shift, log_scale = self.nn(x1)
+        for name, value in {"shift": shift, "log_scale": log_scale}.items():
+            if value.size(-1) != x2.size(-1):
+                raise ValueError(
+                    f"hypernet returned a {name} of shape {tuple(value.shape)}, but the moving block has "
+                    f"n - split_dim = {x2.size(-1)} coordinates; give it that many outputs for each of shift and "
+                    f"log_scale (DenseNN's param_dims)."
+                )
+        if self.log_scale_bound is not None:
+            log_scale = self.log_scale_bound * torch.tanh(log_scale / self.log_scale_bound)
+        return shift, log_scale
+
+    def _tangent_forward(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        v1, v2 = self._split(v)
+        w2, log_det = self.couple(v1, v2)
+        return join(v1, w2), log_det
+
+    def _tangent_backward(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        w1, w2 = self._split(w)
+        v2, log_det = self.uncouple(w1, w2)
+        return join(w1, v2), log_det
+
+    def _split(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        check_split(self.split_dim, v.size(-1))
+        return v[..., : self.split_dim], v[..., self.split_dim :]
+
+    def _dependencies(self) -> Iterator[Tensor]:
+        yield from super()._dependencies()
+        if isinstance(self.nn, Conditioned):  # no submodule, but what it depends on counts
+            yield from self.nn.dependencies()
+
+    def forward_shape(self, shape: torch.Size) -> torch.Size:
+        """Returns the shape of ``y`` for an ``x`` of that shape; a context enlarges the batch, as in Pyro's samples."""
+        batch = self.nn.batch_shape if isinstance(self.nn, Conditioned) else ()
+        return with_batch(super().forward_shape(shape), torch.Size(batch))
+
+    inverse_shape = forward_shape
+
+
+class Conditioned:
+    """A network at a context: a function of the block alone, whose batch shape broadcasts with that of the context."""
+
+    def __init__(self, network: Callable[..., tuple[Tensor, Tensor]], context: Tensor) -> None:
+        self.network = network
+        self.context = context
+        self.batch_shape = context.shape[:-1]
+
+    def __call__(self, x1: Tensor) -> tuple[Tensor, Tensor]:
+        # Pyro's ConditionalDenseNN enlarges the context to the batch of points, but not the points to that of contexts.
+        batch = torch.broadcast_shapes(x1.shape[:-1], self.batch_shape)
+        return self.network(x1.expand((*batch, x1.size(-1))), context=self.context)
+
+    def dependencies(self) -> Iterator[Tensor]:
+        """Yields the context and the network's parameters."""
+        yield self.context
+        if isinstance(self.network, torch.nn.Module):
+            yield from tensors_of(self.network)
+
+
+class ConditionalCoupling(ConditionalTransformModule):
+    """Abstract base of conditional coupling layers: a network of the first block *and* a context moves the second.
+
+    ``condition(context)`` returns the coupling layer at that context, which shares the network.
+
+    Args:
+        split_dim: Number ``d`` of the ``n`` tangent coordinates that stay, ``1 <= d < n``.
+        hypernet: Maps the first block ``(*, d)`` and ``context=`` to ``(shift, log_scale)``, each ``(*, n - d)``.
+        manifold: A geoopt manifold; the hyperboloid of curvature -1 by default.
+        **kwargs: Those of the coupling layer.
+    """
+
+    transform_type: type[Coupling]
+
+    def __init__(
+        self, split_dim: int, hypernet: torch.nn.Module, manifold: Manifold | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__()
+        check_split(split_dim)
+        self.split_dim = split_dim
+        self.nn = hypernet
+        self._on_manifold = on_manifold(STANDARD if manifold is None else manifold)
+        self.kwargs = kwargs
+        own_if_learnable(self, self.manifold)
+        # Errors in the arguments should come now, not at the first context.
+        self.transform_type(split_dim, hypernet, self.manifold, **kwargs)
+
+    @property
+    def manifold(self) -> Manifold:
+        """The geoopt manifold on which the conditioned transform acts."""
+        return self._on_manifold.manifold
+
+    domain = codomain = property(lambda self: self._on_manifold)
+
+    def condition(self, context: Tensor) -> Coupling:
+        """Returns the coupling layer at ``context``, a tensor ``(*, context_dim)`` that broadcasts with points."""
+        return self.transform_type(self.split_dim, Conditioned(self.nn, context), self.manifold, **self.kwargs)
+
+
+def build(
+    dim: int, context_dim: int | None, hidden_dims: Sequence[int] | None, split_dim: int | None
+) -> tuple[int, Any]:
+    """Returns ``split_dim`` and a dense network for a coupling layer that starts near the identity."""
+    if dim < 2:
+        raise ValueError(
+            f"dim = {dim}, but a coupling layer needs two blocks, so an intrinsic dimension of at least 2; "
+            f"in one dimension lift a spline or an affine transform with TangentTransform."
+        )
+    split_dim = dim // 2 if split_dim is None else split_dim
+    check_split(split_dim, dim)
+    widths = [10 * dim] if hidden_dims is None else list(hidden_dims)
+    moving = dim - split_dim
+    network = (
+        DenseNN(split_dim, widths, [moving, moving])
+        if context_dim is None
+        else ConditionalDenseNN(split_dim, context_dim, widths, [moving, moving])
+    )
+    with torch.no_grad():
+        # Near the identity, but not at it: with exactly zero weights the hidden layers get no gradient at first.
+        network.layers[-1].weight.mul_(1e-2)
+        network.layers[-1].bias.zero_()
+    return split_dim, network
+
+
+def check_split(split_dim: int, dim: int | None = None) -> None:
+    """Raises unless both blocks have at least one coordinate."""
+    if split_dim < 1 or (dim is not None and split_dim >= dim):
+        bound = "the intrinsic dimension" if dim is None else f"dim = {dim}"
+        raise ValueError(
+            f"split_dim = {split_dim}, but must be at least 1 and less than {bound}: both blocks need a coordinate "
+            f"(dimensions are intrinsic, one less than the length of a point of the hyperboloid)."
+        )
+
+
+def check_bound(name: str, bound: float | None) -> None:
+    """Raises unless the bound is None or positive."""
+    if bound is not None and not bound > 0:
+        raise ValueError(f"{name} = {bound}, but must be > 0, or None for no bound.")
+
+
+def join(first: Tensor, second: Tensor) -> Tensor:
+    """Returns both blocks as one vector, their batch shapes broadcast (a context can enlarge that of one)."""
+    batch = torch.broadcast_shapes(first.shape[:-1], second.shape[:-1])
+    return torch.cat([first.expand((*batch, first.size(-1))), second.expand((*batch, second.size(-1)))], dim=-1)

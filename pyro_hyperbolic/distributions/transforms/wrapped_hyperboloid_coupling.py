@@ -1,0 +1,176 @@
+r"""Wrapped hyperboloid coupling: the moving block is a point of a smaller hyperboloid, and an isometry moves it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from geoopt.manifolds.base import Manifold
+from torch import Tensor
+
+from pyro_hyperbolic import geometry
+
+from .coupling import LOG_SCALE_BOUND, SHIFT_BOUND, ConditionalCoupling, Coupling, Hypernet, build, check_bound
+
+__all__ = [
+    "ConditionalWrappedHyperboloidCoupling",
+    "WrappedHyperboloidCoupling",
+    "conditional_wrapped_hyperboloid_coupling",
+    "wrapped_hyperboloid_coupling",
+]
+
+
+class WrappedHyperboloidCoupling(Coupling):
+    r"""Couples by an isometry, :math:`w = (v_1,\ \log_o T_{t(v_1)} \exp_o(v_2 \odot e^{s(v_1)}))`, between log and exp.
+
+    The second block is scaled, wrapped onto the hyperboloid of its own dimension ``m = n - d``, carried along by the
+    isometry :math:`T_t` that takes the origin to ``t``, and unwrapped. With :math:`u = v_2 \odot e^s`, with respect
+    to Riemannian volume (at ``k = 1``)
+
+    .. math:: \log |\det dy/dx| = \textstyle\sum s
+        + (m - 1) [\log \operatorname{sinhc} |u| - \log \operatorname{sinhc} |w_2|]
+        + (n - 1) [\log \operatorname{sinhc} |w| - \log \operatorname{sinhc} |v|].
+
+    A hyperbolic line is flat: at ``m = 1`` (so at ``n = 2``) this is :class:`TangentCoupling` with the shift
+    :math:`\sqrt k \operatorname{asinh}(t / \sqrt k)`. The geometry enters at ``m >= 2``.
+
+    Shapes: ``x`` and ``y`` are ``(*, n + 1)``, the log-determinant is ``(*)``.
+
+    Args:
+        split_dim: Number ``d`` of the ``n`` tangent coordinates that stay, ``1 <= d < n``.
+        hypernet: Maps the first block ``(*, d)`` to ``(shift, log_scale)``, each ``(*, n - d)``; ``shift`` holds the
+            *spatial* coordinates of the point ``t``, so that ``t`` is on the hyperboloid whatever the network says.
+        manifold: A geoopt manifold; the hyperboloid of curvature -1 by default. On ``geoopt.Euclidean(1)`` this is
+            RealNVP's affine coupling.
+        log_scale_bound: If given, ``log_scale`` becomes ``b tanh(log_scale / b)``; no bound by default (the builder
+            sets one).
+        shift_bound: If given, and the moving block has two dimensions or more, ``shift`` is shortened smoothly to
+            ``|t| < b sqrt(k)``: the inverse is ill-conditioned for far ``t``, whatever the formula. (On a line it is
+            not, and there is no bound.) None by default (the builder sets one).
+        cache_size: 1 (default) to remember the last pair, 0 not to.
+
+    Raises:
+        ValueError: If ``split_dim`` is out of range, the network's outputs have the wrong size or, while validating,
+            a point is off the manifold.
+
+    References:
+        *Latent Variable Modelling with Hyperbolic Normalizing Flows*, A. J. Bose, A. Smofsky, R. Liao, P. Panangaden,
+        W. L. Hamilton, 2020, arXiv:2002.06336, eq. (13-15). The determinant printed in eq. (15) has the exponent
+        ``m`` where ``m - 1`` is right.
+
+    Example:
+        >>> M = geoopt.Lorentz()
+        >>> t = WrappedHyperboloidCoupling(1, lambda v1: (torch.tensor([0.75]), torch.tensor([0.0])), M)
+        >>> geometry.log0(M, t(geometry.exp0(M, torch.tensor([3.0, 1.0]))))  # 1 + asinh(0.75)
+        tensor([3.0000, 1.6931])
+    """
+
+    def __init__(
+        self,
+        split_dim: int,
+        hypernet: Hypernet,
+        manifold: Manifold | None = None,
+        *,
+        log_scale_bound: float | None = None,
+        shift_bound: float | None = None,
+        cache_size: int = 1,
+    ) -> None:
+        super().__init__(split_dim, hypernet, manifold, log_scale_bound=log_scale_bound, cache_size=cache_size)
+        check_bound("shift_bound", shift_bound)
+        self.shift_bound = shift_bound
+
+    def _outputs(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
+        shift, log_scale = super()._outputs(x1, x2)
+        if self.shift_bound is not None and shift.size(-1) > 1:
+            shift = self._shortened(shift, self.shift_bound)
+        return shift, log_scale
+
+    def _shortened(self, shift: Tensor, bound: float) -> Tensor:
+        # On a curved manifold lengths are counted in radii; Euclidean space has none, and is well-conditioned.
+        k = geometry.kernels(self.manifold).parameters(self.manifold).get("k")
+        if k is None:
+            return shift
+        k = k.to(shift.dtype)
+        k = k.unsqueeze(-1) if k.dim() else k
+        return shift / (1 + (shift * shift).sum(-1, keepdim=True) / (bound**2 * k)).sqrt()
+
+    def _move(self, x2: Tensor, shift: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
+        kernels = geometry.kernels(self.manifold)
+        y2, log_det = kernels.translate_tangent(self.manifold, shift, x2 * log_scale.exp(), False)  # eq. (14)
+        return y2, log_scale.sum(-1) + log_det
+
+    def _move_back(self, y2: Tensor, shift: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
+        kernels = geometry.kernels(self.manifold)
+        u, inverse_log_det = kernels.translate_tangent(self.manifold, shift, y2, True)
+        return u * (-log_scale).exp(), log_scale.sum(-1) - inverse_log_det
+
+
+class ConditionalWrappedHyperboloidCoupling(ConditionalCoupling):
+    r"""Couples by an isometry given a context, :math:`w = (v_1, \log_o T_{t(v_1, c)} \exp_o(v_2 \odot e^{s(v_1, c)}))`.
+
+    ``condition(context)`` returns a :class:`WrappedHyperboloidCoupling`, whose arguments these are; the network also
+    takes a keyword argument ``context``, as Pyro's ``ConditionalDenseNN`` does.
+
+    Example:
+        >>> cond = conditional_wrapped_hyperboloid_coupling(3, context_dim=2)
+        >>> cond.condition(torch.ones(5, 2))(torch.tensor([1.0, 0.0, 0.0, 0.0])).shape
+        torch.Size([5, 4])
+    """
+
+    transform_type = WrappedHyperboloidCoupling
+
+
+def wrapped_hyperboloid_coupling(
+    dim: int,
+    hidden_dims: Sequence[int] | None = None,
+    split_dim: int | None = None,
+    manifold: Manifold | None = None,
+    *,
+    log_scale_bound: float | None = LOG_SCALE_BOUND,
+    shift_bound: float | None = SHIFT_BOUND,
+) -> WrappedHyperboloidCoupling:
+    """Builds a :class:`WrappedHyperboloidCoupling` with a dense network; it starts near the identity.
+
+    Args:
+        dim: Intrinsic dimension ``n >= 2``.
+        hidden_dims: Widths of the hidden layers; ``[10 * dim]`` by default.
+        split_dim: Number of coordinates that stay; ``dim // 2`` by default.
+        manifold: A geoopt manifold; the hyperboloid of curvature -1 by default.
+        log_scale_bound: Bound of the absolute log-scale, approached smoothly; 3 by default, so one layer stretches by
+            at most ``exp(3) = 20``. ``None`` for no bound.
+        shift_bound: Bound of ``|t| / sqrt(k)``, approached smoothly where the moving block has two dimensions or more;
+            3 by default, a translation by at most ``1.8 sqrt(k)`` a layer. ``None`` for no bound.
+
+    Raises:
+        ValueError: If ``dim`` or ``split_dim`` is out of range.
+    """
+    split_dim, network = build(dim, None, hidden_dims, split_dim)
+    bounds: dict[str, Any] = {"log_scale_bound": log_scale_bound, "shift_bound": shift_bound}
+    return WrappedHyperboloidCoupling(split_dim, network, manifold, **bounds)
+
+
+def conditional_wrapped_hyperboloid_coupling(
+    dim: int,
+    context_dim: int,
+    hidden_dims: Sequence[int] | None = None,
+    split_dim: int | None = None,
+    manifold: Manifold | None = None,
+    *,
+    log_scale_bound: float | None = LOG_SCALE_BOUND,
+    shift_bound: float | None = SHIFT_BOUND,
+) -> ConditionalWrappedHyperboloidCoupling:
+    """Builds a :class:`ConditionalWrappedHyperboloidCoupling` with a dense network of block and context.
+
+    Args:
+        dim: Intrinsic dimension ``n >= 2``.
+        context_dim: Length of the context vector.
+        hidden_dims: Widths of the hidden layers; ``[10 * dim]`` by default.
+        split_dim: Number of coordinates that stay; ``dim // 2`` by default.
+        manifold: A geoopt manifold; the hyperboloid of curvature -1 by default.
+        log_scale_bound: Bound of the absolute log-scale, approached smoothly; 3 by default. ``None`` for no bound.
+        shift_bound: Bound of ``|t| / sqrt(k)``, where the moving block has two dimensions or more; 3 by default.
+
+    Raises:
+        ValueError: If ``dim`` or ``split_dim`` is out of range.
+    """
+    split_dim, network = build(dim, context_dim, hidden_dims, split_dim)
+    bounds: dict[str, Any] = {"log_scale_bound": log_scale_bound, "shift_bound": shift_bound}
+    return ConditionalWrappedHyperboloidCoupling(split_dim, network, manifold, **bounds)

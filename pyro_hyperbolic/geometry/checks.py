@@ -1,0 +1,178 @@
+"""Errors that name the value, the domain and the remedy.
+
+Shapes and dtypes are always checked. Values are checked while validation is on (``pyro.enable_validation``, on by
+default as in Pyro): reading a value makes a GPU wait, and cannot be traced, compiled or mapped over.
+"""
+
+import geoopt
+import torch
+from geoopt.manifolds.base import Manifold
+from torch import Tensor
+
+from .registry import kernels
+
+__all__ = [
+    "check_finite_result",
+    "check_floating",
+    "check_manifold",
+    "check_pair",
+    "check_points",
+    "check_positive",
+    "check_same_dtype",
+    "check_same_size",
+    "check_vectors",
+    "describe",
+    "tracing",
+    "validating",
+]
+
+
+def tracing() -> bool:
+    """Returns whether ``torch.jit.trace`` is recording."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined]
+
+
+def validating() -> bool:
+    """Returns whether values may be read: validation is on, and nothing is tracing, compiling or transforming."""
+    return bool(
+        torch.distributions.Distribution._validate_args
+        and not torch.compiler.is_compiling()
+        and not tracing()
+        and not torch._C._are_functorch_transforms_active()
+    )
+
+
+def describe(manifold: Manifold) -> str:
+    """Returns the manifold's name and parameters, ``Lorentz(k=1)``."""
+    values = kernels(manifold).parameters(manifold)
+    return f"{type(manifold).__name__}({', '.join(f'{key}={_values(value)}' for key, value in values.items())})"
+
+
+def check_floating(name: str, value: Tensor) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, but is {value!r}; wrap it in torch.as_tensor(...).")
+    if not value.is_floating_point():
+        raise TypeError(
+            f"{name} has dtype {value.dtype}, but coordinates are real numbers; "
+            f"convert it with .to(torch.get_default_dtype()) or .double()."
+        )
+
+
+def check_same_dtype(**tensors: Tensor) -> None:
+    if len({value.dtype for value in tensors.values()}) > 1:
+        found = ", ".join(f"{name} is {value.dtype}" for name, value in tensors.items())
+        raise TypeError(f"mixed dtypes: {found}; convert them to one dtype with .to(...), float64 far from the origin.")
+
+
+def check_positive(name: str, value: Tensor, remedy: str) -> None:
+    if validating() and not bool((value > 0).all()):
+        raise ValueError(f"{name} = {_values(value)}, but must be > 0 (and not NaN); {remedy}")
+
+
+def check_points(manifold: Manifold, x: Tensor, name: str = "x") -> None:
+    """Raises unless every event of ``x`` is a point of the manifold.
+
+    Raises:
+        TypeError: If ``x`` is not a floating point tensor.
+        ValueError: If its last dimension is too small or (while validating) an event is off the manifold or not finite.
+    """
+    kernel = kernels(manifold)
+    check_floating(name, x)
+    if x.dim() == 0 or kernel.dim(x.size(-1)) < 1:
+        raise ValueError(
+            f"{name} has shape {tuple(x.shape)}, but a point of {describe(manifold)} in n >= 1 dimensions is a "
+            f"vector (*, {'n + 1' if kernel.dim(1) == 0 else 'n'}); tangent coordinates (*, n) become points by exp0."
+        )
+    if not validating():
+        return
+    inside = kernel.contains(manifold, x)
+    if bool(inside.all()):
+        return
+    outside = x[~inside].detach()
+    example = outside[0]
+    remedy = (
+        "it holds NaN or infinity: look for a division by zero or an overflow before this point"
+        if not bool(example.isfinite().all())
+        else "map tangent coordinates with exp0(M, v), derive the time coordinate with M.projx(x), and use one "
+        "manifold (one k) and one dtype all along"
+    )
+    raise ValueError(
+        f"{name} is not on {describe(manifold)}: {len(outside)} of {inside.numel()} events fail, the first is "
+        f"{_short(example)}{_residual(example, manifold)}; {remedy}."
+    )
+
+
+def check_finite_result(name: str, argument: Tensor, result: Tensor) -> None:
+    """Raises if a finite argument was mapped to an infinite result, or the argument was not finite."""
+    if not validating() or bool(result.isfinite().all()):
+        return
+    if not bool(argument.isfinite().all()):
+        raise ValueError(f"{name} holds NaN or infinity, but coordinates are finite; look for the operation before it.")
+    limit = torch.finfo(result.dtype).max
+    raise ValueError(
+        f"{name} reaches a norm of {argument.detach().norm(dim=-1).max().item():.6g}, where coordinates of the result "
+        f"exceed {limit:.3g}, the largest {result.dtype}; use float64, a smaller scale, or a larger k."
+    )
+
+
+def check_manifold(manifold: Manifold) -> None:
+    """Raises unless ``manifold`` has a geometry and its parameters are in their domain (``k > 0``, ``ndim == 1``).
+
+    Raises:
+        TypeError: If no geometry is registered for its type.
+        ValueError: If ``k`` is not positive, or a Euclidean manifold does not treat the last dimension as the vector.
+    """
+    for name, value in kernels(manifold).parameters(manifold).items():
+        remedy = (
+            "on Lorentz it is the squared radius, curvature is -1/k; learn it with constraint=constraints.positive."
+        )
+        check_positive(f"{name} of {type(manifold).__name__}", value, remedy)
+    if isinstance(manifold, geoopt.Euclidean) and manifold.ndim != 1:
+        raise ValueError(
+            f"geoopt.Euclidean has ndim = {manifold.ndim}, but points are vectors; use geoopt.Euclidean(1)."
+        )
+
+
+def check_vectors(manifold: Manifold, v: Tensor, name: str) -> None:
+    check_manifold(manifold)
+    check_floating(name, v)
+    if v.dim() == 0 or v.size(-1) < 1:
+        raise ValueError(f"{name} has shape {tuple(v.shape)}, but tangent coordinates are (*, n) with n >= 1.")
+
+
+def check_pair(manifold: Manifold, **points: Tensor) -> None:
+    check_manifold(manifold)
+    for name, value in points.items():
+        check_points(manifold, value, name)
+    check_same_dtype(**points)
+    check_same_size(**points)
+
+
+def check_same_size(**tensors: Tensor) -> None:
+    if len({value.size(-1) for value in tensors.values()}) > 1:
+        found = ", ".join(f"{name} is {tuple(value.shape)}" for name, value in tensors.items())
+        raise ValueError(f"the last dimensions differ: {found}; all arguments live on one manifold of one dimension.")
+
+
+def _values(value: Tensor) -> str:
+    if torch.compiler.is_compiling() or tracing() or torch._C._are_functorch_transforms_active():
+        return f"<{value.dtype} of shape {tuple(value.shape)}>"
+    if value.numel() == 1:
+        return f"{value.item():.6g}"
+    if value.numel() == 0:
+        return f"<empty of shape {tuple(value.shape)}>"
+    return f"{value.min().item():.6g}..{value.max().item():.6g} of shape {tuple(value.shape)}"
+
+
+def _short(event: Tensor) -> str:
+    values = [f"{value:.6g}" for value in event[:6].tolist()]
+    return "(" + ", ".join(values + (["..."] if event.numel() > 6 else [])) + ")"
+
+
+def _residual(event: Tensor, manifold: Manifold) -> str:
+    k = getattr(manifold, "k", None)
+    if k is None or k.dim() > 0 or not bool(event.isfinite().all()):
+        return ""
+    # In double: this is a message, and the form cancels.
+    form = event[1:].double().square().sum() - event[0].double() ** 2
+    return f" with <x, x> = {form.item():.6g} where -k = {-k.item():.6g} is needed"

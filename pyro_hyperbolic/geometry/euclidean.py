@@ -1,0 +1,72 @@
+r"""Kernels of Euclidean space :math:`\mathbb{R}^n` (``geoopt.Euclidean(1)``): the flat limit of every other file.
+
+``exp0`` and ``log0`` return fresh tensors, never their argument: a parameter that aliases its own constrained value
+is corrupted by the optimiser's in-place update.
+"""
+
+import torch
+from geoopt import Euclidean
+from torch import Tensor
+
+__all__ = [
+    "contains",
+    "dim",
+    "distance",
+    "event_size",
+    "exp0",
+    "log0",
+    "log_volume",
+    "origin",
+    "parameters",
+    "translate",
+    "translate_tangent",
+]
+
+
+def event_size(n: int) -> int:
+    return n
+
+
+def dim(event_size: int) -> int:
+    return event_size
+
+
+def parameters(manifold: Euclidean) -> dict[str, Tensor]:
+    return {}
+
+
+def origin(manifold: Euclidean, n: int, dtype: torch.dtype | None, device: torch.device | None) -> Tensor:
+    return torch.zeros(n, dtype=dtype, device=device)
+
+
+def contains(manifold: Euclidean, x: Tensor) -> Tensor:
+    return x.isfinite().all(-1)
+
+
+def exp0(manifold: Euclidean, v: Tensor) -> tuple[Tensor, Tensor]:
+    return v.clone(), _zero(v)
+
+
+def log0(manifold: Euclidean, x: Tensor) -> tuple[Tensor, Tensor]:
+    return x.clone(), _zero(x)
+
+
+def log_volume(manifold: Euclidean, v: Tensor) -> Tensor:
+    return _zero(v)
+
+
+def translate(manifold: Euclidean, p: Tensor, x: Tensor, inverse: bool) -> Tensor:
+    return x - p if inverse else x + p
+
+
+def distance(manifold: Euclidean, x: Tensor, y: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x - y, dim=-1)
+
+
+def translate_tangent(manifold: Euclidean, t: Tensor, v: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+    moved = v - t if inverse else v + t
+    return moved, _zero(moved)
+
+
+def _zero(v: Tensor) -> Tensor:
+    return v.new_zeros(()).expand(v.shape[:-1])

@@ -1,0 +1,71 @@
+"""Which kernels serve which manifold."""
+
+from typing import Protocol, cast
+
+import geoopt
+import torch
+from geoopt.manifolds.base import Manifold
+from torch import Tensor
+
+from . import euclidean, lorentz
+
+__all__ = ["Kernels", "kernels", "register", "same"]
+
+
+class Kernels(Protocol):
+    """What a module must hold to serve a manifold: pure functions of checked arguments.
+
+    ``exp0`` and ``log0`` return the value together with ``log |det d exp0|`` at the tangent vector, shape ``(*)``.
+    """
+
+    def event_size(self, n: int) -> int: ...
+    def dim(self, event_size: int) -> int: ...
+    def parameters(self, manifold: Manifold) -> dict[str, Tensor]: ...
+    def origin(self, manifold: Manifold, n: int, dtype: torch.dtype | None, device: torch.device | None) -> Tensor: ...
+    def contains(self, manifold: Manifold, x: Tensor) -> Tensor: ...
+    def exp0(self, manifold: Manifold, v: Tensor) -> tuple[Tensor, Tensor]: ...
+    def log0(self, manifold: Manifold, x: Tensor) -> tuple[Tensor, Tensor]: ...
+    def log_volume(self, manifold: Manifold, v: Tensor) -> Tensor: ...
+    def translate(self, manifold: Manifold, p: Tensor, x: Tensor, inverse: bool) -> Tensor: ...
+    def distance(self, manifold: Manifold, x: Tensor, y: Tensor) -> Tensor: ...
+    def translate_tangent(self, manifold: Manifold, t: Tensor, v: Tensor, inverse: bool) -> tuple[Tensor, Tensor]: ...
+
+
+_KERNELS: dict[type, Kernels] = {}
+
+
+def register(manifold_type: type, kernels: Kernels) -> None:
+    """Makes ``kernels`` (usually a module) serve ``manifold_type`` and its subclasses."""
+    _KERNELS[manifold_type] = kernels
+
+
+register(geoopt.Lorentz, cast(Kernels, lorentz))
+register(geoopt.Euclidean, cast(Kernels, euclidean))
+
+
+def kernels(manifold: Manifold) -> Kernels:
+    """Returns the kernels that serve ``manifold``, those of the nearest registered base class.
+
+    Raises:
+        TypeError: If none is registered for its type.
+    """
+    for base in type(manifold).__mro__:
+        if base in _KERNELS:
+            return _KERNELS[base]
+    known = ", ".join(f"geoopt.{base.__name__}" for base in _KERNELS)
+    raise TypeError(f"no geometry is registered for {manifold!r}; use one of {known}, or register kernels for it.")
+
+
+def same(a: Manifold, b: Manifold) -> bool:
+    """Returns whether two manifold objects are the same space: the same geometry with the same parameters."""
+    if a is b:
+        return True
+    ours, theirs = kernels(a), kernels(b)
+    if ours is not theirs:
+        return False
+    other = theirs.parameters(b)
+    return all(
+        value is other[name]
+        or (value.shape == other[name].shape and bool((value == other[name].to(value.device)).all()))
+        for name, value in ours.parameters(a).items()
+    )

@@ -1,0 +1,67 @@
+r"""Manifold objects that are PyroModules, so that their curvature can be a Pyro parameter or a latent variable."""
+
+import abc
+from typing import Any
+
+import geoopt
+from pyro.nn import PyroModule, PyroParam
+from torch import Tensor
+from torch.distributions import constraints
+
+__all__ = ["Lorentz"]
+
+
+class _ManifoldMeta(type(PyroModule), abc.ABCMeta):  # type: ignore[misc]
+    """Geoopt's manifolds are ABCs and PyroModule has a metaclass of its own: this is both."""
+
+
+class Lorentz(geoopt.Lorentz, PyroModule, metaclass=_ManifoldMeta):
+    r"""The hyperboloid :math:`\{x : \langle x, x \rangle = -k,\ x_0 > 0\}` of curvature :math:`-1/k`, a PyroModule.
+
+    A ``geoopt.Lorentz`` with three differences: ``k`` is a buffer unless it is learnable (so that ``pyro.module`` does
+    not complain of a frozen parameter); a learnable ``k`` is a ``PyroParam`` constrained to be positive (geoopt's is
+    unconstrained, and an optimiser can drive it below zero); and ``k`` may be assigned ``PyroParam(...)`` or
+    ``PyroSample(...)`` like any attribute of a PyroModule.
+
+    Args:
+        k: Squared radius, a positive number or tensor, in units of squared distance. Python numbers get the default
+            dtype; give a float64 tensor where ``k`` is not exact in float32 and points are float64.
+        learnable: Whether ``k`` is a positive parameter.
+
+    Raises:
+        ValueError: If ``k`` is not positive.
+
+    Example:
+        >>> M = Lorentz(k=4.0)
+        >>> M.curvature
+        tensor(-0.2500)
+        >>> M.k = PyroParam(torch.tensor(2.0), constraint=constraints.positive)
+        >>> [name for name, _ in M.named_parameters()]
+        ['k_unconstrained']
+    """
+
+    k: Any  # a Tensor to read; a Tensor, PyroParam or PyroSample to assign
+
+    def __init__(self, k: float | Tensor = 1.0, learnable: bool = False) -> None:
+        super().__init__(k, learnable)
+        value = self.k.detach()
+        if not bool((value > 0).all()):
+            raise ValueError(f"k = {value.tolist()}, but the squared radius k must be > 0; the curvature is -1/k.")
+        del self.k
+        if learnable:
+            self.k = PyroParam(value, constraint=constraints.positive)
+        else:
+            self.register_buffer("k", value)
+
+    @property
+    def curvature(self) -> Tensor:
+        r"""The sectional curvature :math:`K = -1/k`."""
+        return -1 / self.k
+
+    def extra_repr(self) -> str:
+        """Returns the arguments, for ``repr``."""
+        return f"k={self.k.detach().tolist()}"
+
+
+#: What ``manifold=None`` means everywhere: the hyperboloid of curvature -1.
+STANDARD = Lorentz()

@@ -1,0 +1,233 @@
+"""Accuracy against mpmath: every row of ``data/accuracy_table.json``, and the goals of the design, a test each.
+
+The "limit" of a row is what one unit roundoff u in the inputs does to the exact result: no formula can promise less.
+Each test prints its worst figure and where it was found: ``pytest tests/test_accuracy.py -rP``.
+"""
+
+import json
+import math
+from functools import cache
+from pathlib import Path
+
+import geoopt
+import mpmath as mp
+import pytest
+import torch
+
+import pyro_hyperbolic as ph
+import pyro_hyperbolic.distributions as hdist
+
+G = ph.geometry
+U = {"float64": 2.0**-53, "float32": 2.0**-24}
+NEAR, FAR = {"float64": 1e-8, "float32": 1e-4}, {"float64": 40.0, "float32": 30.0}  # radii over sqrt(k)
+SPACES = [(n, k) for n in (2, 6, 64) for k in (10.0, 1.0, 0.25)]
+both_dtypes = pytest.mark.parametrize("dtype", U)
+
+
+def lorentz(k):
+    return geoopt.Lorentz(k=torch.tensor(k, dtype=torch.float64))
+
+
+def lift(M, xs):
+    """The point with spatial part xs; its time coordinate in float64, then rounded."""
+    return torch.cat([(M.k + xs.double().square().sum(-1, keepdim=True)).sqrt().to(xs.dtype), xs], dim=-1)
+
+
+def log_prob(M, loc, scale, x):
+    return hdist.WrappedNormal(lift(M, loc), scale, manifold=M).log_prob(lift(M, x))
+
+
+def worst(figures):
+    """The largest of (figure, where) pairs, NaN above all; printed for ``-rP``."""
+    figure, where = max(((math.inf if math.isnan(f) else f, where) for f, where in figures), key=lambda pair: pair[0])
+    print(f"{figure:.3g} at {where}")
+    return figure, where
+
+
+# ---- the table ----
+
+CALLS = {  # quantity: whose rows, how the library computes it
+    "exp0": ("exp0", G.exp0),
+    "log0": ("log0", lambda M, x: G.log0(M, lift(M, x))),
+    "log_volume": ("log_volume", G.log_volume),
+    "translate": ("translate", lambda M, p, x: G.translate(M, lift(M, p), lift(M, x))),
+    "translate_inverse": ("translate_inverse", lambda M, p, x: G.translate(M, lift(M, p), lift(M, x), inverse=True)),
+    "distance": ("distance", lambda M, x, y: G.distance(M, lift(M, x), lift(M, y))),
+    "log_prob": ("wrapped_normal_log_prob", log_prob),
+    "whc": ("whc", lambda M, t, s, x2: G.translate_tangent(M, t, x2 * s.exp())[0]),
+    "whc_log_det": ("whc_log_det", lambda M, t, s, x2: s.sum() + G.translate_tangent(M, t, x2 * s.exp())[1]),
+    # T_t is the inverse of T_{-t}: the same rows hold the inverse to account.
+    "whc_inverse": ("whc", lambda M, t, s, x2: G.translate_tangent(M, -t, x2 * s.exp(), inverse=True)[0]),
+}
+POINTS = ("exp0", "translate", "translate_inverse")
+VECTORS_AND_DISTANCE = (*POINTS, "log0", "whc", "whc_inverse", "distance")
+
+
+@cache
+def table():
+    return json.loads((Path(__file__).parent / "data" / "accuracy_table.json").read_text())["cases"]
+
+
+@cache
+def results(quantity, dtype):
+    """(row, value, found, error) for every row, in float64; ``found`` keeps the time coordinate of a point."""
+    source, function = CALLS[quantity]
+    answers = []
+    for row in table():
+        if (row["quantity"], row["dtype"]) == (source, dtype):
+            inputs = [torch.tensor(a, dtype=getattr(torch, dtype)) for a in row["inputs"].values()]
+            found = function(lorentz(row["k"]), *inputs).double()
+            value = torch.tensor(row["value"], dtype=torch.float64)
+            error = (found[1:] if quantity in POINTS else found) - value
+            answers.append((row, value, found, error.norm().item()))
+    assert answers
+    return answers
+
+
+def describe(row, found, error):
+    inputs = ", ".join(f"{name} = {a[:6]}" for name, a in row["inputs"].items())
+    return (
+        f"{row['quantity']} {row['dtype']} k = {row['k']:g}, {row['case']}: {inputs}; expected {row['value']}, found "
+        f"{found.tolist()}, error {error:.3g}, limit {row['limit']:.3g}"
+    )
+
+
+@both_dtypes
+@pytest.mark.parametrize("quantity", CALLS)
+def test_error_is_within_20_limits(quantity, dtype):
+    figure, where = worst(
+        (error / (20 * row["limit"] + 4 * U[dtype] * max(1.0, value.norm().item())), describe(row, found, error))
+        for row, value, found, error in results(quantity, dtype)
+    )
+    assert figure <= 1, where
+
+
+@both_dtypes
+@pytest.mark.parametrize("quantity", VECTORS_AND_DISTANCE)
+def test_vectors_and_distance_are_within_10_limits(quantity, dtype):
+    # The floor is 4u of the result, its own rounding in the last operations: a distance of 40 is determined to u by
+    # its end points, but held to 40 u. No absolute floor.
+    figure, where = worst(
+        (error / (10 * row["limit"] + 4 * U[dtype] * value.norm().item() or math.ulp(0)), describe(row, found, error))
+        for row, value, found, error in results(quantity, dtype)
+    )
+    assert figure <= 1, where
+
+
+@both_dtypes
+@pytest.mark.parametrize("quantity", VECTORS_AND_DISTANCE)
+def test_zero_is_exact(quantity, dtype):
+    """exp0(0), T_p(-p), distance(x, x), ...: what the table has as 0 is found as 0."""
+    zeros = [(row, found, error) for row, value, found, error in results(quantity, dtype) if not value.any()]
+    figure, where = worst((error, describe(row, found, error)) for row, found, error in zeros)
+    assert figure == 0, where
+
+
+@both_dtypes
+@pytest.mark.parametrize("quantity", POINTS)
+def test_found_points_are_on_the_manifold(quantity, dtype):
+    """The time coordinate belongs to the spatial part, however inaccurate that has to be."""
+    answers = [(row, found.to(getattr(torch, dtype)), error) for row, _, found, error in results(quantity, dtype)]
+    outside = [describe(*answer) for answer in answers if not G.contains(lorentz(answer[0]["k"]), answer[1])]
+    assert not outside, f"{len(outside)} of {len(answers)} are not, the first: {outside[0]}"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "radius", "goal"),
+    [("float64", *pair) for pair in ((2, 2e-14), (5, 3e-13), (10, 1e-10), (15, 1e-8), (20, 2e-6), (25, 3e-4))]
+    + [("float32", *pair) for pair in ((2, 1e-5), (5, 3e-4), (10, 3e-2))],
+)
+def test_goal_log_prob(dtype, radius, goal):
+    """error / max(1, |log_prob|) of stored samples, loc at distance ``radius * sqrt(k)`` from the origin."""
+    figure, where = worst(
+        (error / max(1.0, abs(value.item())), describe(row, found, error))
+        for row, value, found, error in results("log_prob", dtype)
+        if row["case"] == f"loc at r = {radius}"
+    )
+    assert figure <= goal, where
+
+
+# ---- the other goals: random cases made on the fly ----
+
+
+def cases(dtype, size=400):
+    """Per (n, k): tangent vectors v at radii NEAR..FAR and w at 0..3; points p at NEAR..FAR and t at 0..3, by xs."""
+    for n, k in SPACES:
+        generator = torch.Generator().manual_seed(n)
+        uniform, logarithmic, small = torch.rand(3, size, 1, generator=generator, dtype=torch.float64)
+        near, far = NEAR[dtype], FAR[dtype]
+        radii = torch.cat([far * uniform[: size // 2], near * (far / near) ** logarithmic[size // 2 :]])
+        shuffled = radii[torch.randperm(size, generator=generator)]
+        directions = torch.randn(4, size, n, generator=generator, dtype=torch.float64)
+        lengths = k**0.5 * torch.stack([radii, shuffled.sinh(), 3 * small, (3 * small.flip(0)).sinh()])
+        vectors = directions / directions.norm(dim=-1, keepdim=True) * lengths
+        yield f"n = {n}, k = {k:g}, {dtype}", lorentz(k), *vectors.to(getattr(torch, dtype))
+
+
+def relative(found, exact, floor=0.0):
+    """Largest error of a batch, relative to the norm of the exact result or to ``floor`` where that is larger."""
+    exact = torch.as_tensor(exact, dtype=torch.float64)
+    return ((found.double() - exact).norm(dim=-1) / exact.norm(dim=-1).clamp(min=floor)).max().item()
+
+
+def exp0_log0_round_trip(M, v, p, w, t):
+    return relative(G.log0(M, G.exp0(M, v)), v)
+
+
+def log_volume(M, v, p, w, t):
+    v = v[:100]
+    radii = [mp.norm(a) / mp.sqrt(M.k.item()) for a in v.tolist()]
+    exact = [[float((v.size(-1) - 1) * mp.log(mp.sinh(r) / r))] for r in radii]
+    return relative(G.log_volume(M, v).unsqueeze(-1), exact)
+
+
+def translate_of_exp0(M, v, p, w, t):
+    """T_p(exp0(w)), |w| <= 3 sqrt(k), all n + 1 coordinates, against the boost."""
+
+    def boost(k, p, w):
+        radius, length, p0 = mp.sqrt(k), mp.norm(w), mp.sqrt(k + mp.norm(p) ** 2)
+        x0, x = radius * mp.cosh(length / radius), [radius * mp.sinh(length / radius) / length * a for a in w]
+        along = (mp.fdot(p, x) / (radius + p0) + x0) / radius
+        return [float((p0 * x0 + mp.fdot(p, x)) / radius), *(float(a + b * along) for a, b in zip(x, p, strict=True))]
+
+    p, w = p[:60], w[:60]
+    exact = [boost(M.k.item(), *pair) for pair in zip(p.tolist(), w.tolist(), strict=True)]
+    return relative(G.translate(M, lift(M, p), G.exp0(M, w)), exact)
+
+
+def whc_round_trip(M, v, p, w, t):
+    """Relative to max(|v|, sqrt(k)): what lies between is at distance up to 3 sqrt(k), and rounded."""
+    there = G.translate_tangent(M, t, v)[0]
+    return relative(G.translate_tangent(M, t, there, inverse=True)[0], v, floor=M.k.item() ** 0.5)
+
+
+@both_dtypes
+@pytest.mark.parametrize(
+    ("measure", "goals"),
+    [
+        (exp0_log0_round_trip, {"float64": 1e-15, "float32": 5e-7}),
+        (log_volume, {"float64": 1e-15, "float32": 5e-7}),
+        (translate_of_exp0, {"float64": 5e-15, "float32": 2e-6}),
+        (whc_round_trip, {"float64": 2e-14, "float32": 1e-5}),
+    ],
+)
+def test_goal(measure, goals, dtype):
+    with mp.workdps(120):
+        figure, where = worst((measure(M, *vectors), name) for name, M, *vectors in cases(dtype))
+    assert figure <= goals[dtype], where
+
+
+def test_goal_whc_gradient():
+    """float32 against float64 autograd: a random cotangent of v2 plus the log-det, in (t, v) jointly, to r = 40."""
+
+    def gradient(M, t, v, dtype):
+        t, v = (a.to(dtype).requires_grad_() for a in (t, v))
+        v2, log_det = G.translate_tangent(M, t, v)
+        cotangent = torch.randn(v.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        return torch.cat(torch.autograd.grad((v2 * cotangent).sum() + log_det.sum(), (t, v)), dim=-1)
+
+    figure, where = worst(
+        (relative(gradient(M, t, v * 4 / 3, torch.float32), gradient(M, t, v * 4 / 3, torch.float64)), name)
+        for name, M, v, _, _, t in cases("float32")
+    )
+    assert figure <= 2e-5, where

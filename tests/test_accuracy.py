@@ -6,7 +6,7 @@ Each test prints its worst figure and where it was found: ``pytest tests/test_ac
 
 import json
 import math
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import geoopt
@@ -37,6 +37,11 @@ def log_prob(M, loc, scale, x):
     return hdist.WrappedNormal(lift(M, loc), scale, manifold=M).log_prob(lift(M, x))
 
 
+def whc(M, t, s, x2, part=0, inverse=False):
+    answer = G.translate_tangent(M, -t if inverse else t, x2 * s.exp(), inverse=inverse)[part]
+    return answer + s.sum() if part else answer
+
+
 def worst(figures):
     """The largest of (figure, where) pairs, NaN above all; printed for ``-rP``."""
     figure, where = max(((math.inf if math.isnan(f) else f, where) for f, where in figures), key=lambda pair: pair[0])
@@ -54,10 +59,11 @@ CALLS = {  # quantity: whose rows, how the library computes it
     "translate_inverse": ("translate_inverse", lambda M, p, x: G.translate(M, lift(M, p), lift(M, x), inverse=True)),
     "distance": ("distance", lambda M, x, y: G.distance(M, lift(M, x), lift(M, y))),
     "log_prob": ("wrapped_normal_log_prob", log_prob),
-    "whc": ("whc", lambda M, t, s, x2: G.translate_tangent(M, t, x2 * s.exp())[0]),
-    "whc_log_det": ("whc_log_det", lambda M, t, s, x2: s.sum() + G.translate_tangent(M, t, x2 * s.exp())[1]),
+    "whc": ("whc", whc),
+    "whc_log_det": ("whc_log_det", partial(whc, part=1)),
     # T_t is the inverse of T_{-t}: the same rows hold the inverse to account.
-    "whc_inverse": ("whc", lambda M, t, s, x2: G.translate_tangent(M, -t, x2 * s.exp(), inverse=True)[0]),
+    "whc_inverse": ("whc", partial(whc, inverse=True)),
+    "whc_inverse_log_det": ("whc_log_det", partial(whc, part=1, inverse=True)),
 }
 POINTS = ("exp0", "translate", "translate_inverse")
 VECTORS_AND_DISTANCE = (*POINTS, "log0", "whc", "whc_inverse", "distance")
@@ -129,7 +135,7 @@ def test_found_points_are_on_the_manifold(quantity, dtype):
     """The time coordinate belongs to the spatial part, however inaccurate that has to be."""
     answers = [(row, found.to(getattr(torch, dtype)), error) for row, _, found, error in results(quantity, dtype)]
     outside = [describe(*answer) for answer in answers if not G.contains(lorentz(answer[0]["k"]), answer[1])]
-    assert not outside, f"{len(outside)} of {len(answers)} are not, the first: {outside[0]}"
+    assert len(outside) == 0, f"{len(outside)} of {len(answers)} are not, the first: {outside[0]}"
 
 
 @pytest.mark.parametrize(

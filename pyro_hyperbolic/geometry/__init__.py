@@ -210,6 +210,8 @@ def distance(manifold: Manifold, x: Tensor, y: Tensor) -> Tensor:
 
     With :math:`\rho^2 = (1 + y_0/\sqrt k) / (1 + x_0/\sqrt k)`; equal to :math:`\sqrt k \operatorname{arcosh}(-\langle
     x, y \rangle / k)` without its cancellation: exactly zero at ``x = y``, where the gradient is taken to be zero.
+    Points far from the origin and near each other are as far apart as their rounded coordinates say, which is
+    uncertain by the unit roundoff times :math:`\sqrt k \sinh r`.
 
     Args:
         manifold: A geoopt manifold.

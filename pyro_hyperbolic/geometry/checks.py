@@ -110,8 +110,8 @@ def check_finite_result(name: str, argument: Tensor, result: Tensor) -> None:
         raise ValueError(f"{name} holds NaN or infinity, but coordinates are finite; look for the operation before it.")
     limit = torch.finfo(result.dtype).max
     raise ValueError(
-        f"{name} reaches a norm of {argument.detach().norm(dim=-1).max().item():.6g}, where coordinates of the result "
-        f"exceed {limit:.3g}, the largest {result.dtype}; use float64, a smaller scale, or a larger k."
+        f"{name} (norm up to {argument.detach().norm(dim=-1).max().item():.6g}) is mapped to coordinates that exceed "
+        f"{limit:.3g}, the largest {result.dtype}; use float64, a smaller scale, or a larger k."
     )
 
 

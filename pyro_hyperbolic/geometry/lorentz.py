@@ -68,7 +68,7 @@ def contains(manifold: Lorentz, x: Tensor) -> Tensor:
 
 def exp0(manifold: Lorentz, v: Tensor) -> tuple[Tensor, Tensor]:
     k = _squared_radius(manifold, v)
-    stretch, half = _stretch(v, k)
+    stretch, half = _stretch(_square(v) / (4 * k))
     time = k.sqrt() * (1 + 2 * half)
     return torch.cat([time, v * stretch], dim=-1), (v.size(-1) - 1) * stretch.squeeze(-1).log()
 
@@ -76,7 +76,10 @@ def exp0(manifold: Lorentz, v: Tensor) -> tuple[Tensor, Tensor]:
 def log0(manifold: Lorentz, x: Tensor) -> tuple[Tensor, Tensor]:
     k = _squared_radius(manifold, x)
     space = x[..., 1:]
-    return _log_of_half_vector(space / (2 * (1 + _time(space, k))).sqrt(), k)
+    h = space / (2 * (1 + _time(space, k))).sqrt()
+    half = _square(h) / k
+    ratio = asinhc(half)
+    return 2 * h * ratio, (space.size(-1) - 1) * (torch.log1p(half) / 2 - ratio.log()).squeeze(-1)
 
 
 def log_volume(manifold: Lorentz, v: Tensor) -> Tensor:
@@ -89,13 +92,20 @@ def translate(manifold: Lorentz, p: Tensor, x: Tensor, inverse: bool) -> Tensor:
     k = _squared_radius(manifold, x)
     target, space = p[..., 1:], x[..., 1:]
     target = -target if inverse else target
-    moved, height = _boost(target, 1 + _time(target, k), space, 1 + _time(space, k), k)
-    return torch.cat([k.sqrt() * (1 + height), moved], dim=-1)
+    if space.size(-1) == 1:
+        moved = _boost_on_a_line(target, _time(target, k), space, _time(space, k))
+    else:
+        moved, _ = _boost(target, 1 + _time(target, k), space, 1 + _time(space, k), k)
+    # From the spatial part as it was rounded, not from the boost: the point must be on the manifold.
+    return torch.cat([k.sqrt() * _time(moved, k), moved], dim=-1)
 
 
 def distance(manifold: Lorentz, x: Tensor, y: Tensor) -> Tensor:
     k = _squared_radius(manifold, x)
     xs, ys = x[..., 1:], y[..., 1:]
+    if xs.size(-1) == 1:
+        apart = _boost_on_a_line(-ys, _time(ys, k), xs, _time(xs, k))
+        return (k.sqrt() * (apart.abs() / k.sqrt()).asinh()).squeeze(-1)
     rho = ((1 + _time(ys, k)) / (1 + _time(xs, k))).sqrt()
     # |rho x - y / rho| = 2 sqrt(k) sinh(d / (2 sqrt k)): exactly zero at x = y, where vector_norm has subgradient 0.
     chord = torch.linalg.vector_norm(rho * xs - ys / rho, dim=-1, keepdim=True)
@@ -111,11 +121,20 @@ def translate_tangent(manifold: Lorentz, t: Tensor, v: Tensor, inverse: bool) ->
         radius = k.sqrt()
         moved = v + radius * (t / radius).asinh()
         return moved, moved.new_zeros(()).expand(moved.shape[:-1])
-    stretch, half = _stretch(v, k)
+    quarter = _square(v) / (4 * k)
+    stretch, half = _stretch(quarter)
     moved, height = _boost(t, 1 + _time(t, k), v * stretch, 2 * (1 + half), k)
     # height = x0 - 1 of the moved point, free of cancellation; only the direction-carrying vector is divided by it.
-    w, stretched_back = _log_of_half_vector(moved / (2 * (2 + height)).sqrt(), k)
-    return w, (v.size(-1) - 1) * stretch.squeeze(-1).log() - stretched_back
+    h = moved / (2 * (2 + height)).sqrt()
+    half_w = _square(h) / k
+    ratio = asinhc(half_w)
+    # Far out, one logarithm of the ratio of both stretches: their own logarithms are large and cancel. Near the origin
+    # the ratio is 1 up to rounding, and the logarithms are small and accurate.
+    z_v, z_w = 4 * quarter, 4 * half_w * ratio * ratio
+    near = log_sinhc(torch.stack([z_v, z_w]))
+    far = (stretch * ratio / (1 + half_w).sqrt()).log()
+    volume = torch.where((z_v < 1) & (z_w < 1), near[0] - near[1], far)
+    return 2 * h * ratio, (v.size(-1) - 1) * volume.squeeze(-1)
 
 
 def _squared_radius(manifold: Lorentz, like: Tensor) -> Tensor:
@@ -138,20 +157,11 @@ def _time(space: Tensor, k: Tensor) -> Tensor:
     return scale * (1 / scale**2 + _square(space / scale) / k).sqrt()
 
 
-def _stretch(v: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns ``sinh(r)/r`` and ``sinh(r/2)^2`` for ``r = |v| / sqrt(k)``."""
-    quarter = _square(v) / (4 * k)
+def _stretch(quarter: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns ``sinh(r)/r`` and ``sinh(r/2)^2`` for ``quarter = (r/2)^2``."""
     ratio = sinhc(quarter)
     half = quarter * ratio * ratio
     return ratio * (1 + half).sqrt(), half
-
-
-def _log_of_half_vector(h: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the tangent coordinates ``v = 2 h asinhc(|h|^2 / k)`` and ``(n - 1) log(sinh(r)/r)`` there."""
-    half = _square(h) / k
-    ratio = asinhc(half)
-    volume = (h.size(-1) - 1) * (torch.log1p(half) / 2 - ratio.log()).squeeze(-1)
-    return 2 * h * ratio, volume
 
 
 def _boost(p: Tensor, one_plus_p0: Tensor, x: Tensor, one_plus_x0: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,3 +173,13 @@ def _boost(p: Tensor, one_plus_p0: Tensor, x: Tensor, one_plus_x0: Tensor, k: Te
     rho = (one_plus_p0 / one_plus_x0).sqrt()
     height = _square(rho * x + p / rho) / (2 * k)
     return x + p * ((one_plus_x0 + height) / one_plus_p0), height
+
+
+def _boost_on_a_line(p: Tensor, p0: Tensor, x: Tensor, x0: Tensor) -> Tensor:
+    """Returns the spatial part of ``T_p x`` in one dimension, ``x p0 + p x0``, times over the radius.
+
+    Nearly opposite points cancel there, but ``(x p0 + p x0) (x p0 - p x0) = x^2 - p^2`` does not in factored form.
+    """
+    opposite = x * p < 0
+    conjugate = torch.where(opposite, x * p0 - p * x0, 1.0)
+    return torch.where(opposite, (x + p) * ((x - p) / conjugate), x * p0 + p * x0)

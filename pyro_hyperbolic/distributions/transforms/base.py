@@ -99,6 +99,7 @@ class ManifoldTransform(Transform, ABC):
 
     def _call(self, x: Tensor) -> Tensor:
         y, log_det = self._forward(x)
+        checks.check_finite_result(f"the argument of {type(self).__name__}", x, y)
         self._remember(x, y, log_det, forward=True)
         return y
 
@@ -111,6 +112,7 @@ class ManifoldTransform(Transform, ABC):
 
     def _inverse(self, y: Tensor) -> Tensor:
         x, log_det = self._backward(y)
+        checks.check_finite_result(f"the argument of {type(self).__name__}.inv", y, x)
         self._remember(x, y, log_det, forward=False)
         return x
 

@@ -59,11 +59,6 @@ class ExponentialMap(ManifoldTransform):
     def _check_domain(self, x: Tensor) -> None:
         checks.check_vectors(self.manifold, x, "the argument of ExponentialMap")
 
-    def _call(self, x: Tensor) -> Tensor:
-        y = super()._call(x)
-        checks.check_finite_result("the argument of ExponentialMap", x, y)
-        return y
-
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         """Returns ``(*, n + 1)`` for ``(*, n)``."""
         size = geometry.kernels(self.manifold).event_size(shape[-1])

@@ -5,7 +5,6 @@ from geoopt.manifolds.base import Manifold
 from torch import Tensor
 from torch.distributions import Transform, constraints
 from torch.distributions.constraints import Constraint
-from torch.distributions.utils import _sum_rightmost
 
 from pyro_hyperbolic import geometry
 
@@ -68,7 +67,8 @@ class TangentTransform(TangentModule):
     def _log_det(self, v: Tensor, w: Tensor) -> Tensor:
         log_det = self.transform.log_abs_det_jacobian(v, w)
         _forget(self.transform)
-        return _sum_rightmost(log_det, 1 - self.transform.domain.event_dim).expand(w.shape[:-1])
+        log_det = log_det if self.transform.domain.event_dim else log_det.expand(w.shape).sum(-1)
+        return log_det.expand(w.shape[:-1])
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         """Returns the shape of ``y`` for an ``x`` of that shape."""

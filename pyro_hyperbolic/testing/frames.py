@@ -1,0 +1,44 @@
+r"""Textbook geometry for oracles: orthonormal tangent frames and metrics, written apart from the library's kernels."""
+
+import geoopt
+import torch
+from geoopt.manifolds.base import Manifold
+from torch import Tensor
+from torch.distributions.constraints import Constraint
+
+from pyro_hyperbolic.distributions.constraints import OnManifold
+
+__all__ = ["frame", "manifold_of", "metric", "radius_of"]
+
+
+def manifold_of(constraint: Constraint) -> Manifold:
+    """Returns the manifold of a domain or codomain: that of ``on_manifold``, or Euclidean space for real vectors."""
+    return constraint.manifold if isinstance(constraint, OnManifold) else geoopt.Euclidean(1)
+
+
+def metric(manifold: Manifold, size: int, like: Tensor) -> Tensor:
+    """Returns the ambient bilinear form, ``diag(-1, 1, ..., 1)`` on the hyperboloid, shape ``(size, size)``."""
+    form = torch.eye(size, dtype=like.dtype, device=like.device)
+    if isinstance(manifold, geoopt.Lorentz):
+        form[0, 0] = -1
+    return form
+
+
+def frame(manifold: Manifold, x: Tensor) -> Tensor:
+    r"""Returns an orthonormal basis of the tangent space at one point, as columns, shape ``(n + 1, n)``.
+
+    On the hyperboloid the boosted unit vectors, :math:`(x_i/R,\ e_i + x_i x_s / (R^2 (1 + x_0/R)))`.
+    """
+    if not isinstance(manifold, geoopt.Lorentz):
+        return torch.eye(x.size(-1), dtype=x.dtype, device=x.device)
+    space = x[1:] / manifold.k.to(x.dtype).sqrt()
+    time = (1 + space @ space).sqrt()
+    block = torch.eye(len(space), dtype=x.dtype, device=x.device) + torch.outer(space, space) / (1 + time)
+    return torch.cat([space[None], block])
+
+
+def radius_of(manifold: Manifold, x: Tensor) -> float:
+    """Returns the largest distance from the origin over the radius, by which rounding errors are magnified."""
+    if not isinstance(manifold, geoopt.Lorentz) or x.numel() == 0:
+        return 0.0
+    return float((x[..., 1:].detach().norm(dim=-1).max() / manifold.k.detach().to(x.dtype).sqrt().min()).asinh())

@@ -1,0 +1,203 @@
+"""The named cases that laws run over: every distribution and transform of the library, with its awkward settings."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import geoopt
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+import pyro_hyperbolic as ph
+import pyro_hyperbolic.distributions as hdist
+import pyro_hyperbolic.distributions.transforms as HT
+
+#: How often a correct random test may fail, over the whole suite; house rule 14.
+TEST_FAILURE_RATE = 2e-5
+
+
+def lorentz(k: float = 1.0) -> geoopt.Lorentz:
+    return geoopt.Lorentz(torch.tensor(k, dtype=torch.float64))
+
+
+def point(k: float, *v: float, dtype: torch.dtype = torch.float64) -> Tensor:
+    return ph.geometry.exp0(lorentz(k), torch.tensor(v, dtype=dtype))
+
+
+def shaken(module: torch.nn.Module, scale: float = 0.6) -> torch.nn.Module:
+    """Moves a flow away from the identity, where a law about its log-determinant would say little."""
+    generator = torch.Generator().manual_seed(7)
+    for value in module.parameters():
+        if value.requires_grad:
+            noise = torch.randn(value.shape, generator=generator, dtype=torch.float64)
+            value.data = scale * noise / value.shape[-1] ** 0.5
+    return module.double()
+
+
+class TransformCase(NamedTuple):
+    name: str
+    make: Callable[[], torch.distributions.Transform]
+    dim: int
+    k: float | None  # None: Euclidean space
+
+    @property
+    def manifold(self) -> geoopt.manifolds.base.Manifold:
+        return geoopt.Euclidean(1) if self.k is None else lorentz(self.k)
+
+
+def _case(
+    name: str, dim: int, k: float | None, make: Callable[[geoopt.manifolds.base.Manifold], object]
+) -> TransformCase:
+    manifold = geoopt.Euclidean(1) if k is None else lorentz(k)
+    return TransformCase(f"{name}-n{dim}-{'flat' if k is None else f'k{k:g}'}", lambda: make(manifold), dim, k)
+
+
+def _offset(manifold: geoopt.manifolds.base.Manifold, dim: int, length: float) -> Tensor:
+    direction = torch.linspace(-1, 2, dim, dtype=torch.float64) + 0.1
+    return ph.geometry.exp0(manifold, length * direction / direction.norm())
+
+
+def _affine(dim: int) -> dist.transforms.AffineTransform:
+    steps = torch.arange(1, dim + 1, dtype=torch.float64)
+    return dist.transforms.AffineTransform(0.3 * steps, 0.5 + 0.2 * steps, event_dim=1)
+
+
+def _conditioned(conditional: torch.nn.Module, context_dim: int) -> torch.distributions.Transform:
+    return shaken(conditional).condition(torch.linspace(-1, 1, context_dim, dtype=torch.float64))
+
+
+def _tc(dim: int, **kwargs: object) -> Callable[[geoopt.manifolds.base.Manifold], object]:
+    return lambda M: shaken(HT.tangent_coupling(dim, manifold=M, **kwargs))
+
+
+def _whc(dim: int, **kwargs: object) -> Callable[[geoopt.manifolds.base.Manifold], object]:
+    return lambda M: shaken(HT.wrapped_hyperboloid_coupling(dim, manifold=M, **kwargs))
+
+
+def _flow(dim: int, layers: int, coupling: Callable[..., HT.Coupling]) -> Callable[..., object]:
+    return lambda M: shaken(ph.flows.coupling_flow(dim, layers, coupling, manifold=M))
+
+
+#: Maps of a manifold to itself.
+AUTOMORPHISMS = [
+    *[
+        _case("translation", n, k, lambda M, n=n: HT.Translation(M, _offset(M, n, 1.7)))
+        for n in (1, 2, 5)
+        for k in (1.0, 4.0)
+    ],
+    _case("translation", 3, None, lambda M: HT.Translation(M, _offset(M, 3, 1.7))),
+    _case("far-translation", 3, 0.25, lambda M: HT.Translation(M, _offset(M, 3, 4.0))),
+    *[_case("tc", n, k, _tc(n)) for n, k in [(2, 1.0), (3, 4.0), (5, 0.25), (2, None)]],
+    _case("tc-uneven", 5, 4.0, _tc(5, split_dim=4)),
+    *[_case("whc", n, k, _whc(n)) for n, k in [(2, 1.0), (2, 4.0), (3, 4.0), (4, 1.0), (5, 0.25), (7, 4.0), (3, None)]],
+    _case("whc-uneven", 5, 4.0, _whc(5, split_dim=1)),
+    _case("whc-unbounded", 4, 2.0, _whc(4, shift_bound=None, log_scale_bound=None)),
+    _case("tc-conditional", 3, 4.0, lambda M: _conditioned(HT.conditional_tangent_coupling(3, 2, manifold=M), 2)),
+    _case(
+        "whc-conditional",
+        4,
+        4.0,
+        lambda M: _conditioned(HT.conditional_wrapped_hyperboloid_coupling(4, 2, manifold=M), 2),
+    ),
+    _case("flow-tc", 3, 4.0, _flow(3, 3, HT.tangent_coupling)),
+    _case("flow-whc", 5, 4.0, _flow(5, 4, HT.wrapped_hyperboloid_coupling)),
+    _case("flow-one-layer", 5, 1.0, _flow(5, 1, HT.wrapped_hyperboloid_coupling)),
+    _case("flow-realnvp", 4, None, _flow(4, 2, HT.tangent_coupling)),
+    _case(
+        "flow-conditional",
+        3,
+        4.0,
+        lambda M: _conditioned(ph.flows.coupling_flow(3, 3, manifold=M, context_dim=2), 2),
+    ),
+    *[
+        _case("lifted-affine", n, k, lambda M, n=n: HT.TangentTransform(_affine(n), M))
+        for n, k in [(1, 4.0), (3, 0.25)]
+    ],
+    _case(
+        "lifted-spline",
+        2,
+        4.0,
+        lambda M: shaken(HT.TangentTransform(dist.transforms.spline_coupling(2, 1, count_bins=4), M)),
+    ),
+    _case(
+        "lifted-autoregressive",
+        3,
+        4.0,
+        lambda M: shaken(HT.TangentTransform(dist.transforms.affine_autoregressive(3, [16]), M), 1.0),
+    ),
+    _case(
+        "lifted-stack",
+        3,
+        1.0,
+        lambda M: HT.TangentTransform(
+            dist.transforms.ComposeTransform([_affine(3), dist.transforms.Permute(torch.tensor([2, 0, 1]))]), M
+        ),
+    ),
+]
+#: Maps of R^n to a manifold.
+CHARTS = [
+    *[_case("exp0", n, k, HT.ExponentialMap) for n in (1, 2, 3, 6) for k in (1.0, 4.0, 0.1)],
+    _case("exp0", 3, None, HT.ExponentialMap),
+]
+TRANSFORMS = AUTOMORPHISMS + CHARTS
+
+
+class DistributionCase(NamedTuple):
+    name: str
+    make: Callable[[], dist.TorchDistribution]
+
+
+def _wrapped(name: str, k: float | None, loc: list[float], scale: object) -> DistributionCase:
+    def make() -> dist.TorchDistribution:
+        manifold = geoopt.Euclidean(1) if k is None else lorentz(k)
+        point = ph.geometry.exp0(manifold, torch.tensor(loc, dtype=torch.float64))
+        return hdist.WrappedNormal(point, torch.tensor(scale, dtype=torch.float64), manifold)
+
+    return DistributionCase(name, make)
+
+
+def _multivariate(name: str, k: float, loc: list[float]) -> DistributionCase:
+    def make() -> dist.TorchDistribution:
+        n = len(loc)
+        factor = torch.eye(n, dtype=torch.float64) + 0.4 * torch.ones(n, n, dtype=torch.float64).tril(-1)
+        point = ph.geometry.exp0(lorentz(k), torch.tensor(loc, dtype=torch.float64))
+        return hdist.WrappedMultivariateNormal(point, scale_tril=0.6 * factor, manifold=lorentz(k))
+
+    return DistributionCase(name, make)
+
+
+def _pushed(name: str, n: int, k: float, coupling: Callable[..., HT.Coupling]) -> DistributionCase:
+    def make() -> dist.TorchDistribution:
+        M = lorentz(k)
+        base = hdist.WrappedNormal(_offset(M, n, 0.8), torch.full((n,), 0.7, dtype=torch.float64), M)
+        return dist.TransformedDistribution(base, [shaken(ph.flows.coupling_flow(n, 2, coupling, manifold=M))])
+
+    return DistributionCase(name, make)
+
+
+DISTRIBUTIONS = [
+    _wrapped("wn-standard", 1.0, [0.0, 0.0], [1.0, 1.0]),
+    _wrapped("wn-k4-off-centre", 4.0, [1.5, -2.0], [0.5, 1.2]),
+    _wrapped("wn-k0.25-off-centre", 0.25, [0.4, 0.3], [0.3, 0.6]),
+    _wrapped("wn-line-k4", 4.0, [1.0], [0.7]),
+    _wrapped("wn-5d-k4", 4.0, [0.5, -1.0, 0.2, 0.0, 1.0], [0.5, 1.0, 0.7, 0.3, 0.9]),
+    _wrapped("wn-tiny-scale", 1.0, [0.3, 0.2], [1e-3, 1e-3]),
+    _wrapped("wn-flat", None, [1.0, -1.0], [0.5, 2.0]),
+    _multivariate("wmvn-k4", 4.0, [1.0, -0.5]),
+    _multivariate("wmvn-3d", 1.0, [1.0, -0.5, 0.3]),
+    _pushed("tc-flow-k4", 2, 4.0, HT.tangent_coupling),
+    _pushed("whc-flow-k4", 2, 4.0, HT.wrapped_hyperboloid_coupling),
+    _pushed("whc-flow-3d", 3, 1.0, HT.wrapped_hyperboloid_coupling),
+]
+PLANAR = [case for case in DISTRIBUTIONS if case.make().event_shape == (3,)]
+
+
+def points(case: TransformCase, *, radius: float = 3.0, number: int = 6) -> Tensor:
+    """Returns points of the case's domain manifold: the origin, 1e-8 from it, and others up to a radius."""
+    generator = torch.Generator().manual_seed(1)
+    v = torch.randn(number, case.dim, generator=generator, dtype=torch.float64)
+    radii = torch.linspace(0.1, radius, number, dtype=torch.float64)[:, None]
+    v = radii * v / v.norm(dim=-1, keepdim=True) * math.sqrt(case.k or 1.0)
+    v = torch.cat([torch.zeros_like(v[:1]), 1e-8 * v[:1] / v[:1].norm(), v])
+    return v if case in CHARTS else ph.geometry.exp0(case.manifold, v)

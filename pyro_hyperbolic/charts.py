@@ -3,8 +3,8 @@ r"""Charts of the hyperboloid: Poincaré ball, Klein ball and normal coordinates
 Convention: both balls have radius :math:`\sqrt k`, the unit ball at ``k = 1``, so that the curvature is :math:`-1/k` in
 every chart and the Poincaré ball is ``geoopt.PoincareBall(c=1 / k)``. Points are ``(*, n + 1)``, chart coordinates
 ``(*, n)``, and only the spatial part of a point is read. The log-volume of a chart is the log-density of Riemannian
-volume in its coordinates, :math:`d\mathrm{vol} = e^{\ell(p)}\, dp`: a log-density with respect to Riemannian volume plus
-:math:`\ell` is the one with respect to Lebesgue measure of the coordinates.
+volume in its coordinates, :math:`d\mathrm{vol} = e^{\ell(p)}\, dp`: a log-density with respect to Riemannian volume
+plus :math:`\ell` is the one with respect to Lebesgue measure of the coordinates.
 
 A ball squeezes what is far into its rim: with ``u`` the unit roundoff, rounding ``p`` moves a point at scaled radius
 ``r`` by ``u exp(r)`` in the Poincaré ball and by ``u exp(2 r)`` in the Klein ball. Beyond ``r`` = 36 and 18 (in float32

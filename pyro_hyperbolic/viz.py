@@ -157,7 +157,7 @@ def points(ax: Axes, manifold: Manifold, x: Tensor, **kwargs: Any) -> PathCollec
 
 
 def geodesics(
-    ax: Axes, manifold: Manifold, x: Tensor, y: Tensor, *, samples: int = 64, **kwargs: Any
+    ax: Axes, manifold: Manifold, x: Tensor, y: Tensor, *, samples: int = 65, **kwargs: Any
 ) -> LineCollection:
     r"""Draws the geodesic arcs from each ``x`` to each ``y``, circular arcs orthogonal to the boundary of the disk.
 
@@ -188,7 +188,7 @@ def geodesics(
         >>> x, y = geometry.exp0(M, 15 * torch.eye(2))
         >>> arc = torch.tensor(geodesics(Figure().subplots(), M, x, y).get_segments()[0])
         >>> arc.norm(dim=-1).min()
-        tensor(0.4143, dtype=torch.float64)
+        tensor(0.4142, dtype=torch.float64)
     """
     if samples < 2:
         raise ValueError(f"samples = {samples}, but an arc has at least its 2 end points.")
@@ -282,8 +282,8 @@ def density(
         >>> M = geoopt.Lorentz()
         >>> normal = hdist.WrappedNormal(geometry.origin(M, 2), torch.ones(2), manifold=M)
         >>> mesh = density(Figure().subplots(), M, normal.log_prob, resolution=51)
-        >>> float(mesh.get_array().max())  # 1 / (2 pi) in the middle
-        0.1592
+        >>> torch.tensor(mesh.get_array().max())  # 1 / (2 pi) in the middle
+        tensor(0.1592, dtype=torch.float64)
     """
     disk, drawn = _is_disk(manifold), _drawn(manifold)
     radius = drawn.k.sqrt().item() if disk else math.inf

@@ -75,7 +75,8 @@ def inverse_log_det_is_negative(transform: Transform, x: Tensor) -> None:
 def stays_on_manifold(transform: Transform, x: Tensor) -> None:
     """Checks that every ``t(x)`` is in the codomain and every ``t.inv(t(x))`` in the domain."""
     y = transform(x).detach().clone()
-    for side, value, what in ((transform.codomain, y, "t(x)"), (transform.domain, transform.inv(y), "t.inv(t(x))")):
+    for side, make, what in ((transform.codomain, transform, "t(x)"), (transform.domain, transform.inv, "t.inv(t(x))")):
+        value = y if make is transform else make(y)
         inside = side.check(value)
         if not bool(inside.all()):
             at = int((~inside.reshape(-1)).nonzero()[0])

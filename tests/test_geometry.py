@@ -1,0 +1,151 @@
+"""Derivatives at the singular places, gradients to k, dispatch and membership; values are in test_accuracy.py."""
+
+import geoopt
+import pytest
+import torch
+
+import pyro_hyperbolic as ph
+import pyro_hyperbolic.distributions as hdist
+from tests.cases import lorentz
+
+G = ph.geometry
+ZERO, A = torch.zeros(3, dtype=torch.float64), torch.tensor([0.6, -1.1, 0.4], dtype=torch.float64)
+FAR = 9.0 * A
+SCALE = torch.tensor([0.5, 1.0, 1.5], dtype=torch.float64)
+
+
+def lift(M, space):
+    return torch.cat([(M.k + space.square().sum(-1, keepdim=True)).sqrt(), space], -1)
+
+
+def log_prob(M, loc, x):
+    return hdist.WrappedNormal(lift(M, loc), SCALE.to(x), M, validate_args=False).log_prob(lift(M, x))
+
+
+def opposite(M, t, v):
+    return G.translate_tangent(M, -G.exp0(M, -t)[..., 1:], v)
+
+
+SINGULAR = {
+    "exp0 at v = 0": (G.exp0, ZERO),
+    "exp0 far": (G.exp0, FAR),
+    "log0 at x = o": (lambda M, x: G.log0(M, lift(M, x)), ZERO),
+    "log0 far": (lambda M, x: G.log0(M, lift(M, x)), FAR),
+    "log_volume at v = 0": (G.log_volume, ZERO),
+    "log_volume on a line": (G.log_volume, ZERO[:1]),
+    "translate, p = o": (lambda M, p, x: G.translate(M, lift(M, p), lift(M, x)), ZERO, A),
+    "translate, x = o": (lambda M, p, x: G.translate(M, lift(M, p), lift(M, x)), A, ZERO),
+    "translate, x = -p": (lambda M, p, x: G.translate(M, lift(M, p), lift(M, x)), A, -A),
+    "translate, x = -p, on a line": (lambda M, p, x: G.translate(M, lift(M, p), lift(M, x)), A[:1], -A[:1]),
+    "translate, x = p = o, on a line": (lambda M, p, x: G.translate(M, lift(M, p), lift(M, x)), ZERO[:1], ZERO[:1]),
+    "translate inverse, x = p": (lambda M, p, x: G.translate(M, lift(M, p), lift(M, x), inverse=True), A, A),
+    "log_prob, x = mu": (log_prob, A, A),
+    "log_prob, mu = o": (log_prob, ZERO, A),
+    "log_prob, x = mu = o": (log_prob, ZERO, ZERO),
+    "whc, t = 0": (G.translate_tangent, ZERO, A),
+    "whc, v = 0": (G.translate_tangent, A, ZERO),
+    "whc, t = v = 0": (G.translate_tangent, ZERO, ZERO),
+    "whc, t = -v": (opposite, -A, A),
+    "whc on a line": (G.translate_tangent, A[:1], ZERO[:1]),
+}
+
+
+@pytest.mark.parametrize("name", SINGULAR)
+def test_derivatives_at_singular_places(name):
+    """First and second order against differences in float64, in k too; in float32 they are finite."""
+    function, *inputs = SINGULAR[name]
+
+    def of_k(k, *arguments):
+        M = lorentz()
+        del M.k
+        M.k = k
+        return function(M, *arguments)
+
+    inputs = [torch.tensor(2.0, dtype=torch.float64), *inputs]
+    inputs = [value.clone().requires_grad_() for value in inputs]
+    assert torch.autograd.gradcheck(of_k, inputs)
+    assert torch.autograd.gradgradcheck(of_k, inputs)
+    inputs = [value.detach().float().requires_grad_() for value in inputs]
+    outputs = of_k(*inputs)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    total = sum(value.sum() for value in outputs)
+    first = torch.autograd.grad(total, inputs, create_graph=True, allow_unused=True, materialize_grads=True)
+    second = torch.autograd.grad(sum(value.square().sum() for value in first), inputs, materialize_grads=True)
+    assert all(bool(value.isfinite().all()) for value in (*first, *second))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dim", [1, 3])
+def test_distance_has_a_finite_gradient_where_points_coincide(dtype, dim):
+    M = lorentz(2.0)
+    x = A[:dim].to(dtype).requires_grad_()
+    d = G.distance(M, lift(M, x).to(dtype), lift(M, A[:dim].to(dtype)).to(dtype))
+    (gradient,) = torch.autograd.grad(d, x, create_graph=True)
+    assert d.item() == 0
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("radius", [0.0, 1e-8, 1.0, 8.0, 20.0, 40.0, 60.0, 80.0])
+@pytest.mark.parametrize("k", [1.0, 0.25, 10.0])
+def test_membership_is_relative(dtype, radius, k):
+    """Correctly rounded points pass at every radius in both dtypes; an error of 0.1% in the time fails, as does NaN."""
+    M = lorentz(k)
+    v = torch.tensor([[3.0, 4.0, 0.0], [0.0, 0.0, 5.0]], dtype=torch.float64) / 5 * radius * k**0.5
+    x = G.exp0(M, v.to(dtype))
+    assert G.contains(M, x).all()
+    for factor in (1.001, 0.999, -1.0, float("nan"), float("inf")):
+        wrong = x.clone()
+        wrong[..., 0] *= factor
+        assert not G.contains(M, wrong).any()
+    assert (G.log0(M, x).norm(dim=-1) / (radius * k**0.5) - 1).abs().max() < 1e-5 if radius else True
+
+
+@pytest.mark.parametrize("name", ["exp0", "log0", "log_volume", "translate", "distance", "origin"])
+def test_a_batched_k_is_a_batch_of_manifolds(name):
+    ks = torch.tensor([0.5, 2.0, 10.0], dtype=torch.float64)
+    v, w = torch.randn(2, 3, 4, dtype=torch.float64)
+
+    def call(M, v, w):
+        x, y = G.exp0(M, v), G.exp0(M, w)
+        return {
+            "exp0": lambda: x,
+            "log0": lambda: G.log0(M, x),
+            "log_volume": lambda: G.log_volume(M, v),
+            "translate": lambda: G.translate(M, x, y),
+            "distance": lambda: G.distance(M, x, y),
+            "origin": lambda: G.origin(M, 4),
+        }[name]()
+
+    together = call(geoopt.Lorentz(ks), v, w)
+    for i, k in enumerate(ks):
+        assert torch.allclose(together[i], call(lorentz(k.item()), v[i], w[i]), rtol=1e-14, atol=0)
+
+
+def test_euclidean_space_is_the_flat_limit():
+    """As k grows the hyperboloid's spatial coordinates become Euclidean, to first order in 1/k."""
+    flat, nearly = geoopt.Euclidean(1), lorentz(1e12)
+    v, w = torch.randn(2, 5, 3, dtype=torch.float64)
+    x, y = G.exp0(nearly, v), G.exp0(nearly, w)
+    assert torch.allclose(G.translate(nearly, x, y)[..., 1:], G.translate(flat, v, w), atol=1e-9)
+    assert torch.allclose(G.distance(nearly, x, y), G.distance(flat, v, w), atol=1e-9)
+    for t in (v, w):
+        there, log_det = G.translate_tangent(nearly, t, w)
+        assert torch.allclose(there, w + t, atol=1e-9)
+        assert log_det.abs().max() < 1e-9
+
+
+def test_a_new_geometry_is_registered_by_type_and_found_for_subclasses(monkeypatch):
+    class Mine(geoopt.Lorentz):
+        pass
+
+    assert G.kernels(Mine()) is G.kernels(geoopt.Lorentz())
+    monkeypatch.setattr(G.registry, "_KERNELS", dict(G.registry._KERNELS))
+    G.register(Mine, G.kernels(geoopt.Euclidean(1)))
+    assert G.log0(Mine(), torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
+
+
+def test_same_compares_by_value():
+    assert G.same(geoopt.Lorentz(2.0), ph.manifolds.Lorentz(2.0))
+    assert not G.same(geoopt.Lorentz(2.0), geoopt.Lorentz(2.1))
+    assert not G.same(geoopt.Lorentz(1.0), geoopt.Euclidean(1))

@@ -1,0 +1,180 @@
+"""Breaks the code and watches the laws fail: each mutant names the law that must catch it."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from pyro_hyperbolic.distributions.transforms.base import TangentModule
+from pyro_hyperbolic.distributions.transforms.coupling import Coupling
+from pyro_hyperbolic.distributions.transforms.tangent_coupling import TangentCoupling
+from pyro_hyperbolic.geometry import lorentz
+from pyro_hyperbolic.testing import densities, laws
+from tests.cases import AUTOMORPHISMS, CHARTS, DISTRIBUTIONS, points
+
+CASES = {case.name: case for case in AUTOMORPHISMS + CHARTS}
+WRAPPED = next(case for case in DISTRIBUTIONS if case.name == "wn-k4-off-centre")
+exp0, log0, translate, translate_tangent = lorentz.exp0, lorentz.log0, lorentz.translate, lorentz.translate_tangent
+squared_radius, time, forward, backward = (
+    lorentz._squared_radius,
+    lorentz._time,
+    TangentModule._forward,
+    TangentModule._backward,
+)
+
+
+def n_for_n_minus_one(patch):
+    def stretched(kernel):
+        def mutant(manifold, value):
+            result, volume = kernel(manifold, value)
+            n = value.size(-1) if kernel is exp0 else value.size(-1) - 1
+            return result, volume * n / max(n - 1, 1)
+
+        return mutant
+
+    patch.setattr(lorentz, "exp0", stretched(exp0))
+    patch.setattr(lorentz, "log0", stretched(log0))
+
+
+def log_det_of_the_scale_dropped(patch):
+    couple = TangentCoupling._move
+    patch.setattr(TangentCoupling, "_move", lambda *args: (couple(*args)[0], args[1].new_zeros(())))
+
+
+def log_det_of_the_chart_dropped(patch):
+    patch.setattr(
+        TangentModule,
+        "_forward",
+        lambda self, x: (forward(self, x)[0], self._tangent_forward(log0(self.manifold, x)[0])[1]),
+    )
+
+
+def transport_skipped(patch):
+    def mutant(manifold, p, x, inverse):
+        k = squared_radius(manifold, x)
+        space = x[..., 1:] - p[..., 1:] if inverse else x[..., 1:] + p[..., 1:]
+        return torch.cat([k.sqrt() * time(space, k), space], dim=-1)
+
+    patch.setattr(lorentz, "translate", mutant)
+
+
+def radius_forgotten(patch):
+    patch.setattr(lorentz, "_squared_radius", lambda manifold, like: torch.ones((), dtype=like.dtype))
+    # The check of membership is the only one that still knows k.
+    patch.setattr(
+        lorentz,
+        "contains",
+        lambda manifold, x: (x[..., 0] ** 2 - x[..., 1:].square().sum(-1) - manifold.k).abs() < 1e-6 * x[..., 0] ** 2,
+    )
+
+
+def radius_counted_twice(patch):
+    def with_log_radius(kernel):
+        def mutant(manifold, value):
+            result, volume = kernel(manifold, value)
+            n = value.size(-1) if kernel is exp0 else value.size(-1) - 1
+            return result, volume + (n - 1) * manifold.k.sqrt().log()
+
+        return mutant
+
+    patch.setattr(lorentz, "exp0", with_log_radius(exp0))
+    patch.setattr(lorentz, "log0", with_log_radius(log0))
+
+
+def sign_of_the_inverse_flipped(patch):
+    patch.setattr(
+        lorentz, "translate_tangent", lambda manifold, t, v, inverse: translate_tangent(manifold, t, v, False)
+    )
+
+
+def sign_of_the_inverse_log_det_flipped(patch):
+    def mutant(self, y):
+        x, log_det = backward(self, y)
+        return x, -log_det
+
+    patch.setattr(TangentModule, "_backward", mutant)
+
+
+def sign_of_the_chart_terms_flipped(patch):
+    """Defect 1 of the paper's code: the wrong sign on every exp and log term."""
+
+    def mutant(self, x):
+        y, log_det = forward(self, x)
+        volume_at_w = log0(self.manifold, y)[1]
+        volume_at_v = log0(self.manifold, x)[1]
+        return y, log_det - 2 * (volume_at_w - volume_at_v)
+
+    patch.setattr(TangentModule, "_forward", mutant)
+
+
+def target_off_the_manifold_at_odd_n(patch):
+    """Defect 2 of the paper's code: at odd n the time of ``t`` belongs to a vector of another size."""
+
+    def mutant(manifold, t, v, inverse):
+        if t.size(-1) < 2:
+            return translate_tangent(manifold, t, v, inverse)
+        target = -t if inverse else t
+
+        def mistaken(space, k):
+            return time(space[..., :-1] if space is target else space, k)
+
+        patch.setattr(lorentz, "_time", mistaken)
+        result = translate_tangent(manifold, target, v, False)
+        patch.setattr(lorentz, "_time", time)
+        return result
+
+    patch.setattr(lorentz, "translate_tangent", mutant)
+
+
+def bound_of_the_scale_only_forward(patch):
+    """A realistic slip: the log-scale is bounded on the way there and not on the way back."""
+    outputs = Coupling._outputs
+
+    def unbounded(self, y1, y2):
+        bound, self.log_scale_bound = self.log_scale_bound, None
+        try:
+            return self._move_back(y2, *outputs(self, y1, y2))
+        finally:
+            self.log_scale_bound = bound
+
+    patch.setattr(Coupling, "uncouple", unbounded)
+
+
+def _transform(law: Callable, name: str) -> Callable[[], None]:
+    return lambda: law(CASES[name].make(), points(CASES[name]))
+
+
+MUTANTS = [
+    (n_for_n_minus_one, "log_det_matches_autograd", _transform(laws.log_det_matches_autograd, "exp0-n2-k4")),
+    (n_for_n_minus_one, "total_mass_is_one", lambda: densities.total_mass_is_one(WRAPPED.make())),
+    (log_det_of_the_scale_dropped, "log_det_matches_autograd", _transform(laws.log_det_matches_autograd, "tc-n3-k4")),
+    (log_det_of_the_chart_dropped, "log_det_matches_autograd", _transform(laws.log_det_matches_autograd, "whc-n3-k4")),
+    (transport_skipped, "log_det_matches_autograd", _transform(laws.log_det_matches_autograd, "translation-n2-k4")),
+    (transport_skipped, "total_mass_is_one", lambda: densities.total_mass_is_one(WRAPPED.make())),
+    (radius_forgotten, "stays_on_manifold", _transform(laws.stays_on_manifold, "exp0-n2-k4")),
+    (radius_counted_twice, "log_det_matches_autograd", _transform(laws.log_det_matches_autograd, "exp0-n3-k4")),
+    (radius_counted_twice, "total_mass_is_one", lambda: densities.total_mass_is_one(WRAPPED.make())),
+    (radius_counted_twice, "samples_follow_the_density", lambda: densities.samples_follow_the_density(WRAPPED.make())),
+    (sign_of_the_inverse_flipped, "round_trip", _transform(laws.round_trip, "whc-n5-k0.25")),
+    (
+        sign_of_the_inverse_log_det_flipped,
+        "inverse_log_det_is_negative",
+        _transform(laws.inverse_log_det_is_negative, "whc-n3-k4"),
+    ),
+    (
+        sign_of_the_chart_terms_flipped,
+        "log_det_matches_autograd",
+        _transform(laws.log_det_matches_autograd, "tc-n3-k4"),
+    ),
+    (target_off_the_manifold_at_odd_n, "round_trip", _transform(laws.round_trip, "whc-n5-k0.25")),
+    (bound_of_the_scale_only_forward, "round_trip", _transform(laws.round_trip, "tc-n3-k4")),
+]
+
+
+@pytest.mark.parametrize(("mutate", "law", "check"), MUTANTS, ids=[f"{m[0].__name__}-{m[1]}" for m in MUTANTS])
+def test_the_law_catches_the_mutant(mutate, law, check, monkeypatch):
+    check()  # the correct code passes
+    with monkeypatch.context() as patch:
+        mutate(patch)
+        with pytest.raises(AssertionError, match=law):
+            check()

@@ -54,8 +54,8 @@ def to_poincare_ball(manifold: geoopt.Lorentz, x: Tensor) -> Tensor:
         >>> to_poincare_ball(geoopt.Lorentz(), torch.tensor([1.25, 0.75]))  # 0.75 / 2.25
         tensor([0.3333])
     """
-    space, k = _space(manifold, x)
-    return space / (1 + lorentz._time(space, k))
+    space, radius = _space(manifold, x)
+    return space / (1 + lorentz.time_of(space / radius))
 
 
 def from_poincare_ball(manifold: geoopt.Lorentz, p: Tensor) -> Tensor:
@@ -76,8 +76,8 @@ def from_poincare_ball(manifold: geoopt.Lorentz, p: Tensor) -> Tensor:
         >>> from_poincare_ball(geoopt.Lorentz(k=4.0), torch.tensor([1.0, 0.0]))  # half way to the boundary
         tensor([3.3333, 2.6667, 0.0000])
     """
-    s, k = _inside(manifold, p, "p", "Poincaré")
-    return torch.cat([k.sqrt() * (1 + s), 2 * p], dim=-1) / (1 - s)
+    s, radius = _inside(manifold, p, "p", "Poincaré")
+    return torch.cat([radius * (1 + s), 2 * p], dim=-1) / (1 - s)
 
 
 def poincare_ball_log_volume(manifold: geoopt.Lorentz, p: Tensor) -> Tensor:
@@ -124,8 +124,8 @@ def to_klein(manifold: geoopt.Lorentz, x: Tensor) -> Tensor:
         >>> to_klein(geoopt.Lorentz(), torch.tensor([1.25, 0.75]))  # 0.75 / 1.25
         tensor([0.6000])
     """
-    space, k = _space(manifold, x)
-    return space / lorentz._time(space, k)
+    space, radius = _space(manifold, x)
+    return space / lorentz.time_of(space / radius)
 
 
 def from_klein(manifold: geoopt.Lorentz, q: Tensor) -> Tensor:
@@ -146,8 +146,8 @@ def from_klein(manifold: geoopt.Lorentz, q: Tensor) -> Tensor:
         >>> from_klein(geoopt.Lorentz(), torch.tensor([0.6, 0.0]))
         tensor([1.2500, 0.7500, 0.0000])
     """
-    s, k = _inside(manifold, q, "q", "Klein")
-    return torch.cat([k.sqrt().expand_as(s), q], dim=-1) / (1 - s).sqrt()
+    s, radius = _inside(manifold, q, "q", "Klein")
+    return torch.cat([radius.expand_as(s), q], dim=-1) / (1 - s).sqrt()
 
 
 def klein_log_volume(manifold: geoopt.Lorentz, q: Tensor) -> Tensor:
@@ -261,19 +261,19 @@ def _check_lorentz(manifold: geoopt.Lorentz) -> None:
 
 
 def _space(manifold: geoopt.Lorentz, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the spatial part of a checked point and ``k``."""
+    """Returns the spatial part of a checked point and the radius."""
     _check_lorentz(manifold)
     checks.check_points(manifold, x)
-    return x[..., 1:], lorentz._squared_radius(manifold, x)
+    return x[..., 1:], lorentz.radius_of(manifold, x)
 
 
 def _inside(manifold: geoopt.Lorentz, p: Tensor, name: str, ball: str) -> tuple[Tensor, Tensor]:
-    """Returns ``|p|^2 / k``, below one, and ``k``, both ``(*, 1)``, or raises."""
+    """Returns ``|p|^2 / k``, below one, and the radius, both ``(*, 1)``, or raises."""
     _check_lorentz(manifold)
     checks.check_vectors(manifold, p, name)
     checks.check_finite_result(name, p, p)
-    k = lorentz._squared_radius(manifold, p)
-    s = lorentz._square(p) / k
+    radius = lorentz.radius_of(manifold, p)
+    s = lorentz.square_norm(p / radius)
     if checks.validating() and not bool((s < 1).all()):
         outside = int((s >= 1).sum())
         raise ValueError(
@@ -282,4 +282,4 @@ def _inside(manifold: geoopt.Lorentz, p: Tensor, name: str, ball: str) -> tuple[
             f"rescale {name} if it comes from another k, and keep points near the boundary as x or in normal "
             f"coordinates: {p.dtype} cannot tell them from the boundary itself."
         )
-    return s, k
+    return s, radius

@@ -4,6 +4,7 @@ import abc
 from typing import Any
 
 import geoopt
+import torch
 from pyro.nn import PyroModule, PyroParam
 from torch import Tensor
 from torch.distributions import constraints
@@ -52,6 +53,18 @@ class Lorentz(geoopt.Lorentz, PyroModule, metaclass=_ManifoldMeta):
             self.k = PyroParam(value, constraint=constraints.positive)
         else:
             self.register_buffer("k", value)
+
+    def __getattr__(self, name: str) -> Any:
+        # Each read of a PyroParam is a pyro.param statement, and geometry reads k dozens of times in a run of a model.
+        # Within one call of a PyroModule (which ends before any optimiser step) it is read once, as a PyroSample is.
+        if name != "k" or "k" not in self.__dict__.get("_pyro_params", ()) or not self._pyro_context.active:
+            return super().__getattr__(name)
+        key = f"{self._pyro_get_fullname(name)}, grad={torch.is_grad_enabled()}"
+        value = self._pyro_context.get(key)
+        if value is None:
+            value = super().__getattr__(name)
+            self._pyro_context.set(key, value)
+        return value
 
     @property
     def curvature(self) -> Tensor:

@@ -40,8 +40,8 @@ def sinhc(z: Tensor) -> Tensor:
         tensor([1.0000e+00, 1.1752e+00, 1.1013e+03])
     """
     small = z < _SWITCH
-    r = torch.where(small, 1.0, z).sqrt()
-    return torch.where(small, _polynomial(_SINHC[: _terms(z, 4, 7)], torch.where(small, z, 0.0)), r.sinh() / r)
+    r = z.masked_fill(small, 1.0).sqrt()
+    return torch.where(small, _polynomial(_SINHC[: _terms(z, 4, 7)], z.masked_fill(~small, 0.0)), r.sinh() / r)
 
 
 def asinhc(w: Tensor) -> Tensor:
@@ -61,8 +61,8 @@ def asinhc(w: Tensor) -> Tensor:
         tensor([1., 1., 1.])
     """
     small = w < _SWITCH
-    x = torch.where(small, 1.0, w).sqrt()
-    return torch.where(small, _polynomial(_ASINHC[: _terms(w, 6, 10)], torch.where(small, w, 0.0)), x.asinh() / x)
+    x = w.masked_fill(small, 1.0).sqrt()
+    return torch.where(small, _polynomial(_ASINHC[: _terms(w, 6, 10)], w.masked_fill(~small, 0.0)), x.asinh() / x)
 
 
 def log_sinhc(z: Tensor) -> Tensor:
@@ -87,8 +87,8 @@ def log_sinhc(z: Tensor) -> Tensor:
     """
     # The switch is at 1 here: log(sinhc) cancels below it, while log1p of the (all-positive) series does not.
     small = z < 1.0
-    near = torch.where(small, z, 0.0)
-    r = torch.where(small, 1.0, z).sqrt()
+    near = z.masked_fill(~small, 0.0)
+    r = z.masked_fill(small, 1.0).sqrt()
     series = torch.log1p(near * _polynomial(_SINHC[1 : _terms(z, 8, 12)], near))
     return torch.where(small, series, r + torch.log1p(-torch.exp(-2 * r)) - torch.log(2 * r))
 

@@ -359,8 +359,9 @@ def _arcs(manifold: Manifold, x: Tensor, y: Tensor, samples: int) -> Tensor:
     r"""Returns points ``(*, samples, n + 1)`` on the geodesics, evenly spaced in the picture within a factor of 2.
 
     A point at distance s from x and L - s from y is a x + b y, a = sinh(L - s) / sinh(L), b = sinh(s) / sinh(L) (at
-    k = 1). All terms are positive and the time coordinates add up, so its Euclidean error is below u times its time
-    coordinate: invisible in the disk at every radius. (T_x exp_o(t v) errs by u exp(r) there, 0.01 at r = 32.)
+    k = 1). a and b are positive and the time coordinates add up, so the error is of the order of u times the time
+    coordinate, and of u in the disk, at every radius. (T_x exp_o(t v) misses y by u exp(r), 0.02 at r = 32: the
+    direction at x would need more digits.)
 
     The Euclidean distance of the points in the disk is 2 sinh(d/2) / sqrt((1 + x0) (1 + y0)). Asking of the distances
     to x and to y a ratio of f : 1 - f gives tanh(s/2) = beta S / (alpha + beta C) with S, C = sinh, cosh(L/2),

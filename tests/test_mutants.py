@@ -15,9 +15,9 @@ from tests.cases import AUTOMORPHISMS, CHARTS, DISTRIBUTIONS, points
 CASES = {case.name: case for case in AUTOMORPHISMS + CHARTS}
 WRAPPED = next(case for case in DISTRIBUTIONS if case.name == "wn-k4-off-centre")
 exp0, log0, translate, translate_tangent = lorentz.exp0, lorentz.log0, lorentz.translate, lorentz.translate_tangent
-squared_radius, time, forward, backward = (
-    lorentz._squared_radius,
-    lorentz._time,
+radius_of, time_of, forward, backward = (
+    lorentz.radius_of,
+    lorentz.time_of,
     TangentModule._forward,
     TangentModule._backward,
 )
@@ -51,15 +51,15 @@ def log_det_of_the_chart_dropped(patch):
 
 def transport_skipped(patch):
     def mutant(manifold, p, x, inverse):
-        k = squared_radius(manifold, x)
+        radius = radius_of(manifold, x)
         space = x[..., 1:] - p[..., 1:] if inverse else x[..., 1:] + p[..., 1:]
-        return torch.cat([k.sqrt() * time(space, k), space], dim=-1)
+        return torch.cat([radius * time_of(space / radius), space], dim=-1)
 
     patch.setattr(lorentz, "translate", mutant)
 
 
 def radius_forgotten(patch):
-    patch.setattr(lorentz, "_squared_radius", lambda manifold, like: torch.ones((), dtype=like.dtype))
+    patch.setattr(lorentz, "radius_of", lambda manifold, like: torch.ones((), dtype=like.dtype))
     # The check of membership is the only one that still knows k.
     patch.setattr(
         lorentz,
@@ -115,12 +115,13 @@ def target_off_the_manifold_at_odd_n(patch):
             return translate_tangent(manifold, t, v, inverse)
         target = -t if inverse else t
 
-        def mistaken(space, k):
-            return time(space[..., :-1] if space is target else space, k)
+        def mistaken(space):
+            odd = torch.equal(space, target / radius_of(manifold, v))
+            return time_of(space[..., :-1] if odd else space)
 
-        patch.setattr(lorentz, "_time", mistaken)
+        patch.setattr(lorentz, "time_of", mistaken)
         result = translate_tangent(manifold, target, v, False)
-        patch.setattr(lorentz, "_time", time)
+        patch.setattr(lorentz, "time_of", time_of)
         return result
 
     patch.setattr(lorentz, "translate_tangent", mutant)

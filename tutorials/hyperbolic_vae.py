@@ -17,13 +17,16 @@
 import argparse
 import json
 import math
+import multiprocessing
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import geoopt
 import pyro
 import pyro.distributions as dist
 import torch
+from matplotlib.figure import Figure
 from pyro.infer import SVI, Trace_ELBO
 from pyro.infer.importance import vectorized_importance_weights
 from pyro.nn import DenseNN, PyroModule, pyro_method
@@ -34,6 +37,7 @@ from rich.table import Table
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
 import pyro_hyperbolic.distributions.transforms as HT
+from pyro_hyperbolic import viz
 
 # %% [markdown]
 # ## The model and the guide
@@ -86,16 +90,14 @@ class VAE(PyroModule):
 
 
 # %%
-def train(vae, batches, epochs, name):
+def train(vae, batches, epochs):
+    """Trains with SVI, and yields the epoch and the mean ELBO so far in it after each step."""
     svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO())
-    columns = (TextColumn("{task.description:>12}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("train ELBO {task.fields[elbo]:.2f}")) as progress:
-        task = progress.add_task(name, total=epochs, elbo=math.nan)
-        for _ in range(epochs):
-            total, count = 0.0, 0
-            for x in batches():
-                total, count = total - svi.step(x), count + len(x)
-            progress.update(task, advance=1, elbo=total / count)
+    for epoch in range(1, epochs + 1):
+        total, count = 0.0, 0
+        for x in batches():
+            total, count = total - svi.step(x), count + len(x)
+            yield epoch, total / count
 
 
 @torch.no_grad()
@@ -107,7 +109,7 @@ def score(vae, data, num_samples=500, batch_size=20):
             vae.model, vae.guide, x, num_samples=num_samples, max_plate_nesting=1
         )
         # That function sums the weights over data; the traces it returns hold them for each data point.
-        log_p = sum(model.nodes[site]["log_prob"] for site in ("z", "x"))
+        log_p = model.nodes["z"]["log_prob"] + model.nodes["x"]["log_prob"]
         log_w = log_p - guide.nodes["z"]["log_prob"]
         elbos.append(log_w.mean(0))
         likelihoods.append(log_w.logsumexp(0) - math.log(num_samples))
@@ -116,7 +118,7 @@ def score(vae, data, num_samples=500, batch_size=20):
 
 
 # %% [markdown]
-# ## The five models of the paper
+# ## Data: a branching diffusion, of which the tree is known, or MNIST
 
 # %%
 COUPLINGS = {"normal": None, "tc": HT.tangent_coupling, "whc": HT.wrapped_hyperboloid_coupling}
@@ -130,72 +132,126 @@ NAMES = {
 
 
 def load(args):
-    """Returns a function that yields training batches, the test data, and arguments of the model."""
+    """Returns a function that yields training batches, the test data with their colours, and options of the model."""
     generator = torch.Generator().manual_seed(args.seed)
     if args.data is None:
-        data = ph.datasets.branching_diffusion(seed=args.seed)
-        train_x, test_x, options = data.x[data.train], data.x[data.test], {"hidden_dim": 200}
-        binarise, batch_size = (lambda x: x), 100
+        data = ph.datasets.branching_diffusion(args.seed)
+        train_x, test_x, colours = data.x[data.train], data.x[data.test], data.depth[data.test]
+        batch_size, options = 100, {"hidden_dim": 200}
     else:
-        mnist = ph.datasets.load_mnist(args.data)
-        train_x, test_x = mnist.train_images, (mnist.test_images > 0.5).float()
-        options, batch_size = {"hidden_dim": 600, "likelihood": "bernoulli"}, 128
-        binarise = lambda x: (x > torch.rand(x.shape, generator=generator)).float()  # noqa: E731  # anew each epoch
+        data = ph.datasets.load_mnist(args.data)
+        train_x, test_x, colours = data.train_images, (data.test_images > 0.5).float(), data.test_labels
+        batch_size, options = 128, {"hidden_dim": 600, "likelihood": "bernoulli"}
 
     def batches():
         for index in torch.randperm(len(train_x), generator=generator).split(batch_size):
-            yield binarise(train_x[index]).to(args.device)
+            x = train_x[index]
+            if args.data is not None:
+                x = (x > torch.rand(x.shape, generator=generator)).float()  # binarised anew in each epoch
+            yield x.to(args.device)
 
-    return batches, test_x.to(args.device), options
+    return batches, test_x.to(args.device), colours, options
 
 
-def run(args, manifold_name, posterior):
+# %% [markdown]
+# ## One model, from data to a row of the table
+
+
+# %%
+def run(args, manifold_name, posterior, state):
+    """Trains one model, saves it, and returns a row of the table; ``state`` is where it reports its progress."""
+    name = NAMES.get((manifold_name, posterior), f"{manifold_name} {posterior}")
     pyro.set_rng_seed(args.seed)
     pyro.clear_param_store()
-    batches, test_x, options = load(args)
+    batches, test_x, _, options = load(args)
     manifold = geoopt.Euclidean(1) if manifold_name == "euclidean" else ph.manifolds.Lorentz(learnable=args.learn_k)
     vae = VAE(test_x.size(-1), args.dim, manifold, COUPLINGS[posterior], **options).to(args.device)
-    start = time.perf_counter()
-    train(vae, batches, args.epochs, name := NAMES.get((manifold_name, posterior), f"{manifold_name} {posterior}"))
+    start = reported = time.perf_counter()
+    for progress in train(vae, batches, args.epochs):
+        if progress[0] == args.epochs or time.perf_counter() > reported + 0.5:
+            state[name], reported = progress, time.perf_counter()
     seconds = time.perf_counter() - start
-    elbo, likelihood, error = score(vae, test_x, batch_size=20 if args.data else 95)
+    elbo, likelihood, error = score(vae, test_x)
+    torch.save(vae, args.out / f"{name}.pt")
     curvature = 0.0 if manifold_name == "euclidean" else manifold.curvature.item()
-    return vae, dict(model=name, elbo=elbo, likelihood=likelihood, error=error, curvature=curvature, seconds=seconds)
+    row = {"model": name, "elbo": elbo, "likelihood": likelihood, "error": error, "curvature": curvature}
+    return {**row, "seconds": seconds}
+
+
+def run_all(args, chosen):
+    """Runs the models in two processes, with a progress bar for each model."""
+    columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    context = multiprocessing.get_context("spawn")
+    with (
+        context.Manager() as manager,
+        ProcessPoolExecutor(2 if args.device == "cpu" else 1, context) as pool,
+        Progress(*columns, TextColumn("ELBO {task.fields[elbo]:.2f}")) as progress,
+    ):
+        state = manager.dict()
+        tasks = {NAMES[model]: progress.add_task(NAMES[model], total=args.epochs, elbo=math.nan) for model in chosen}
+        rows = [pool.submit(run, args, *model, state) for model in chosen]
+        while not all(row.done() for row in rows):
+            for name, (epoch, elbo) in state.items():
+                progress.update(tasks[name], completed=epoch, elbo=elbo)
+            time.sleep(0.2)
+        return [row.result() for row in rows]
+
+
+# %% [markdown]
+# ## The picture: test points where their posterior is, on the Poincaré disk, with the edges of the true tree
+
+
+# %%
+def picture(args, rows):
+    _, test_x, colours, _ = load(args)
+    figure = Figure(figsize=(5.2 * len(rows) + 0.4, 5.6), layout="constrained")
+    for ax, row in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows, strict=True):
+        vae = torch.load(args.out / f"{row['model']}.pt", weights_only=False)
+        options = {"tiling": (3, 7)} if row["curvature"] else {}
+        viz.frame(ax, vae.manifold, **options)
+        colour = {"cmap": "viridis_r" if args.data is None else "tab10", "clim": (0, 5 if args.data is None else 9)}
+        if args.data is None:
+            tree = ph.datasets.branching_diffusion(args.seed)
+            depth = tree.node_depth[tree.edges[:, 1]].numpy()
+            viz.tree(
+                ax, vae.manifold, vae.embed(tree.nodes), tree.edges, array=depth, linewidth=1.2, alpha=0.6, **colour
+            )
+        size = 26 if args.data is None else 2
+        artist = viz.points(ax, vae.manifold, vae.embed(test_x).cpu(), c=colours, s=size, cmap=colour["cmap"])
+        artist.set_clim(colour["clim"])
+        curvature = f", curvature {row['curvature']:.2f}" if row["curvature"] else ""
+        ax.set_title(f"{row['model']}{curvature}\ntest log-likelihood {row['likelihood']:.2f} ± {row['error']:.2f}")
+    figure.colorbar(artist, ax=figure.axes, shrink=0.6, label="depth in the tree" if args.data is None else "digit")
+    figure.savefig(args.out / "embedding.png", dpi=150)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of the four MNIST idx files; default: branching diffusion")
-    parser.add_argument("--manifold", choices=["euclidean", "hyperbolic"], help="default: the five models of the paper")
-    parser.add_argument("--posterior", choices=sorted(COUPLINGS), help="default: the five models of the paper")
+    parser = argparse.ArgumentParser(description=main.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of the four MNIST idx files, in place of the diffusion")
+    parser.add_argument("--manifold", choices=["euclidean", "hyperbolic"], help="one of them, in place of both")
+    parser.add_argument("--posterior", choices=list(COUPLINGS), help="one of them, in place of the paper's five models")
     parser.add_argument("--fixed-curvature", dest="learn_k", action="store_false", help="keep the curvature at -1")
     parser.add_argument("--dim", type=int, default=2, help="dimension of the latent space")
-    parser.add_argument("--epochs", type=int, default=1500)
+    parser.add_argument("--epochs", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path, default=Path("results/hyperbolic_vae"))
+    parser.add_argument("--out", type=Path, default=Path("results/hyperbolic_vae"), help="where results are written")
     args = parser.parse_args()
-    chosen = [
-        (manifold, posterior)
-        for manifold, posterior in NAMES
-        if args.manifold in (None, manifold) and args.posterior in (None, posterior)
-    ]
+    chosen = [model for model in NAMES if args.manifold in (None, model[0]) and args.posterior in (None, model[1])]
     args.out.mkdir(parents=True, exist_ok=True)
-    table = Table("model", "ELBO", "test log-likelihood", "curvature", "seconds")
-    vaes, rows = {}, []
-    for manifold, posterior in chosen:
-        vae, row = run(args, manifold, posterior)
-        vaes[row["model"]] = vae
-        rows.append(row)
+    rows = run_all(args, chosen)
+    (args.out / "results.json").write_text(json.dumps(rows, indent=2))
+    table = Table("model", "test ELBO", "test log-likelihood", "curvature", "seconds")
+    for row in rows:
+        likelihood = f"{row['likelihood']:.2f} ± {row['error']:.2f}"
         table.add_row(
-            row["model"],
-            f"{row['elbo']:.2f}",
-            f"{row['likelihood']:.2f} ± {row['error']:.2f}",
-            f"{row['curvature']:.3f}",
-            f"{row['seconds']:.0f}",
+            row["model"], f"{row['elbo']:.2f}", likelihood, f"{row['curvature']:.2f}", f"{row['seconds']:.0f}"
         )
     Console().print(table)
-    (args.out / "results.json").write_text(json.dumps(rows, indent=2))
+    if args.dim == 2:
+        shown = [row for row in rows if row["model"] in ("Euclidean", "hyperbolic")] or rows
+        picture(args, shown)
+        print(f"embedding of the test data: {args.out / 'embedding.png'}")
 
 
 if __name__ == "__main__":

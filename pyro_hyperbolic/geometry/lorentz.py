@@ -2,11 +2,11 @@ r"""Kernels of the hyperboloid :math:`\{x : -x_0^2 + |x_s|^2 = -k,\ x_0 > 0\}`, 
 
 Only the spatial part :math:`x_s` of a point is read; the time coordinate is derived from it. Reading both and forming
 :math:`-x_0 y_0 + x_s \cdot y_s` loses a factor :math:`e^{2r}`, the main defect of ``geoopt.Lorentz``, whose manifold
-object these functions take. The internal coordinate is the *half-vector* :math:`h = \sqrt k \sinh(r/2)\, \hat v`,
-where ``r`` is the distance from the origin over :math:`\sqrt k`: with it
+object these functions take. Inside, lengths are in units of :math:`R = \sqrt k`, so that the curvature enters twice, on
+the way in and on the way out; and the internal coordinate is the *half-vector* :math:`h = \sinh(r/2)\, \hat v`, where
+``r`` is the distance from the origin: with it
 
-.. math:: x_s = 2 h \sqrt{1 + |h|^2/k}, \qquad x_0/\sqrt k = 1 + 2|h|^2/k, \qquad
-          \log_o x = 2 h \operatorname{asinhc}(|h|^2/k),
+.. math:: x_s = 2 h \sqrt{1 + |h|^2}, \qquad x_0 = 1 + 2|h|^2, \qquad \log_o x = 2 h \operatorname{asinhc}(|h|^2),
 
 none of which cancels, or overflows before the point itself does.
 
@@ -31,6 +31,9 @@ __all__ = [
     "log_volume",
     "origin",
     "parameters",
+    "radius_of",
+    "square_norm",
+    "time_of",
     "translate",
     "translate_tangent",
 ]
@@ -60,73 +63,75 @@ def contains(manifold: Lorentz, x: Tensor) -> Tensor:
     time, space = x[..., :1], x[..., 1:]
     # Divided by the time coordinate first: no square overflows, and the tolerance is relative, as rounding is. A
     # correctly rounded point is within a few eps; 64 eps leaves room for long sums and rejects a 0.1% error at any r.
-    radius = _squared_radius(manifold, x).sqrt()
-    norm = torch.sqrt((radius / time) ** 2 + _square(space / time))
+    norm = torch.sqrt((radius_of(manifold, x) / time) ** 2 + square_norm(space / time))
     inside = (time > 0) & ((norm - 1).abs() <= 64 * torch.finfo(x.dtype).eps)
     return inside.squeeze(-1)
 
 
 def exp0(manifold: Lorentz, v: Tensor) -> tuple[Tensor, Tensor]:
-    k = _squared_radius(manifold, v)
-    stretch, half = _stretch(_square(v) / (4 * k))
-    time = k.sqrt() * (1 + 2 * half)
-    return torch.cat([time, v * stretch], dim=-1), (v.size(-1) - 1) * stretch.squeeze(-1).log()
+    radius = radius_of(manifold, v)
+    v = v / radius
+    stretch, half = _stretch(square_norm(v) / 4)
+    x = radius * torch.cat([1 + 2 * half, v * stretch], dim=-1)
+    return x, (v.size(-1) - 1) * stretch.squeeze(-1).log()
 
 
 def log0(manifold: Lorentz, x: Tensor) -> tuple[Tensor, Tensor]:
-    k = _squared_radius(manifold, x)
-    space = x[..., 1:]
-    h = space / (2 * (1 + _time(space, k))).sqrt()
-    half = _square(h) / k
+    radius = radius_of(manifold, x)
+    space = x[..., 1:] / radius
+    h = space / (2 + 2 * time_of(space)).sqrt()
+    half = square_norm(h)
     ratio = asinhc(half)
-    return 2 * h * ratio, (space.size(-1) - 1) * (torch.log1p(half) / 2 - ratio.log()).squeeze(-1)
+    volume = (torch.log1p(half) / 2 - ratio.log()).squeeze(-1)
+    return (2 * radius) * (h * ratio), (space.size(-1) - 1) * volume
 
 
 def log_volume(manifold: Lorentz, v: Tensor) -> Tensor:
     # Not the by-product of exp0: this one is accurate relative to its own size near the origin, and never overflows.
-    k = _squared_radius(manifold, v)
-    return (v.size(-1) - 1) * log_sinhc(_square(v) / k).squeeze(-1)
+    return (v.size(-1) - 1) * log_sinhc(square_norm(v / radius_of(manifold, v))).squeeze(-1)
 
 
 def translate(manifold: Lorentz, p: Tensor, x: Tensor, inverse: bool) -> Tensor:
-    k = _squared_radius(manifold, x)
-    target, space = p[..., 1:], x[..., 1:]
-    target = -target if inverse else target
+    radius = radius_of(manifold, x)
+    target, space = p[..., 1:] / radius, x[..., 1:] / radius
+    if inverse:
+        target = -target
     if space.size(-1) == 1:
-        moved = _boost_on_a_line(target, _time(target, k), space, _time(space, k))
+        moved = _boost_on_a_line(target, time_of(target), space, time_of(space))
     else:
-        moved, _ = _boost(target, 1 + _time(target, k), space, 1 + _time(space, k), k)
+        moved, _ = _boost(target, 1 + time_of(target), space, 1 + time_of(space))
     # From the spatial part as it was rounded, not from the boost: the point must be on the manifold.
-    return torch.cat([k.sqrt() * _time(moved, k), moved], dim=-1)
+    return radius * torch.cat([time_of(moved), moved], dim=-1)
 
 
 def distance(manifold: Lorentz, x: Tensor, y: Tensor) -> Tensor:
-    k = _squared_radius(manifold, x)
-    xs, ys = x[..., 1:], y[..., 1:]
+    radius = radius_of(manifold, x)
+    xs, ys = x[..., 1:] / radius, y[..., 1:] / radius
     if xs.size(-1) == 1:
-        apart = _boost_on_a_line(-ys, _time(ys, k), xs, _time(xs, k))
-        return (k.sqrt() * (apart.abs() / k.sqrt()).asinh()).squeeze(-1)
-    rho = ((1 + _time(ys, k)) / (1 + _time(xs, k))).sqrt()
-    # |rho x - y / rho| = 2 sqrt(k) sinh(d / (2 sqrt k)): exactly zero at x = y, where vector_norm has subgradient 0.
-    chord = torch.linalg.vector_norm(rho * xs - ys / rho, dim=-1, keepdim=True)
-    diameter = 2 * k.sqrt()
-    return (diameter * (chord / diameter).asinh()).squeeze(-1)
+        apart = _boost_on_a_line(-ys, time_of(ys), xs, time_of(xs)).abs().asinh()
+    else:
+        # |x / X - y / Y| sqrt(X Y) = 2 sinh(d / 2): exactly zero at x = y, where vector_norm has subgradient 0.
+        one_plus_x0, one_plus_y0 = 1 + time_of(xs), 1 + time_of(ys)
+        chord = torch.linalg.vector_norm(xs / one_plus_x0 - ys / one_plus_y0, dim=-1, keepdim=True)
+        apart = 2 * (chord / 2 * one_plus_x0.sqrt() * one_plus_y0.sqrt()).asinh()
+    return (radius * apart).squeeze(-1)
 
 
 def translate_tangent(manifold: Lorentz, t: Tensor, v: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-    k = _squared_radius(manifold, v)
-    t = -t if inverse else t
+    radius = radius_of(manifold, v)
+    if inverse:
+        t = -t
     if v.size(-1) == 1:
         # H^1 is flat: the boost is a shift by the distance to the target.
-        radius = k.sqrt()
         moved = v + radius * (t / radius).asinh()
         return moved, moved.new_zeros(()).expand(moved.shape[:-1])
-    quarter = _square(v) / (4 * k)
-    stretch, half = _stretch(quarter)
-    moved, height = _boost(t, 1 + _time(t, k), v * stretch, 2 * (1 + half), k)
+    t, v = t / radius, v / radius
+    quarter = square_norm(v) / 4
+    stretch, half_v = _stretch(quarter)
+    moved, height = _boost(t, 1 + time_of(t), v * stretch, 2 + 2 * half_v)
     # height = x0 - 1 of the moved point, free of cancellation; only the direction-carrying vector is divided by it.
-    h = moved / (2 * (2 + height)).sqrt()
-    half_w = _square(h) / k
+    h = moved / (4 + 2 * height).sqrt()
+    half_w = square_norm(h)
     ratio = asinhc(half_w)
     # Far out, one logarithm of the ratio of both stretches: their own logarithms are large and cancel. Near the origin
     # the ratio is 1 up to rounding, and the logarithms are small and accurate.
@@ -134,27 +139,25 @@ def translate_tangent(manifold: Lorentz, t: Tensor, v: Tensor, inverse: bool) ->
     near = log_sinhc(torch.stack([z_v, z_w]))
     far = (stretch * ratio / (1 + half_w).sqrt()).log()
     volume = torch.where((z_v < 1) & (z_w < 1), near[0] - near[1], far)
-    return 2 * h * ratio, (v.size(-1) - 1) * volume.squeeze(-1)
+    return (2 * radius) * (h * ratio), (v.size(-1) - 1) * volume.squeeze(-1)
 
 
-def _squared_radius(manifold: Lorentz, like: Tensor) -> Tensor:
-    k = manifold.k.to(like.dtype)
+def radius_of(manifold: Lorentz, like: Tensor) -> Tensor:
+    radius = manifold.k.to(like.dtype).sqrt()
     # A 0-dim k stays 0-dim: torch lets it live on another device than the points.
-    return k.unsqueeze(-1) if k.dim() else k
+    return radius.unsqueeze(-1) if radius.dim() else radius
 
 
-def _square(v: Tensor) -> Tensor:
+def square_norm(v: Tensor) -> Tensor:
     return (v * v).sum(-1, keepdim=True)
 
 
-def _time(space: Tensor, k: Tensor) -> Tensor:
-    """Returns the time coordinate over the radius, ``sqrt(1 + |space|^2 / k)``, without overflow of the square."""
-    # The result does not depend on the scale, so its derivative is exact with the scale held constant. Without it a
-    # float32 point at r > 44 gets an infinite time coordinate and its logarithm is silently zero.
-    scale = torch.maximum(
-        torch.linalg.vector_norm(space.detach(), float("inf"), dim=-1, keepdim=True), k.detach().sqrt()
-    )
-    return scale * (1 / scale**2 + _square(space / scale) / k).sqrt()
+def time_of(space: Tensor) -> Tensor:
+    """Returns the time coordinate, ``sqrt(1 + |space|^2)``, of a point with the given spatial part."""
+    # In float64 whatever the dtype: the square of a float32 point at r > 44 overflows, and an infinite time coordinate
+    # makes its logarithm silently zero. (Float64 itself reaches r = 354 so. Apple's GPUs have none.)
+    wide = space if space.device.type == "mps" else space.double()
+    return (1 + square_norm(wide)).sqrt().to(space.dtype)
 
 
 def _stretch(quarter: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,22 +167,21 @@ def _stretch(quarter: Tensor) -> tuple[Tensor, Tensor]:
     return ratio * (1 + half).sqrt(), half
 
 
-def _boost(p: Tensor, one_plus_p0: Tensor, x: Tensor, one_plus_x0: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the spatial part of ``T_p x`` and its time coordinate over the radius, minus one.
+def _boost(p: Tensor, one_plus_p0: Tensor, x: Tensor, one_plus_x0: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the spatial part of ``T_p x`` and its time coordinate minus one.
 
-    ``T_p x = x + p (X + a) / P`` with ``a = |rho x + p / rho|^2 / (2 k) = cosh(d(x, -p)) - 1``, ``rho = sqrt(P / X)``:
-    no term cancels in ``a``, and the result is exactly zero at ``x = -p``.
+    ``T_p x = x + p (X + a) / P`` with ``a = |x / X + p / P|^2 X P / 2 = cosh(d(x, -p)) - 1``, where capitals are time
+    coordinates plus one: no term cancels in ``a``, and the result is exactly zero at ``x = -p``.
     """
-    rho = (one_plus_p0 / one_plus_x0).sqrt()
-    height = _square(rho * x + p / rho) / (2 * k)
+    height = square_norm(x / one_plus_x0 + p / one_plus_p0) * one_plus_x0 * (one_plus_p0 / 2)
     return x + p * ((one_plus_x0 + height) / one_plus_p0), height
 
 
 def _boost_on_a_line(p: Tensor, p0: Tensor, x: Tensor, x0: Tensor) -> Tensor:
-    """Returns the spatial part of ``T_p x`` in one dimension, ``x p0 + p x0``, times over the radius.
+    """Returns the spatial part of ``T_p x`` in one dimension, ``x p0 + p x0``.
 
     Nearly opposite points cancel there, but ``(x p0 + p x0) (x p0 - p x0) = x^2 - p^2`` does not in factored form.
     """
     opposite = x * p < 0
-    conjugate = torch.where(opposite, x * p0 - p * x0, 1.0)
+    conjugate = (x * p0 - p * x0).masked_fill(~opposite, 1.0)
     return torch.where(opposite, (x + p) * ((x - p) / conjugate), x * p0 + p * x0)

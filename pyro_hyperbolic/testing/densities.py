@@ -19,7 +19,8 @@ def total_mass(distribution: dist.TorchDistribution, *, resolution: int = 400) -
     r"""Returns :math:`\int p\, dvol` of an unbatched density on H^1, H^2, R^1 or R^2, by quadrature.
 
     In polar coordinates about the centre of some samples, :math:`dvol = R \sinh(\rho / R)\, d\rho\, d\theta`:
-    Gauss-Legendre in the radius, trapezoids in the angle (spectrally accurate on a circle), out to 1.5 times the farthest sample.
+    Gauss-Legendre in the radius, trapezoids in the angle (spectrally accurate on a circle), out to 1.5 times the
+    farthest sample.
     """
     manifold = manifold_of(distribution.support)
     samples = distribution.sample((2000,))

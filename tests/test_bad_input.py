@@ -1,0 +1,548 @@
+"""Bad input: each case works, or raises an error that names the value, the domain and the remedy."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import geoopt
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch.distributions import kl_divergence
+
+import pyro_hyperbolic as ph
+import pyro_hyperbolic.distributions as hdist
+import pyro_hyperbolic.distributions.transforms as HT
+from tests.cases import lorentz, point
+
+G = ph.geometry
+NAN, INF = float("nan"), float("inf")
+M, M4, BATCHED = lorentz(), lorentz(4.0), geoopt.Lorentz(torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64))
+E, E0, SPHERE = geoopt.Euclidean(1), geoopt.Euclidean(0), geoopt.Sphere()
+
+
+def t(*values: Any, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return torch.tensor(values, dtype=dtype)
+
+
+V, P, P3, P4 = t(0.5, -0.3), point(1.0, 0.5, -0.3), point(1.0, 0.5, -0.3, 0.2), point(4.0, 0.5, -0.3)
+OFF, LOWER, NANS, INTS = t(1.0, 0.5, 0.0), t(-1.25, 0.75, 0.0), t(1.0, NAN, 0.0), torch.tensor([1, 0, 0])
+FAR = t(500.0, 0.0)
+EYE = torch.eye(2, dtype=torch.float64)
+
+
+def with_k(value: float) -> geoopt.Lorentz:
+    manifold = lorentz()
+    manifold.k.data.fill_(value)
+    return manifold
+
+
+def normal(loc=P, scale=1.0, manifold=M, **kwargs):
+    return hdist.WrappedNormal(loc, scale, manifold, **kwargs)
+
+
+def multivariate(loc=P, *args, **kwargs):
+    return hdist.WrappedMultivariateNormal(loc, *args, **{"manifold": M, **kwargs})
+
+
+def tc(dim=2, manifold=M, **kwargs):
+    return HT.tangent_coupling(dim, manifold=manifold, **kwargs)
+
+
+def whc(dim=2, manifold=M, **kwargs):
+    return HT.wrapped_hyperboloid_coupling(dim, manifold=manifold, **kwargs)
+
+
+def conditional(dim=2, context_dim=3):
+    return HT.conditional_tangent_coupling(dim, context_dim, manifold=M)
+
+
+def flow(dim=2, layers=2, manifold=M, **kwargs):
+    return ph.flows.coupling_flow(dim, layers, manifold=manifold, **kwargs)
+
+
+def network(shift=0.0, log_scale=0.0):
+    return lambda x1: (x1 + shift, 0 * x1 + log_scale)
+
+
+def chain(*transforms, base=None):
+    return dist.TransformedDistribution(base or normal(), list(transforms))
+
+
+class Case(NamedTuple):
+    """A call and the error it raises: regular expressions that its message matches, for value, domain and remedy."""
+
+    call: Callable[[], object]
+    error: type[Exception]
+    value: str
+    domain: str
+    remedy: str
+
+
+def off(call, name="x", value=r"\(1, 0\.5, 0\)", domain=r"Lorentz\(k=1\).*-k = -1 is needed") -> Case:
+    return Case(call, ValueError, f"{name} is not on.*{value}", domain, r"exp0\(M, v\).*M\.projx\(x\).*one dtype")
+
+
+def nan_point(call, name="x", value=r"\(1, nan, 0\)") -> Case:
+    return Case(call, ValueError, f"{name} is not on.*{value}", "Lorentz|Euclidean", "look for a division by zero")
+
+
+def nan_vector(call, name="v") -> Case:
+    return Case(call, ValueError, f"{name} holds NaN or infinity", "finite", "look for")
+
+
+def overflow(call, value) -> Case:
+    return Case(call, ValueError, value, "exceed .*largest torch.float", "float64, a smaller scale, or a larger k")
+
+
+def integers(call, name="x") -> Case:
+    return Case(call, TypeError, f"{name} has dtype torch.int64", "real numbers", r"\.double\(\)")
+
+
+def mixed(call, first, second, kinds=("float64", "float32")) -> Case:
+    value = f"{first} is torch.{kinds[0]}.*{second} is torch.{kinds[1]}"
+    return Case(call, TypeError, value, "mixed dtypes", r"one dtype with \.to")
+
+
+def sizes(call, first, second) -> Case:
+    return Case(call, ValueError, f"{first}.*{second}", "last dimensions differ", "one manifold of one dimension")
+
+
+def unsupported(call) -> Case:
+    return Case(call, TypeError, "Sphere", "geoopt.Lorentz, geoopt.Euclidean", "register kernels")
+
+
+def matrix_events(call) -> Case:
+    return Case(call, ValueError, "ndim = 0", "points are vectors", r"geoopt\.Euclidean\(1\)")
+
+
+def bad_k(call, value="-1") -> Case:
+    return Case(call, ValueError, rf"k .*= {value}", "> 0", "squared radius.*curvature is -1/k|constraints.positive")
+
+
+def bad_split(call, value) -> Case:
+    return Case(call, ValueError, f"split_dim = {value}", "at least 1 and less than", "intrinsic")
+
+
+def no_point(call, name="x", value=r"\(1,\)") -> Case:
+    return Case(call, ValueError, f"{name} has shape {value}", r"n >= 1.*\(\*, n \+ 1\)", "become points by exp0")
+
+
+#: Values out of the domain: an error while validating, no check at all otherwise.
+VALUES = {
+    # geometry
+    "log0, off": off(lambda: G.log0(M, OFF)),
+    "log0, of the second of two": off(lambda: G.log0(M, torch.stack([P, OFF])), "x", r"1 of 2 .*\(1, 0\.5, 0\)"),
+    "log0, lower sheet": off(lambda: G.log0(M, LOWER), value=r"\(-1\.25, 0\.75, 0\)"),
+    "log0, lower sheet, says so": off(lambda: G.log0(M, LOWER), domain="x_?0 > 0|sheet|time coordinate"),
+    "log0, other k": off(lambda: G.log0(M4, P), value=r"1\.17", domain=r"k=4\).*= -1 where -k = -4 is needed"),
+    "log0, rounded to float32": off(lambda: G.log0(M, P.float().double()), value=r"1\.17", domain=r"[1-9.]e-0[789]"),
+    "log0, NaN": nan_point(lambda: G.log0(M, NANS)),
+    "log0, flat, NaN": nan_point(lambda: G.log0(E, NANS)),
+    "log0, k = 0": bad_k(lambda: G.log0(with_k(0.0), P), "0"),
+    "exp0, k = -1": bad_k(lambda: G.exp0(with_k(-1.0), V)),
+    "exp0, k = NaN": bad_k(lambda: G.exp0(with_k(NAN), V), "nan"),
+    "exp0, NaN": nan_vector(lambda: G.exp0(M, t(NAN, 0.0))),
+    "exp0, infinite": nan_vector(lambda: G.exp0(M, t(INF, 0.0))),
+    "exp0, too far": overflow(lambda: G.exp0(M, t(1000.0, 0.0)), r"v \(norm up to 1000\)"),
+    "exp0, too far for float32": overflow(lambda: G.exp0(M, t(100.0, 0.0).float()), r"norm up to 100\).*float32"),
+    "log_volume, NaN": nan_vector(lambda: G.log_volume(M, t(NAN, 0.0))),
+    "translate, p off": off(lambda: G.translate(M, OFF, P), "p"),
+    "translate, x off": off(lambda: G.translate(M, P, OFF)),
+    "translate, NaN": nan_point(lambda: G.translate(M, P, NANS)),
+    "translate, too far": overflow(lambda: G.translate(M, G.exp0(M, FAR), G.exp0(M, FAR)), r"norm up to [^i]"),
+    "translate_tangent, NaN": nan_vector(lambda: G.translate_tangent(M, t(NAN, 0.0), V), "t"),
+    "translate_tangent, too far": overflow(lambda: G.translate_tangent(M, V, 3 * FAR), "norm up to 1500"),
+    "distance, off": off(lambda: G.distance(M, P, OFF), "y"),
+    "distance, k = -1": bad_k(lambda: G.distance(with_k(-1.0), P, P)),
+    "origin, k = -1": bad_k(lambda: G.origin(with_k(-1.0), 2)),
+    # distributions
+    "WN, loc off": off(lambda: normal(OFF), "loc"),
+    "WN, loc on the lower sheet": off(lambda: normal(LOWER), "loc", r"\(-1\.25, 0\.75, 0\)"),
+    "WN, loc of other k": off(lambda: normal(P, manifold=M4), "loc", r"1\.17", r"k=4\).*-k = -4 is needed"),
+    "WN, loc NaN": nan_point(lambda: normal(NANS), "loc"),
+    "WN, scale 0": Case(lambda: normal(P, t(1.0, 0.0)), ValueError, r"scale = 0\.\.1", "> 0", "softplus or exp"),
+    "WN, scale -1": Case(lambda: normal(P, -1.0), ValueError, r"scale = -1\b", "> 0", "softplus or exp"),
+    "WN, scale NaN": Case(lambda: normal(P, NAN), ValueError, "scale = nan", "not NaN", "softplus or exp"),
+    "WN, scale infinite": Case(lambda: normal(P, INF), ValueError, "scale = inf", "finite", "softplus or exp"),
+    "WN, k = -1": bad_k(lambda: normal(P, 1.0, with_k(-1.0))),
+    "WN.log_prob, off": off(lambda: normal().log_prob(OFF), "value"),
+    "WN.log_prob, lower sheet": off(lambda: normal().log_prob(LOWER), "value", "-1.25"),
+    "WN.log_prob, NaN": nan_point(lambda: normal().log_prob(NANS), "value"),
+    "WN.sample, too far": overflow(lambda: normal(P, 1e4).sample(), "norm up to"),
+    "WN.sample, too far for float32": overflow(lambda: normal(P.float(), 500.0).sample(), "norm up to.*float32"),
+    "WMN, loc off": off(lambda: multivariate(OFF, EYE), "loc"),
+    "WMN.log_prob, off": off(lambda: multivariate(P, EYE).log_prob(OFF), "value"),
+    "WMN.log_prob, NaN": nan_point(lambda: multivariate(P, EYE).log_prob(NANS), "value"),
+    # transforms
+    "ExponentialMap, k = -1": bad_k(lambda: HT.ExponentialMap(with_k(-1.0))),
+    "ExponentialMap, NaN": nan_vector(lambda: HT.ExponentialMap(M)(t(NAN, 0.0)), "the argument of ExponentialMap"),
+    "ExponentialMap, too far": overflow(lambda: HT.ExponentialMap(M)(2 * FAR), "ExponentialMap .norm up to 1000"),
+    "ExponentialMap.inv, off": off(lambda: HT.ExponentialMap(M).inv(OFF), "ExponentialMap.inv"),
+    "Translation, loc off": off(lambda: HT.Translation(M, OFF), "loc"),
+    "Translation, loc NaN": nan_point(lambda: HT.Translation(M, NANS), "loc"),
+    "Translation, off": off(lambda: HT.Translation(M, P)(OFF), "Translation"),
+    "Translation.inv, off": off(lambda: HT.Translation(M, P).inv(OFF), "Translation.inv"),
+    "Translation, too far": overflow(lambda: HT.Translation(M, G.exp0(M, FAR))(G.exp0(M, FAR)), "norm up to [^i]"),
+    "TangentTransform, off": off(
+        lambda: HT.TangentTransform(dist.transforms.AffineTransform(0.0, 2.0), M)(OFF), "TangentTransform"
+    ),
+    "TangentTransform, too far": overflow(
+        lambda: HT.TangentTransform(dist.transforms.AffineTransform(0.0, 1e4), M)(P), "TangentTransform"
+    ),
+    "TangentTransform, NaN out": Case(
+        lambda: HT.TangentTransform(dist.transforms.AffineTransform(NAN, 2.0), M)(P), ValueError, "NaN", "finite", "."
+    ),
+    "tangent coupling, off": off(lambda: tc()(OFF), "TangentCoupling"),
+    "tangent coupling, inverse, NaN": nan_point(lambda: tc().inv(NANS), "TangentCoupling.inv"),
+    "tangent coupling, too far": overflow(lambda: HT.TangentCoupling(1, network(1e4), M)(P), "TangentCoupling"),
+    "tangent coupling, network NaN": Case(
+        lambda: HT.TangentCoupling(1, network(NAN), M)(P), ValueError, "NaN", "finite", "network|hypernet|parameters"
+    ),
+    "tangent coupling, context NaN": Case(
+        lambda: conditional().condition(t(NAN, 0.0, 0.0))(P), ValueError, "NaN", "finite", "network|context"
+    ),
+    "wrapped coupling, off": off(lambda: whc()(OFF), "WrappedHyperboloidCoupling"),
+    "coupling flow, off": off(lambda: flow()(OFF), "CouplingFlow"),
+    "coupling flow, inverse, off": off(lambda: flow().inv(OFF), "CouplingFlow.inv"),
+    # chains
+    "sample through another k": off(
+        lambda: chain(tc(manifold=M4)).sample(), "TangentCoupling", r"1 of 1", r"k=4\).*= -1 where -k = -4"
+    ),
+    "log_prob through another k": off(
+        lambda: chain(tc(manifold=M4)).log_prob(P4), "value", "1 of 1", r"k=1\).*= -4 where -k = -1"
+    ),
+    "composed with another k": off(
+        lambda: dist.transforms.ComposeTransform([HT.ExponentialMap(M), HT.Translation(M4, P4)])(V),
+        "Translation",
+        r"1\.17",
+        r"k=4\).*= -1 where -k = -4",
+    ),
+    "flow on a normal of R^3": off(
+        lambda: chain(tc(), base=dist.Normal(t(9.0, 0.0, 0.0), 0.1).to_event(1)).sample(), "TangentCoupling", "1 of 1"
+    ),
+    # constraints and parameters
+    "on_manifold, k = 0": bad_k(lambda: hdist.constraints.on_manifold(with_k(0.0)), "0"),
+    "pyro.param, off": off(
+        lambda: pyro.param("p", OFF, constraint=hdist.constraints.on_manifold(M)), "ExponentialMap.inv"
+    ),
+}
+
+#: Shapes, dtypes, counts and unknown manifolds: an error whether or not values are validated.
+ALWAYS = {
+    # integer tensors, and what is no tensor
+    "exp0, integers": integers(lambda: G.exp0(M, torch.tensor([1, 2])), "v"),
+    "log0, integers": integers(lambda: G.log0(M, INTS)),
+    "log_volume, integers": integers(lambda: G.log_volume(M, INTS), "v"),
+    "contains, integers": integers(lambda: G.contains(M, INTS)),
+    "check, integers": integers(lambda: hdist.constraints.on_manifold(M).check(INTS), ""),
+    "translate, integers": integers(lambda: G.translate(M, INTS, INTS), "p"),
+    "WN, integer loc": integers(lambda: normal(INTS), "loc"),
+    "WN, integer scale": integers(lambda: normal(P, torch.tensor([1, 1])), "scale"),
+    "WN.log_prob, integers": integers(lambda: normal().log_prob(INTS), "value"),
+    "WMN, integer matrix": integers(lambda: multivariate(P, EYE.long()), "covariance_matrix"),
+    "Translation, integer loc": integers(lambda: HT.Translation(M, INTS), "loc"),
+    "ExponentialMap, integers": integers(lambda: HT.ExponentialMap(M)(INTS), "ExponentialMap"),
+    "coupling flow, integers": integers(lambda: flow()(INTS), "CouplingFlow"),
+    "exp0, list": Case(lambda: G.exp0(M, [1.0, 2.0]), TypeError, r"\[1\.0, 2\.0\]", "torch.Tensor", "as_tensor"),
+    "WN, list": Case(lambda: normal([1.0, 0.0]), TypeError, r"loc.*\[1\.0, 0\.0\]", "torch.Tensor", "as_tensor"),
+    "WN, scale None": Case(lambda: normal(P, None), TypeError, "scale.*None", "number|Tensor", "."),
+    "WMN, number": Case(lambda: multivariate(P, 1.0), TypeError, r"matrix.*1\.0", "torch.Tensor", "as_tensor"),
+    # mixed dtypes
+    "translate, mixed": mixed(lambda: G.translate(M, P, P.float()), "p", "x"),
+    "distance, mixed": mixed(lambda: G.distance(M, P, P.float()), "x", "y"),
+    "translate_tangent, mixed": mixed(lambda: G.translate_tangent(M, V, V.float()), "t", "v"),
+    "WN, mixed": mixed(lambda: normal(P, t(1.0, 1.0).float()), "loc", "scale"),
+    "WMN, mixed": mixed(lambda: multivariate(P, EYE.float()), "loc", "covariance_matrix"),
+    "WN.log_prob, mixed": mixed(lambda: normal().log_prob(P.float()), "loc", "x|value"),
+    "Translation, mixed": mixed(lambda: HT.Translation(M, P)(P.float()), "loc", "x"),
+    "coupling, float32 network": mixed(lambda: tc().float()(P), "", ""),
+    "coupling, float64 network": mixed(lambda: tc().double()(P.float()), "", "", ("float(32|64)", "float(32|64)")),
+    "coupling flow, float32 networks": mixed(lambda: flow().float()(P), "", ""),
+    # wrong last dimension
+    "exp0, scalar": Case(lambda: G.exp0(M, t(1.0)[0]), ValueError, r"v has shape \(\)", "n >= 1", r"\(\*, n\)"),
+    "exp0, no coordinates": Case(lambda: G.exp0(M, t()), ValueError, r"v has shape \(0,\)", "n >= 1", r"\(\*, n\)"),
+    "log0, n = 0": no_point(lambda: G.log0(M, t(1.0))),
+    "log0, scalar": no_point(lambda: G.log0(M, t(1.0)[0]), value=r"\(\)"),
+    "contains, n = 0": no_point(lambda: G.contains(M, t(1.0))),
+    "contains, scalar": no_point(lambda: G.contains(M, t(1.0)[0]), value=r"\(\)"),
+    "translate, sizes": sizes(lambda: G.translate(M, P, P3), r"p is \(3,\)", r"x is \(4,\)"),
+    "distance, sizes": sizes(lambda: G.distance(M, P, P3), r"x is \(3,\)", r"y is \(4,\)"),
+    "translate_tangent, sizes": sizes(lambda: G.translate_tangent(M, t(1.0), V), r"t is \(1,\)", r"v is \(2,\)"),
+    "WN, n = 0": no_point(lambda: normal(t(1.0)), "loc"),
+    "WN, scalar loc": no_point(lambda: normal(t(1.0)[0]), "loc", r"\(\)"),
+    "WN, ambient scale": Case(
+        lambda: normal(P, t(1, 1, 1)), ValueError, r"scale has shape \(3,\)", "n = 2 dim", r"\(\*, 2\), or \(\*, 1\)"
+    ),
+    "WMN, ambient matrix": Case(
+        lambda: multivariate(P, torch.eye(3).double()), ValueError, r"\(3, 3\)", "n = 2 dim", r"a matrix \(\*, 2, 2\)"
+    ),
+    "WMN, vector": Case(lambda: multivariate(P, t(1, 1)), ValueError, r"shape \(2,\)", "n = 2 dim", r"\(\*, 2, 2\)"),
+    "Translation, n = 0": no_point(lambda: HT.Translation(M, t(1.0)), "loc"),
+    "Translation, sizes": sizes(lambda: HT.Translation(M, P)(P3), r"loc is \(3,\)", r"x is \(4,\)"),
+    "ExponentialMap.inv, n = 0": no_point(lambda: HT.ExponentialMap(M).inv(t(1.0)), "ExponentialMap.inv"),
+    "coupling, larger points": Case(lambda: tc()(P3), ValueError, r"\(4,\)|n = 3", "2 coordinates", "."),
+    "coupling, smaller points": Case(lambda: tc(3)(P), ValueError, r"\(3,\)|n = 2", "1 coord|dim = 3", "."),
+    "coupling flow, larger points": Case(lambda: flow()(P3), ValueError, r"\(4,\)|n = 3", "dim", "."),
+    "coupling flow, smaller points": Case(lambda: flow(4)(P), ValueError, r"\(3,\)|n = 2", "dim = [24]", "."),
+    "network, sizes": Case(
+        lambda: HT.TangentCoupling(1, lambda x1: (t(0, 0), t(0, 0)), M)(P),
+        ValueError,
+        r"shift of shape \(2,\)",
+        "n - split_dim = 1",
+        "param_dims",
+    ),
+    "network, one output": Case(
+        lambda: HT.TangentCoupling(1, lambda x1: x1, M)(P.expand(2, 3)),
+        (TypeError, ValueError),
+        "hypernet",
+        r"\(shift, log_scale\)|two",
+        ".",
+    ),
+    "context, sizes": Case(
+        lambda: conditional().condition(t(1, 2, 3, 4))(P), ValueError, r"context.*\(4,\)", "context_dim = 3|3", "."
+    ),
+    # ranges
+    "origin, n = 0": Case(lambda: G.origin(M, 0), ValueError, "n = 0", "at least 1", "intrinsic"),
+    "split_dim = 0": bad_split(lambda: HT.TangentCoupling(0, network(), M), "0"),
+    "split_dim = -1": bad_split(lambda: HT.WrappedHyperboloidCoupling(-1, network(), M), "-1"),
+    "split_dim = n on a call": bad_split(lambda: HT.TangentCoupling(2, network(), M)(P), "2"),
+    "split_dim = n in a builder": bad_split(lambda: tc(3, split_dim=3), "3"),
+    "split_dim > n in a builder": bad_split(lambda: whc(3, split_dim=4), "4"),
+    "split_dim = 0 in a builder": bad_split(
+        lambda: HT.conditional_wrapped_hyperboloid_coupling(3, 2, split_dim=0), "0"
+    ),
+    "split_dim = 0, conditional": bad_split(lambda: HT.ConditionalTangentCoupling(0, torch.nn.Linear(1, 1), M), "0"),
+    "split_dim = 1.5": Case(
+        lambda: HT.TangentCoupling(1.5, network(), M), (TypeError, ValueError), "1.5", "integer", "."
+    ),
+    "tangent_coupling, dim = 1": Case(lambda: tc(1), ValueError, "dim = 1", "at least 2", "TangentTransform"),
+    "conditional, dim = 1": Case(lambda: conditional(1), ValueError, "dim = 1", "at least 2", "TangentTransform"),
+    "coupling_flow, dim = 1": Case(lambda: flow(1), ValueError, "dim = 1", "at least 2", "TangentTransform"),
+    "coupling_flow, no layers": Case(lambda: flow(2, 0), ValueError, "layers = 0", "at least 1", "2 move every"),
+    "CouplingFlow, no layers": Case(lambda: ph.flows.CouplingFlow([]), ValueError, "no layers", "at least 1", "2"),
+    "log-scale bound 0": Case(lambda: tc(log_scale_bound=0.0), ValueError, "bound = 0.0", "> 0", "None for no bound"),
+    "shift bound NaN": Case(lambda: whc(shift_bound=NAN), ValueError, "shift_bound = nan", "> 0", "None for no bound"),
+    "with_cache(2)": Case(lambda: tc().with_cache(2), ValueError, "cache_size = 2", "0 or 1", "."),
+    "Lorentz(-1)": bad_k(lambda: ph.manifolds.Lorentz(-1.0)),
+    "Lorentz(0)": bad_k(lambda: ph.manifolds.Lorentz(0.0), "0"),
+    "Lorentz(NaN)": bad_k(lambda: ph.manifolds.Lorentz(NAN), "nan"),
+    "Lorentz of a batch": bad_k(lambda: ph.manifolds.Lorentz(t(1.0, -2.0)), r"\[1.0, -2.0\]"),
+    "Lorentz(inf)": bad_k(lambda: ph.manifolds.Lorentz(INF), "inf"),
+    # manifolds without a geometry
+    "exp0, sphere": unsupported(lambda: G.exp0(SPHERE, V)),
+    "contains, sphere": unsupported(lambda: G.contains(SPHERE, P)),
+    "WN, sphere": unsupported(lambda: normal(P, 1.0, SPHERE)),
+    "WMN, sphere": unsupported(lambda: multivariate(P, EYE, manifold=SPHERE)),
+    "ExponentialMap, sphere": unsupported(lambda: HT.ExponentialMap(SPHERE)),
+    "Translation, sphere": unsupported(lambda: HT.Translation(SPHERE, P)),
+    "coupling, sphere": unsupported(lambda: tc(manifold=SPHERE)),
+    "coupling flow, sphere": unsupported(lambda: flow(manifold=SPHERE)),
+    "on_manifold, sphere": unsupported(lambda: hdist.constraints.on_manifold(SPHERE)),
+    "exp0, Euclidean(0)": matrix_events(lambda: G.exp0(E0, V)),
+    "distance, Euclidean(0)": matrix_events(lambda: G.distance(E0, V, V)),
+    "WN, Euclidean(0)": matrix_events(lambda: normal(V, 1.0, E0)),
+    "Translation, Euclidean(0)": matrix_events(lambda: HT.Translation(E0, V)),
+    "coupling flow, Euclidean(0)": matrix_events(lambda: flow(manifold=E0)),
+    "on_manifold, Euclidean(0)": matrix_events(lambda: hdist.constraints.on_manifold(E0)),
+    # matrices, transforms and layers that do not fit
+    "WMN, no matrix": Case(multivariate, ValueError, "no matrix", "exactly one of", "scale_tril"),
+    "WMN, two matrices": Case(
+        lambda: multivariate(P, EYE, scale_tril=EYE), ValueError, "'covariance_matrix', 'scale_tril'", "exactly one", ""
+    ),
+    "lift a sigmoid": Case(
+        lambda: HT.TangentTransform(dist.transforms.SigmoidTransform(), M), ValueError, "Sigmoid", "R.n", "bijection"
+    ),
+    "lift |x|": Case(
+        lambda: HT.TangentTransform(torch.distributions.transforms.AbsTransform(), M),
+        ValueError,
+        "Abs",
+        "inver",
+        "lift",
+    ),
+    "lift a map of the manifold": Case(
+        lambda: HT.TangentTransform(HT.Translation(M, P), M), ValueError, "Translation", "R.n", "lift a bijection"
+    ),
+    "lift a network": Case(
+        lambda: HT.TangentTransform(torch.nn.Linear(2, 2), M), TypeError, "Linear", "Transform|bijection", "lift"
+    ),
+    "layers of two curvatures": Case(
+        lambda: ph.flows.CouplingFlow([tc(), tc(manifold=M4)]), ValueError, "layer 1.*k=4", "k=1", "one manifold"
+    ),
+    "layers that do not take turns": Case(
+        lambda: ph.flows.CouplingFlow([tc(3, split_dim=d) for d in (1, 2, 2)]),
+        ValueError,
+        "layer 2 has split_dim = 2",
+        "take turns",
+        "odd places n - d",
+    ),
+    "layers that are no couplings": Case(
+        lambda: ph.flows.CouplingFlow([HT.Translation(M, P)]), TypeError, "Translation", "Coupling", "Compose"
+    ),
+    "conditional flow of unknown layers": Case(
+        lambda: flow(coupling=lambda *a, **k: tc(*a, **k), context_dim=2),
+        ValueError,
+        "<lambda>",
+        "tangent_coupling, wrapped_hyperboloid_coupling",
+        "ConditionalCouplingFlow",
+    ),
+    "variance": Case(lambda: normal().variance, NotImplementedError, "WrappedNormal", "no variance", "log0"),
+    "entropy": Case(lambda: normal().entropy(), NotImplementedError, "WrappedNormal", "entropy", "."),
+}
+
+#: Checked by torch, in its words, which name the parameter, its value and the constraint.
+BY_TORCH = {
+    "WMN, indefinite": (lambda: multivariate(P, t([1.0, 2.0], [2.0, 1.0])), "covariance_matrix.*PositiveDefinite"),
+    "WMN, asymmetric": (lambda: multivariate(P, t([1.0, 0.2], [0.1, 1.0])), "covariance_matrix.*PositiveDefinite"),
+    "WMN, NaN": (lambda: multivariate(P, NAN * EYE), "covariance_matrix.*PositiveDefinite"),
+    "WMN, negative precision": (lambda: multivariate(P, precision_matrix=-EYE), "precision_matrix.*PositiveDefinite"),
+    "WMN, upper factor": (lambda: multivariate(P, scale_tril=t([1, 1], [0, 1])), "scale_tril.*LowerCholesky"),
+    "WMN, negative factor": (lambda: multivariate(P, scale_tril=-EYE), "scale_tril.*LowerCholesky"),
+    "WN.log_prob, sizes": (lambda: normal().log_prob(P3), r"value must match event_shape.*\[4\].*\[3\]"),
+    "WN.log_prob, batches": (lambda: normal(P.expand(3, 3)).log_prob(P.expand(4, 3)), r"broadcastable.*4, 3.*3, 3"),
+    "ExponentialMap, cache_size = 2": (lambda: HT.ExponentialMap(M, cache_size=2), "cache_size must be 0 or 1"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("name", [*VALUES, *ALWAYS])
+def test_an_error_names_the_value_the_domain_and_the_remedy(name):
+    case = {**VALUES, **ALWAYS}[name]
+    with pytest.raises(case.error) as info:
+        case.call()
+    for part in (case.value, case.domain, case.remedy):
+        info.match(f"(?s){part}")
+
+
+@pytest.mark.parametrize("name", BY_TORCH)
+def test_an_error_of_torch_names_the_argument(name):
+    call, fragment = BY_TORCH[name]
+    with pytest.raises(ValueError, match=f"(?s){fragment}"):
+        call()
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_values_are_not_checked_without_validation(name):
+    with pyro.validation_enabled(False):
+        VALUES[name].call()
+
+
+@pytest.mark.parametrize("name", ALWAYS)
+def test_shapes_and_dtypes_are_checked_without_validation(name):
+    case = ALWAYS[name]
+    with pyro.validation_enabled(False), pytest.raises(case.error):
+        case.call()
+
+
+ARGUMENTS = {
+    "WN, loc": lambda **kwargs: normal(OFF, **kwargs),
+    "WN, scale": lambda **kwargs: normal(P, -1.0, **kwargs),
+    "WN, value": lambda **kwargs: normal(P, **kwargs).log_prob(OFF),
+    "WMN, loc": lambda **kwargs: multivariate(OFF, EYE, **kwargs),
+    "WMN, value": lambda **kwargs: multivariate(P, EYE, **kwargs).log_prob(OFF),
+}
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_validate_args_is_stronger_than_the_global_setting(name):
+    with (
+        pyro.validation_enabled(False),
+        pytest.raises(ValueError, match=name.removeprefix("WN, ").removeprefix("WMN, ")),
+    ):
+        ARGUMENTS[name](validate_args=True)
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_no_validate_args_is_stronger_than_the_global_setting(name):
+    ARGUMENTS[name](validate_args=False)
+
+
+#: Accepted, whatever it may look like: the value is exactly what the second function says.
+WORKS = {
+    "integer scale": (lambda: normal(P, 2).scale, lambda: t(2, 2)),
+    "isotropic scale": (lambda: normal(P, t(2.0)).scale, lambda: t(2, 2)),
+    "integer k": (lambda: G.exp0(ph.manifolds.Lorentz(4), V), lambda: P4),
+    "float32 k, exact": (lambda: G.exp0(geoopt.Lorentz(torch.tensor(4.0)), V), lambda: P4),
+    "learnable integer k": (lambda: ph.manifolds.Lorentz(4, learnable=True).k.detach(), lambda: t(4.0)[0]),
+    "float32 points on a float64 k": (lambda: G.log0(M, P.float()).double().round(decimals=6), lambda: V),
+    "the origin": (lambda: G.log0(M, G.origin(M, 2)), lambda: t(0, 0)),
+    "n = 1": (lambda: G.log0(M, G.exp0(M, t(0.5))), lambda: t(0.5)),
+    "k of each point": (lambda: G.exp0(BATCHED, V)[..., 0].square() - BATCHED.k, lambda: _space_squared()),
+    "float32 context of a float64 network": (
+        lambda: conditional().condition(t(1, 2, 3).float())(P).shape,
+        lambda: torch.Size([3]),
+    ),
+}
+
+
+def _space_squared():
+    return G.exp0(BATCHED, V)[..., 1:].square().sum(-1)
+
+
+@pytest.mark.parametrize("name", WORKS)
+def test_accepted(name):
+    actual, expected = (function() for function in WORKS[name])
+    assert torch.allclose(actual, expected, rtol=1e-12) if isinstance(actual, torch.Tensor) else actual == expected
+
+
+NONE = G.exp0(M, torch.zeros(0, 2, dtype=torch.float64))
+CONTEXTS = torch.zeros(0, 3, dtype=torch.float64)
+EMPTY = {
+    "exp0": (lambda: G.exp0(M, NONE[:, 1:]), (0, 3)),
+    "exp0 with an empty k": (lambda: G.exp0(geoopt.Lorentz(torch.ones(0)), V), (0, 3)),
+    "log0": (lambda: G.log0(M, NONE), (0, 2)),
+    "log0, on a line": (lambda: G.log0(M, NONE[:, :2]), (0, 1)),
+    "log0, flat": (lambda: G.log0(E, NONE), (0, 3)),
+    "log_volume": (lambda: G.log_volume(M, NONE[:, 1:]), (0,)),
+    "translate": (lambda: G.translate(M, P, NONE), (0, 3)),
+    "translate, on a line": (lambda: G.translate(M, P[:2] * 0 + t(1, 0), NONE[:, :2]), (0, 2)),
+    "translate, empty p": (lambda: G.translate(M, NONE, P), (0, 3)),
+    "translate_tangent": (lambda: G.translate_tangent(M, V, NONE[:, 1:])[1], (0,)),
+    "distance": (lambda: G.distance(M, P, NONE), (0,)),
+    "contains": (lambda: G.contains(M, NONE), (0,)),
+    "check": (lambda: hdist.constraints.on_manifold(M).check(NONE), (0,)),
+    "WN.sample": (lambda: normal().sample((0,)), (0, 3)),
+    "WN.log_prob": (lambda: normal().log_prob(NONE), (0,)),
+    "WN, empty loc": (lambda: normal(NONE).log_prob(normal(NONE).rsample((2,))), (2, 0)),
+    "WN, empty scale": (lambda: normal(P, torch.ones(0, 2)).rsample(), (0, 3)),
+    "WN.expand": (lambda: normal().expand([0, 2]).rsample(), (0, 2, 3)),
+    "WN.mean": (lambda: normal(NONE).mean, (0, 3)),
+    "WMN.log_prob": (lambda: multivariate(P, EYE).log_prob(NONE), (0,)),
+    "WMN, empty loc": (lambda: multivariate(NONE, EYE).rsample((2,)), (2, 0, 3)),
+    "kl of Delta": (lambda: kl_divergence(dist.Delta(NONE, event_dim=1), normal()), (0,)),
+    "pyro.param": (lambda: pyro.param("p", NONE, constraint=hdist.constraints.on_manifold(M)), (0, 3)),
+    **{
+        f"{name}{suffix}": (lambda make=make, use=use: use(make()), shape)
+        for name, make in {
+            "ExponentialMap.inv": lambda: HT.ExponentialMap(M).inv,
+            "Translation": lambda: HT.Translation(M, P),
+            "tangent coupling": tc,
+            "wrapped coupling": lambda: whc(2),
+            "conditional coupling": lambda: conditional().condition(CONTEXTS),
+            "coupling flow": flow,
+            "conditional flow": lambda: flow(context_dim=3).condition(t(1, 2, 3)),
+            "lifted affine": lambda: HT.TangentTransform(dist.transforms.AffineTransform(0.0, 2.0), M),
+            "lifted spline": lambda: HT.TangentTransform(dist.transforms.spline_coupling(2, 1), M),
+            "lifted autoregressive": lambda: HT.TangentTransform(dist.transforms.affine_autoregressive(2), M),
+        }.items()
+        for suffix, use, shape in [
+            ("", lambda f: f(NONE), (0, 2 if "Exp" in name else 3)),
+            (", log-det", lambda f: f.log_abs_det_jacobian(NONE, f(NONE)), (0,)),
+            (", round trip", lambda f: f.inv(f(NONE).clone()), (0, 3)),
+        ]
+    },
+    "empty context": (lambda: conditional().condition(CONTEXTS)(P), (0, 3)),
+    "empty context of a flow": (lambda: flow(context_dim=3).condition(CONTEXTS)(P), (0, 3)),
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_an_empty_batch_works(name):
+    call, shape = EMPTY[name]
+    assert call().shape == shape

@@ -1,0 +1,216 @@
+"""Datasets: pure functions of a seed, the statistics that follow, and files that are not what they claim."""
+
+import gzip
+import math
+import struct
+
+import pytest
+import torch
+
+from pyro_hyperbolic import datasets
+
+# ---- the branching diffusion process ----
+
+
+def test_shapes_of_the_paper():
+    data = datasets.branching_diffusion(seed=3)
+    assert data.x.shape == (315, 50)
+    assert data.nodes.shape == (63, 50)
+    assert data.node.bincount().tolist() == [5] * 63
+    assert data.depth.bincount().tolist() == [5 * 2**d for d in range(6)]
+    assert data.edges.shape == (62, 2)
+    assert (len(data.train), len(data.test)) == (220, 95)
+    assert torch.equal(torch.cat([data.train, data.test]).sort()[0], torch.arange(315))
+
+
+@pytest.mark.parametrize(("branching", "depth"), [(2, 5), (3, 3), (1, 4), (4, 0)])
+def test_tree(branching, depth):
+    data = datasets.branching_diffusion(branching=branching, depth=depth, dim=3, observations=2)
+    assert len(data.nodes) == sum(branching**d for d in range(depth + 1))
+    assert data.parent[0] == -1
+    parent, child = data.edges.unbind(-1)
+    assert (parent < child).all()
+    assert torch.equal(data.node_depth[child], data.node_depth[parent] + 1)
+    children = parent.bincount(minlength=len(data.nodes))
+    assert torch.equal(children, torch.where(data.node_depth < depth, branching, 0))
+
+
+def test_pure_function_of_the_seed():
+    state = torch.get_rng_state()
+    a, b, c = (datasets.branching_diffusion(seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(x, y) for x, y in zip(vars(a).values(), vars(b).values(), strict=True))
+    assert not torch.equal(a.x, c.x)
+    assert not torch.equal(a.train, c.train)
+
+
+def test_the_split_does_not_move_the_data():
+    a, b = (datasets.branching_diffusion(test_fraction=fraction) for fraction in (0.3, 0.0))
+    assert torch.equal(a.x, b.x)
+    assert len(b.test) == 0
+    assert len(datasets.branching_diffusion(test_fraction=1.0).train) == 0
+
+
+def test_dtype_is_the_default_and_the_numbers_are_the_same():
+    single = datasets.branching_diffusion()
+    torch.set_default_dtype(torch.float64)
+    try:
+        double = datasets.branching_diffusion()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert (single.x.dtype, double.x.dtype) == (torch.float32, torch.float64)
+    assert torch.equal(single.x, double.x.float())
+
+
+def test_standardised_over_all_observations():
+    data = datasets.branching_diffusion()
+    torch.testing.assert_close(data.x.mean(0), torch.zeros(50), rtol=0, atol=1e-6)
+    torch.testing.assert_close(data.x.square().mean(0), torch.ones(50))
+    root = data.nodes[0] * data.scale + data.mean  # the standardisation of the nodes is that of the observations
+    torch.testing.assert_close(root, torch.zeros(50), rtol=0, atol=1e-5)
+
+
+def moments_are_normal(values, variance):
+    """Mean and variance of N(0, variance), each within 5 standard errors: one seed in a million fails."""
+    n = values.numel()
+    assert abs(values.mean()) <= 5 * math.sqrt(variance / n)
+    assert abs(values.square().mean() - variance) <= 5 * variance * math.sqrt(2 / n)
+
+
+@pytest.mark.parametrize("noise_variance", [0.1, 2.0])
+def test_steps_and_noise_are_normal(noise_variance):
+    data = datasets.branching_diffusion(seed=5, noise_variance=noise_variance)
+    nodes, x = data.nodes * data.scale + data.mean, data.x * data.scale + data.mean
+    parent, child = data.edges.unbind(-1)
+    moments_are_normal(nodes[child] - nodes[parent], 1.0)
+    moments_are_normal(x - nodes[data.node], noise_variance)
+    # Siblings move independently of each other, and so do coordinates.
+    steps = (nodes[child] - nodes[parent]).view(31, 2, 50)
+    assert abs((steps[:, 0] * steps[:, 1]).mean()) <= 5 / math.sqrt(31 * 50)
+    assert abs((steps[..., 1:] * steps[..., :-1]).mean()) <= 5 / math.sqrt(62 * 49)
+    # So the variance of a node is its depth. Leaves are correlated through their ancestors: count coordinates only.
+    leaves = nodes[data.node_depth == 5]
+    assert abs(leaves.square().mean() - 5) <= 5 * 5 * math.sqrt(2 / 50)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dim": 0}, "dim = 0"),
+        ({"depth": -1}, "depth = -1"),
+        ({"branching": 0}, "branching = 0"),
+        ({"observations": 0}, "observations = 0"),
+        ({"noise_variance": -0.1}, "noise_variance = -0.1"),
+        ({"noise_variance": math.nan}, "noise_variance = nan"),
+        ({"test_fraction": 95}, "test_fraction = 95"),
+        ({"depth": 0, "noise_variance": 0.0}, "no variance"),
+    ],
+)
+def test_arguments_out_of_range(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        datasets.branching_diffusion(**arguments)
+
+
+# ---- idx files ----
+
+
+def idx(code, sizes, values):
+    return bytes([0, 0, code, len(sizes)]) + struct.pack(f">{len(sizes)}I", *sizes) + values
+
+
+CASES = {  # what is in the file, what should be read
+    "uint8": (idx(8, (2, 3), bytes(range(6))), torch.arange(6, dtype=torch.uint8).view(2, 3)),
+    "int8": (idx(9, (2,), struct.pack(">2b", -1, 7)), torch.tensor([-1, 7], dtype=torch.int8)),
+    "int16": (idx(11, (2,), struct.pack(">2h", -2, 513)), torch.tensor([-2, 513], dtype=torch.int16)),
+    "int32": (idx(12, (1, 2), struct.pack(">2i", -3, 65537)), torch.tensor([[-3, 65537]], dtype=torch.int32)),
+    "float32": (idx(13, (2,), struct.pack(">2f", 0.5, -1e20)), torch.tensor([0.5, -1e20])),
+    "float64": (idx(14, (2,), struct.pack(">2d", 0.1, -1e200)), torch.tensor([0.1, -1e200], dtype=torch.float64)),
+    "scalar": (idx(8, (), b"\x07"), torch.tensor(7, dtype=torch.uint8)),
+    "empty": (idx(8, (0, 28, 28), b""), torch.empty(0, 28, 28, dtype=torch.uint8)),
+}
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("case", CASES)
+def test_load_idx(tmp_path, case, compressed):
+    data, expected = CASES[case]
+    file = tmp_path / "any name"
+    file.write_bytes(gzip.compress(data) if compressed else data)
+    array = datasets.load_idx(str(file))
+    torch.testing.assert_close(array, expected, rtol=0, atol=0)
+    array += 1  # memory of its own, writable
+    torch.testing.assert_close(datasets.load_idx(file), expected, rtol=0, atol=0)
+
+
+GOOD = idx(8, (4, 5), bytes(20))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"<!DOCTYPE html>", r"starts with the bytes \[3c 21 44 4f\].*web page"),
+        (idx(7, (1,), b"\0"), r"\[00 00 07 01\]"),
+        (b"\1" + GOOD[1:], r"\[01 00 08 02\]"),
+        (b"", r"bytes \[\], but"),
+        (GOOD[:9], "is truncated: 9 bytes, of a header of 12"),
+        (GOOD[:-1], r"is truncated: 31 bytes, but its header asks for 32 for shape \(4, 5\) of torch\.uint8"),
+        (GOOD + b"\0", "is longer than one array: 33 bytes"),
+        (gzip.compress(GOOD)[:-9], "gzipped, but truncated or damaged"),
+        (gzip.compress(GOOD)[:-1] + b"\1", "gzipped, but truncated or damaged"),
+        (gzip.compress(GOOD[:-1]), "is truncated: 31 bytes"),
+    ],
+)
+def test_damaged_files(tmp_path, data, message):
+    file = tmp_path / "images"
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match=rf"images.*{message}.*fetch the file again"):
+        datasets.load_idx(file)
+
+
+def test_no_such_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing is not a file; give the path"):
+        datasets.load_idx(tmp_path / "nothing")
+
+
+# ---- MNIST ----
+
+
+@pytest.fixture
+def mnist(tmp_path):
+    """A directory with three digits for training, gzipped, and two for testing, plain."""
+    for prefix, n, pack, suffix in (("train", 3, gzip.compress, ".gz"), ("t10k", 2, bytes, "")):
+        pixels = bytes((7 * i) % 256 for i in range(n * 784))
+        (tmp_path / f"{prefix}-images-idx3-ubyte{suffix}").write_bytes(pack(idx(8, (n, 28, 28), pixels)))
+        (tmp_path / f"{prefix}-labels-idx1-ubyte{suffix}").write_bytes(pack(idx(8, (n,), bytes(range(n)))))
+    return tmp_path
+
+
+def test_load_mnist(mnist):
+    data = datasets.load_mnist(mnist)
+    for images, labels, n in ((data.train_images, data.train_labels, 3), (data.test_images, data.test_labels, 2)):
+        assert torch.equal(labels, torch.arange(n))
+        torch.testing.assert_close(images, ((7 * torch.arange(n * 784)) % 256 / 255).view(n, 784), rtol=0, atol=0)
+
+
+def test_mnist_that_is_not(mnist):
+    file, labels = mnist / "t10k-images-idx3-ubyte", mnist / "t10k-labels-idx1-ubyte"
+    good = file.read_bytes()
+    file.write_bytes(labels.read_bytes())
+    with pytest.raises(ValueError, match=r"t10k-images.*shape \(2,\), but must hold bytes \(N, 28, 28\).*swapped"):
+        datasets.load_mnist(mnist)
+    file.write_bytes(idx(8, (1, 28, 28), bytes(784)))
+    with pytest.raises(ValueError, match=r"t10k-images\S* has 1 images, but \S*t10k-labels\S* has 2 labels"):
+        datasets.load_mnist(mnist)
+    file.write_bytes(good[:-1])
+    with pytest.raises(ValueError, match="truncated"):
+        datasets.load_mnist(mnist)
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match=r"neither t10k-images-idx3-ubyte nor .*\.gz, but t10k-labels.*put"):
+        datasets.load_mnist(mnist)
+
+
+def test_mnist_nowhere(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"has neither train-images.*, but nothing; put"):
+        datasets.load_mnist(tmp_path)
+    with pytest.raises(FileNotFoundError, match="is not a directory"):
+        datasets.load_mnist(tmp_path / "mnist")

@@ -45,4 +45,4 @@ bench: .venv/.installed ## measure speed as ratios to a Euclidean floor; table o
 	$(BIN)/python -W ignore::DeprecationWarning benchmarks/speed.py --out results/bench
 
 clean: ## remove what the other targets made
-	rm -rf .venv results build dist *.egg-info docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv results build dist *.egg-info docs/_build docs/tutorials .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

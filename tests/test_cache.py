@@ -405,33 +405,22 @@ def test_with_cache_shares_parameters(name, monkeypatch):
         assert len(inverses) == 1
 
 
-class Scored(torch.nn.Module):
-    def __init__(self, case: Case) -> None:
-        super().__init__()
-        self.owner, self.case = case.owner, case
-
-    def forward(self, x: Tensor, obs: Tensor) -> tuple[Tensor, Tensor]:
-        return self.case.transform(x), self.case.distribution.log_prob(obs)
-
-
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @each_case
 def test_jit_trace(name):
-    """A trace gives the values at other points and, after a step, those of the new parameters; it leaves nothing."""
+    """A trace (of a function: torch traces no module that is a transform) gives the values, and leaves nothing."""
     case = CASES[name]()
+    case.owner.requires_grad_(False)  # a trace holds them as constants; for others see the next test
     x, obs = inputs(case), observed(case)
-    case.transform(x), case.transform.inv(obs)
-    traced = torch.jit.trace(Scored(case), (x, obs), check_trace=False)
-    for _ in range(2):
-        fresh = case.fresh()
-        for flip in (False, True):
-            x, obs = (value.flip(0) if flip else value for value in (inputs(case), observed(case)))
-            y, scored = traced(x, obs)
-            assert same(y, fresh.transform(x))
-            assert same(scored, fresh.distribution.log_prob(obs))
-            assert same(case.transform(x), y)
-            assert same(case.distribution.log_prob(obs), scored)
-        nudge_in_place(case)
+
+    def values(x: Tensor, obs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return case.transform(x), case.transform.inv(obs), case.distribution.log_prob(obs)
+
+    values(x, obs)
+    traced = torch.jit.trace(values, (x, obs), check_trace=False)
+    for arguments in ((x, obs), (x.flip(0), obs.flip(0))):
+        for first, second in zip(traced(*arguments), values(*arguments), strict=True):
+            assert same(first, second)
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
@@ -610,6 +599,35 @@ def test_an_edit_in_place_between_forward_and_inverse(name, gradients):
             y.copy_(observed(case).flip(0))
         assert same(t.inv(y), case.fresh().transform.inv(observed(case).flip(0)))
         assert same(t.log_abs_det_jacobian(x, y), case.fresh().transform.log_abs_det_jacobian(x, y))
+
+
+@pytest.mark.parametrize("kind", ["x of the inverse", "y of the forward pass", "the parameters"])
+@each_case
+def test_gradients_asked_for_afterwards(name, kind):
+    """requires_grad_() on a tensor that the cache knows (as NUTS does with its first point) brings its gradient."""
+    case = CASES[name]()
+    t = case.transform
+    case.owner.requires_grad_(False)
+    obs = observed(case)
+    y = t(inputs(case))
+    if kind == "x of the inverse":
+        source = t.inv(obs).requires_grad_()
+        result, expected = t(source), case.fresh().transform(fresh := source.detach().clone().requires_grad_())
+    elif kind == "y of the forward pass":
+        source = y.requires_grad_()
+        result, expected = t.inv(source), case.fresh().transform.inv(fresh := source.detach().clone().requires_grad_())
+    else:
+        other = case.fresh()
+        for value in [*case.owner.parameters(), *other.owner.parameters()]:
+            value.requires_grad_()
+        if t.manifold is not M:
+            pytest.skip("its parameter moves the manifold away from y")
+        source, fresh = next(iter(case.owner.parameters())), next(iter(other.owner.parameters()))
+        result, expected = t.inv(y), other.transform.inv(y.clone())
+    assert (
+        torch.autograd.grad(result.sum(), source)[0].sub(torch.autograd.grad(expected.sum(), fresh)[0]).abs().max()
+        < 1e-8
+    )
 
 
 @each_case

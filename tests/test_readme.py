@@ -1,0 +1,34 @@
+"""The README's example runs as it stands, and its two commands are targets of the Makefile."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_example_trains():
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names: dict = {}
+    exec(compile(example, "README.md", "exec"), names)
+    losses = names["losses"]
+    assert sum(losses[-20:]) < sum(losses[:20])
+    assert len([line for line in example.splitlines() if line.strip()]) <= 20
+
+
+def test_the_commands_and_files_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^    make (\w+)", README, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    for path in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / path).exists(), path
+
+
+def test_every_public_transform_and_distribution_is_in_the_table():
+    import pyro_hyperbolic.distributions as hdist
+    import pyro_hyperbolic.distributions.transforms as HT
+
+    bases = {"Coupling", "ConditionalCoupling", "ManifoldTransform", "TangentModule", "WrappedDistribution"}
+    for name in {*HT.__all__, *hdist.__all__} - bases - {"constraints", "transforms"}:
+        if not name.lower().startswith("conditional"):
+            assert f"`{name}" in README, name

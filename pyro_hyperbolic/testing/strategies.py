@@ -1,0 +1,190 @@
+r"""Hypothesis strategies for manifolds, points, distributions and transforms. Needs the extra ``testing``.
+
+Names are plural nouns; ranges are keywords and plain values, never strategies. Examples are constructed, not filtered:
+they include the origin, points 1e-8 from it, the farthest radius, and (in :func:`point_pairs`) coincident, nearly
+coincident, antipodal and nearly antipodal pairs. They shrink towards ``k = 1``, the origin and round numbers.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import geoopt
+import pyro.distributions as dist
+import torch
+from geoopt.manifolds.base import Manifold
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.distributions import Transform
+
+from pyro_hyperbolic import distributions as hdist
+from pyro_hyperbolic import flows, geometry
+from pyro_hyperbolic.distributions import transforms as HT
+
+__all__ = ["manifolds", "point_pairs", "points", "scales", "tangent_vectors", "transforms", "wrapped_normals"]
+
+# Relative displacements at which formulas that cancel have lost half of their digits, nearly all, or none.
+_NEARBY = (0.0, 1e-8, 1e-4, 1e-1)
+
+
+def manifolds(
+    *, min_k: float = 0.1, max_k: float = 10.0, euclidean: bool = True, dtype: torch.dtype = torch.float64
+) -> st.SearchStrategy[Manifold]:
+    """Generates ``geoopt.Lorentz(k)`` with ``min_k <= k <= max_k`` in ``dtype``, and ``geoopt.Euclidean(1)``.
+
+    Raises:
+        ValueError: If the range of ``k`` is empty or not positive.
+
+    Example:
+        A test in three lines, here run at once; the chart at the origin stretches nothing, whatever the curvature:
+
+        >>> from hypothesis import given
+        >>> @given(manifolds())
+        ... def test_no_stretch_at_the_origin(M):
+        ...     assert geometry.log_volume(M, torch.zeros(2)) == 0
+        >>> test_no_stretch_at_the_origin()
+    """
+    if not 0 < min_k <= max_k < math.inf:
+        raise ValueError(f"k would range from {min_k} to {max_k}, but 0 < min_k <= max_k < infinity is needed.")
+    simple = st.sampled_from([k for k in (1.0, 4.0, 0.25) if min_k <= k <= max_k] or [min_k])
+    ks = simple | st.floats(min_k, max_k)
+    curved: st.SearchStrategy[Manifold] = ks.map(lambda k: geoopt.Lorentz(torch.tensor(k, dtype=dtype)))
+    return curved | st.builds(lambda: geoopt.Euclidean(1)) if euclidean else curved
+
+
+def tangent_vectors(
+    manifold: Manifold,
+    *,
+    dim: int,
+    max_radius: float = 10.0,
+    batch_shape: Sequence[int] = (),
+    dtype: torch.dtype = torch.float64,
+) -> st.SearchStrategy[Tensor]:
+    """Generates tangent coordinates at the origin, ``|v| <= max_radius * sqrt(k)``, shape ``(*batch_shape, dim)``."""
+    number = math.prod(batch_shape)
+    one = st.tuples(_directions(dim), _radii(max_radius))
+    several = st.lists(one, min_size=number, max_size=number)
+
+    def build(rows: list[tuple[Tensor, float]]) -> Tensor:
+        unit = _unit(manifold)
+        vectors = [direction * (radius * unit) for direction, radius in rows]
+        stacked = torch.stack(vectors) if vectors else torch.zeros(0, dim, dtype=torch.float64)
+        return stacked.reshape(*batch_shape, dim).to(dtype)
+
+    return several.map(build)
+
+
+def points(
+    manifold: Manifold,
+    *,
+    dim: int,
+    max_radius: float = 10.0,
+    batch_shape: Sequence[int] = (),
+    dtype: torch.dtype = torch.float64,
+) -> st.SearchStrategy[Tensor]:
+    """Generates points up to ``max_radius * sqrt(k)`` from the origin, shape ``(*batch_shape, dim + 1)``."""
+    vectors = tangent_vectors(manifold, dim=dim, max_radius=max_radius, batch_shape=batch_shape, dtype=dtype)
+    return vectors.map(lambda v: geometry.exp0(manifold, v))
+
+
+def point_pairs(
+    manifold: Manifold, *, dim: int, max_radius: float = 10.0, dtype: torch.dtype = torch.float64
+) -> st.SearchStrategy[tuple[Tensor, Tensor]]:
+    """Generates two points: independent, or coincident or antipodal up to a relative displacement from 0 to 0.1."""
+    v = tangent_vectors(manifold, dim=dim, max_radius=max_radius, dtype=dtype)
+    related = st.tuples(v, st.sampled_from([1.0, -1.0]), st.sampled_from(_NEARBY), _directions(dim)).map(
+        lambda drawn: (drawn[0], drawn[1] * (drawn[0] + drawn[2] * drawn[0].norm() * drawn[3].to(dtype)))
+    )
+    pairs = st.tuples(v, v) | related
+    return pairs.map(lambda pair: (geometry.exp0(manifold, pair[0]), geometry.exp0(manifold, pair[1])))
+
+
+def scales(
+    *, dim: int, min_scale: float = 1e-2, max_scale: float = 3.0, dtype: torch.dtype = torch.float64
+) -> st.SearchStrategy[Tensor]:
+    """Generates standard deviations between ``min_scale`` and ``max_scale``, shape ``(dim,)``."""
+    simple = [1.0] if min_scale <= 1 <= max_scale else [min_scale]
+    one = st.sampled_from(simple) | st.floats(min_scale, max_scale)
+    return st.lists(one, min_size=dim, max_size=dim).map(lambda values: torch.tensor(values, dtype=dtype))
+
+
+def wrapped_normals(
+    manifold: Manifold,
+    *,
+    dim: int,
+    max_radius: float = 5.0,
+    min_scale: float = 1e-2,
+    max_scale: float = 2.0,
+    dtype: torch.dtype = torch.float64,
+) -> st.SearchStrategy[hdist.WrappedDistribution]:
+    """Generates ``WrappedNormal`` and ``WrappedMultivariateNormal`` with locations up to ``max_radius * sqrt(k)``."""
+    locs = points(manifold, dim=dim, max_radius=max_radius, dtype=dtype)
+    widths = scales(dim=dim, min_scale=min_scale, max_scale=max_scale, dtype=dtype)
+    factors = st.tuples(widths, _directions(dim)).map(
+        lambda drawn: drawn[0].diag() + min_scale * drawn[1].to(dtype).expand(dim, dim).tril(-1)
+    )
+    diagonal = st.builds(lambda loc, scale: hdist.WrappedNormal(loc, scale, manifold), locs, widths)
+    full = st.builds(
+        lambda loc, factor: hdist.WrappedMultivariateNormal(loc, scale_tril=factor, manifold=manifold), locs, factors
+    )
+    return diagonal | full
+
+
+def transforms(
+    manifold: Manifold, *, dim: int, max_radius: float = 5.0, dtype: torch.dtype = torch.float64
+) -> st.SearchStrategy[Transform]:
+    """Generates transforms of the manifold to itself: isometries, couplings with random networks, flows, lifts."""
+    translations = points(manifold, dim=dim, max_radius=max_radius, dtype=dtype).map(
+        lambda loc: HT.Translation(manifold, loc)
+    )
+    affine = st.tuples(
+        tangent_vectors(geoopt.Euclidean(1), dim=dim, max_radius=2.0, dtype=dtype),
+        scales(dim=dim, min_scale=0.2, max_scale=2.0, dtype=dtype),
+    ).map(lambda drawn: HT.TangentTransform(dist.transforms.AffineTransform(*drawn, event_dim=1), manifold))
+    if dim < 2:
+        return translations | affine
+    builders: list[Callable[..., Any]] = [
+        HT.tangent_coupling,
+        HT.wrapped_hyperboloid_coupling,
+        lambda dim, manifold: flows.coupling_flow(dim, 3, HT.tangent_coupling, manifold=manifold),
+        lambda dim, manifold: flows.coupling_flow(dim, 3, manifold=manifold),
+    ]
+    networks = st.builds(
+        lambda builder, seed: _with_random_parameters(builder(dim, manifold=manifold), seed, dtype),
+        st.sampled_from(builders),
+        st.integers(0, 2**16),
+    )
+    return translations | affine | networks
+
+
+def _with_random_parameters(module: Any, seed: int, dtype: torch.dtype) -> Any:
+    generator = torch.Generator().manual_seed(seed)
+    module.to(dtype)
+    for value in module.parameters():
+        noise = torch.randn(value.shape, generator=generator, dtype=torch.float64)
+        value.data = (0.6 * noise / value.shape[-1] ** 0.5).to(dtype)
+    return module
+
+
+def _radii(max_radius: float) -> st.SearchStrategy[float]:
+    special = [radius for radius in (0.0, 1e-8, 1.0) if radius <= max_radius]
+    return st.sampled_from([*special, max_radius]) | st.floats(0.0, max_radius)
+
+
+def _directions(dim: int) -> st.SearchStrategy[Tensor]:
+    """Unit vectors: axes, diagonals, and others; they shrink to the first axis."""
+    components = st.lists(st.integers(-100, 100), min_size=dim, max_size=dim)
+
+    def build(values: list[int]) -> Tensor:
+        v = torch.tensor(values, dtype=torch.float64)
+        if not any(values):
+            v[0] = 1.0
+        return v / v.norm()
+
+    return components.map(build)
+
+
+def _unit(manifold: Manifold) -> float:
+    """The radius, ``sqrt(k)``, or 1 where the space has none."""
+    k = geometry.kernels(manifold).parameters(manifold).get("k")
+    return 1.0 if k is None else float(k.detach().sqrt().max())

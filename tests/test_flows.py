@@ -1,0 +1,139 @@
+"""What couplings and flows promise beyond the laws: special cases that coincide, starts near the identity, stacks."""
+
+from functools import partial
+
+import geoopt
+import pyro.distributions as dist
+import pytest
+import torch
+
+import pyro_hyperbolic as ph
+import pyro_hyperbolic.distributions as hdist
+import pyro_hyperbolic.distributions.transforms as HT
+from tests.cases import lorentz, shaken
+
+G = ph.geometry
+
+
+def outputs(k2, shift, log_scale):
+    """A network of the first block with the given outputs, nonlinear in it."""
+    return lambda x1: (
+        shift * x1.sum(-1, keepdim=True).cos().expand((*x1.shape[:-1], k2)),
+        log_scale * x1.sum(-1, keepdim=True).sin().expand((*x1.shape[:-1], k2)),
+    )
+
+
+@pytest.mark.parametrize("k", [1.0, 4.0, 0.25])
+def test_whc_is_tc_with_asinh_where_the_moving_block_is_a_line(k):
+    M = lorentz(k)
+    net = outputs(1, 2.0, 0.7)
+    whc = HT.WrappedHyperboloidCoupling(2, net, M)
+    tc = HT.TangentCoupling(2, lambda x1: (k**0.5 * (net(x1)[0] / k**0.5).asinh(), net(x1)[1]), M)
+    x = G.exp0(M, torch.randn(20, 3, dtype=torch.float64))
+    assert torch.allclose(whc(x), tc(x), rtol=1e-12)
+    assert torch.allclose(whc.log_abs_det_jacobian(x, whc(x)), tc.log_abs_det_jacobian(x, tc(x)), atol=1e-12)
+
+
+def test_whc_is_not_tc_where_the_moving_block_is_a_plane():
+    """The moving block is curved from two dimensions on: there the two are different flows."""
+    M = lorentz()
+    net = outputs(2, 1.0, 0.3)
+    x = G.exp0(M, torch.randn(20, 3, dtype=torch.float64))
+    pointwise = HT.TangentCoupling(1, lambda x1: (net(x1)[0].asinh(), net(x1)[1]), M)
+    assert not torch.allclose(HT.WrappedHyperboloidCoupling(1, net, M)(x), pointwise(x), rtol=1e-3)
+
+
+@pytest.mark.parametrize("coupling", [HT.TangentCoupling, HT.WrappedHyperboloidCoupling])
+def test_on_euclidean_space_both_are_affine_coupling(coupling):
+    net = outputs(2, 2.0, 0.7)
+    ours = coupling(1, net, geoopt.Euclidean(1))
+    pyros = dist.transforms.AffineCoupling(1, net)
+    x = torch.randn(20, 3, dtype=torch.float64)
+    assert torch.allclose(ours(x), pyros(x), rtol=1e-14)
+    assert torch.allclose(ours.log_abs_det_jacobian(x, ours(x)), pyros.log_abs_det_jacobian(x, pyros(x)), atol=1e-14)
+
+
+@pytest.mark.parametrize("coupling", [HT.tangent_coupling, HT.wrapped_hyperboloid_coupling])
+@pytest.mark.parametrize("dim", [2, 3, 6])
+def test_a_flow_starts_near_the_identity_and_not_at_it(coupling, dim):
+    M = lorentz()
+    flow = ph.flows.coupling_flow(dim, 4, coupling, manifold=M).double()
+    x = G.exp0(M, torch.randn(50, dim, dtype=torch.float64))
+    moved = (G.log0(M, flow(x)) - G.log0(M, x)).norm(dim=-1)
+    assert 0 < moved.max() < 0.1
+    flow.log_abs_det_jacobian(x, flow(x)).sum().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in flow.parameters() if p.dim() > 1)
+
+
+@pytest.mark.parametrize("dim", [2, 3, 5])
+@pytest.mark.parametrize("coupling", [HT.tangent_coupling, HT.wrapped_hyperboloid_coupling])
+def test_a_flow_is_its_layers_one_after_another(dim, coupling):
+    """One transform through the chart once, against single layers on the manifold with the halves swapped between."""
+    M = lorentz(4.0)
+    flow = shaken(ph.flows.coupling_flow(dim, 3, coupling, manifold=M))
+    x = G.exp0(M, torch.randn(10, dim, dtype=torch.float64))
+    y, log_det, split = x, 0.0, dim // 2
+
+    def swapped(point, size):
+        return torch.cat([point[..., :1], point[..., 1 + size :], point[..., 1 : 1 + size]], -1)
+
+    for i, layer in enumerate(flow.layers):
+        before = swapped(y, split) if i % 2 else y
+        after = layer(before)
+        log_det = log_det + layer.log_abs_det_jacobian(before, after)
+        y = swapped(after, dim - split) if i % 2 else after
+    assert torch.allclose(flow(x), y, rtol=1e-10)
+    assert torch.allclose(flow.log_abs_det_jacobian(x, flow(x)), log_det, atol=1e-10)
+
+
+def test_two_layers_move_every_coordinate():
+    M = lorentz()
+    for dim in (2, 3, 5):
+        flow = shaken(ph.flows.coupling_flow(dim, 2, manifold=M))
+        v = torch.randn(1, dim, dtype=torch.float64)
+        assert (G.log0(M, flow(G.exp0(M, v))) - v).abs().min() > 1e-6
+
+
+def test_a_context_gives_each_member_of_the_batch_its_own_flow_and_noise():
+    M = lorentz()
+    flow = shaken(ph.flows.coupling_flow(2, 2, manifold=M, context_dim=3))
+    context = torch.randn(5, 3, dtype=torch.float64)
+    base = hdist.WrappedNormal(G.origin(M, 2), 1.0, M)
+    d = dist.conditional.ConditionalTransformedDistribution(base, [flow]).condition(context)
+    x = d.rsample()
+    assert x.shape == (5, 3)
+    assert d.batch_shape == (5,)
+    unflowed = flow.condition(context).inv(x.detach())
+    assert (G.distance(M, unflowed[0], unflowed[1:]) > 1e-6).all()
+    together = flow.condition(context)(x.detach())
+    alone = torch.stack([flow.condition(c)(point) for c, point in zip(context, x.detach(), strict=True)])
+    assert torch.allclose(together, alone, rtol=1e-12)
+
+
+def test_builder_arguments_are_bound_by_partial():
+    builder = partial(HT.wrapped_hyperboloid_coupling, shift_bound=0.5, log_scale_bound=1.0)
+    for flow in (
+        ph.flows.coupling_flow(4, 2, builder),
+        ph.flows.coupling_flow(4, 2, builder, context_dim=3).condition(torch.zeros(3)),
+    ):
+        assert all(layer.shift_bound == 0.5 and layer.log_scale_bound == 1.0 for layer in flow.layers)
+
+
+def test_bounds_hold_whatever_the_network_says():
+    M = lorentz(4.0)
+    t = HT.WrappedHyperboloidCoupling(1, outputs(2, 1e3, 1e3), M, log_scale_bound=3.0, shift_bound=3.0)
+    shift, log_scale = t._outputs(torch.ones(7, 1, dtype=torch.float64), torch.ones(7, 2, dtype=torch.float64))
+    assert shift.norm(dim=-1).max() <= 3.0 * 2.0
+    assert log_scale.abs().max() <= 3.0
+
+
+def test_a_learnable_curvature_is_among_the_parameters_of_what_is_built_on_it():
+    for M, expected in ((ph.manifolds.Lorentz(learnable=True), 1), (ph.manifolds.Lorentz(), 0), (geoopt.Lorentz(), 0)):
+        flow = ph.flows.coupling_flow(2, 2, manifold=M)
+        names = [name for name, _ in flow.named_parameters() if "manifold" in name]
+        assert len(names) == expected
+    x = G.exp0(ph.manifolds.Lorentz(), torch.ones(2))
+    M = ph.manifolds.Lorentz(learnable=True)
+    flow = ph.flows.coupling_flow(2, 2, manifold=M)
+    flow(x).sum().backward()
+    assert M.k_unconstrained.grad.abs() > 0

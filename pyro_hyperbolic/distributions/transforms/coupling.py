@@ -11,6 +11,7 @@ from pyro.nn import ConditionalDenseNN, DenseNN
 from torch import Tensor
 
 from pyro_hyperbolic.distributions.constraints import on_manifold
+from pyro_hyperbolic.geometry import checks
 from pyro_hyperbolic.manifolds import STANDARD
 
 from .base import TangentModule, own_if_learnable, tensors_of, with_batch
@@ -71,7 +72,17 @@ class Coupling(TangentModule):
         return self._move_back(y2, *self._outputs(y1, y2))
 
     def _outputs(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
-        shift, log_scale = self.nn(x1)
+        if isinstance(self.network, torch.nn.Module):
+            for parameter in tensors_of(self.network):
+                checks.check_same_dtype(network=parameter, points=x1)
+                break
+        outputs = self.nn(x1)
+        if not isinstance(outputs, Sequence) or len(outputs) != 2:
+            raise TypeError(
+                f"hypernet returned {type(outputs).__name__}, but must return a pair (shift, log_scale): give DenseNN "
+                f"param_dims=[n - split_dim, n - split_dim]."
+            )
+        shift, log_scale = outputs
         for name, value in {"shift": shift, "log_scale": log_scale}.items():
             if value.size(-1) != x2.size(-1):
                 raise ValueError(
@@ -82,6 +93,11 @@ class Coupling(TangentModule):
         if self.log_scale_bound is not None:
             log_scale = self.log_scale_bound * torch.tanh(log_scale / self.log_scale_bound)
         return shift, log_scale
+
+    @property
+    def network(self) -> Any:
+        """The network itself, which a conditioned layer shares with others."""
+        return self.nn.network if isinstance(self.nn, Conditioned) else self.nn
 
     def _tangent_forward(self, v: Tensor) -> tuple[Tensor, Tensor]:
         v1, v2 = self._split(v)
@@ -94,6 +110,7 @@ class Coupling(TangentModule):
         return join(w1, v2), log_det
 
     def _split(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        check_dim(self.network, v.size(-1))
         check_split(self.split_dim, v.size(-1))
         return v[..., : self.split_dim], v[..., self.split_dim :]
 
@@ -114,6 +131,12 @@ class Conditioned:
     """A network at a context: a function of the block alone, whose batch shape broadcasts with that of the context."""
 
     def __init__(self, network: Callable[..., tuple[Tensor, Tensor]], context: Tensor) -> None:
+        size = getattr(network, "context_dim", None)
+        if size is not None and (context.dim() == 0 or context.size(-1) != size):
+            raise ValueError(
+                f"context has shape {tuple(context.shape)}, but the network was built for context_dim = {size}; give a "
+                f"tensor (*, {size})."
+            )
         self.network = network
         self.context = context
         self.batch_shape = context.shape[:-1]
@@ -196,11 +219,23 @@ def build(
 
 def check_split(split_dim: int, dim: int | None = None) -> None:
     """Raises unless both blocks have at least one coordinate."""
+    if not isinstance(split_dim, int):
+        raise TypeError(f"split_dim = {split_dim!r}, but must be an integer: a number of coordinates.")
     if split_dim < 1 or (dim is not None and split_dim >= dim):
         bound = "the intrinsic dimension" if dim is None else f"dim = {dim}"
         raise ValueError(
             f"split_dim = {split_dim}, but must be at least 1 and less than {bound}: both blocks need a coordinate "
             f"(dimensions are intrinsic, one less than the length of a point of the hyperboloid)."
+        )
+
+
+def check_dim(hypernet: Any, dim: int) -> None:
+    """Raises if a network of known sizes (Pyro's DenseNN) was built for another dimension."""
+    inputs, outputs = getattr(hypernet, "input_dim", None), getattr(hypernet, "param_dims", None)
+    if isinstance(inputs, int) and isinstance(outputs, Sequence) and inputs + outputs[0] != dim:
+        raise ValueError(
+            f"points have n = {dim} dimensions, but the layer was built for dim = {inputs + outputs[0]} (its network "
+            f"maps {inputs} to {outputs[0]} coordinates); build it with dim = {dim}, and a split_dim below it."
         )
 
 

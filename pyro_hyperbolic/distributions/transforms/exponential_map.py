@@ -30,6 +30,7 @@ class ExponentialMap(ManifoldTransform):
     Args:
         manifold: A geoopt manifold; the hyperboloid of curvature -1 by default.
         cache_size: 1 (default) to remember the last pair, 0 not to.
+        validate_args: Whether to check arguments; Pyro's global setting by default.
 
     Raises:
         ValueError: If ``k <= 0``; on a call, while validating, if a point is off the manifold or the result overflows.

@@ -46,6 +46,10 @@ class TangentTransform(TangentModule):
 
     def __init__(self, transform: Transform, manifold: Manifold | None = None, *, cache_size: int = 1) -> None:
         super().__init__(manifold, cache_size=cache_size)
+        if not isinstance(transform, Transform):
+            raise TypeError(
+                f"{transform!r} is no torch.distributions Transform; lift a bijection of R^n, not a network."
+            )
         if not transform.bijective:
             raise ValueError(f"{transform} is not bijective, but a flow needs an inverse; lift a bijection of R^n.")
         for side in (transform.domain, transform.codomain):

@@ -27,6 +27,7 @@ class Translation(ManifoldTransform):
         manifold: A geoopt manifold; ``None`` for the hyperboloid of curvature -1.
         loc: Where the origin goes, shape ``(*, n + 1)``.
         cache_size: 1 (default) to remember the last pair, 0 not to.
+        validate_args: Whether to check ``loc`` and arguments; Pyro's global setting by default.
 
     Raises:
         TypeError: If ``loc`` is not a floating point tensor; on a call, if the dtypes differ.
@@ -39,9 +40,11 @@ class Translation(ManifoldTransform):
         (tensor([2.1250, 1.8750]), tensor([1., 0.]))
     """
 
-    def __init__(self, manifold: Manifold | None, loc: Tensor, *, cache_size: int = 1) -> None:
-        super().__init__(manifold, cache_size=cache_size)
-        checks.check_points(self.manifold, loc, "loc")
+    def __init__(
+        self, manifold: Manifold | None, loc: Tensor, *, cache_size: int = 1, validate_args: bool | None = None
+    ) -> None:
+        super().__init__(manifold, cache_size=cache_size, validate_args=validate_args)
+        checks.check_points(self.manifold, loc, "loc", validate=validate_args)
         self.loc = loc
 
     def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

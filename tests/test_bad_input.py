@@ -473,12 +473,25 @@ WORKS = {
     "float32 points on a float64 k": (lambda: G.log0(M, P.float()).double().round(decimals=6), lambda: V),
     "the origin": (lambda: G.log0(M, G.origin(M, 2)), lambda: t(0, 0)),
     "n = 1": (lambda: G.log0(M, G.exp0(M, t(0.5))), lambda: t(0.5)),
+    "a network with a mask": (lambda: HT.TangentCoupling(1, Masked(), M)(P).shape, lambda: torch.Size([3])),
     "k of each point": (lambda: G.exp0(BATCHED, V)[..., 0].square() - BATCHED.k, lambda: _space_squared()),
     "float32 context of a float64 network": (
         lambda: conditional().condition(t(1, 2, 3).float())(P).shape,
         lambda: torch.Size([3]),
     ),
 }
+
+
+class Masked(torch.nn.Module):
+    """A network whose first tensor is no floating point number, as in Pyro's masked autoregressive networks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.ones(1, dtype=torch.bool))
+        self.linear = torch.nn.Linear(1, 2, dtype=torch.float64)
+
+    def forward(self, x1):
+        return self.linear(x1 * self.mask).chunk(2, -1)
 
 
 def _space_squared():

@@ -446,27 +446,57 @@ def test_a_learnable_curvature_stays_positive():
     assert module.flow.manifold is module.manifold
 
 
+class Curved(PyroModule):
+    """A model with a latent curvature."""
+
+    def __init__(self):
+        super().__init__()
+        self.manifold = ph.manifolds.Lorentz()
+        self.manifold.k = PyroSample(dist.LogNormal(0.0, 0.5))
+
+    def forward(self):
+        k = self.manifold.k
+        z = pyro.sample("z", wrapped(G.origin(self.manifold, 2), torch.ones(2), self.manifold))
+        x = G.log0(self.manifold, z)
+        pyro.sample("x", dist.Normal(x / k, 0.3).to_event(1), obs=torch.tensor([0.4, 0.1]))
+        return k, z
+
+
 def test_a_latent_curvature():
     """M.k = PyroSample(prior): k is a site, and conditioning on it fixes the geometry."""
-
-    class Curved(PyroModule):
-        def __init__(self):
-            super().__init__()
-            self.manifold = ph.manifolds.Lorentz()
-            self.manifold.k = PyroSample(dist.LogNormal(0.0, 0.5))
-
-        def forward(self):
-            k = self.manifold.k
-            z = pyro.sample("z", wrapped(G.origin(self.manifold, 2), torch.ones(2), self.manifold))
-            return k, z
-
-    k, z = Predictive(Curved(), num_samples=5)().values()
     trace = pyro.poutine.trace(Curved()).get_trace()
     assert {"manifold.k", "z"} <= set(trace.nodes)
     assert trace.log_prob_sum().isfinite()
+    assert "Lorentz(k=" in repr(trace.nodes["z"]["fn"])
     k, z = pyro.poutine.condition(Curved(), {"manifold.k": torch.tensor(3.0)})()
     assert k == 3.0
     assert on_manifold(lorentz(3.0)).check(z)
+    draws = Predictive(Curved(), num_samples=5)()
+    for k, z in zip(draws["manifold.k"], draws["z"], strict=True):
+        assert on_manifold(lorentz(float(k))).check(z).all()
+
+
+def test_nuts_and_autoguides_with_a_latent_curvature():
+    """TransformReparam: the base of z has a support that does not move, so each z is on the manifold of its k."""
+    model = pyro.poutine.reparam(Curved(), {"z": TransformReparam()})
+    mcmc = MCMC(NUTS(model), num_samples=20, warmup_steps=20, disable_progbar=True)
+    mcmc.run()
+    k, v = mcmc.get_samples()["manifold.k"], mcmc.get_samples()["z_base"]
+    assert k.unique().numel() > 10
+    for each, z_base in zip(k, v, strict=True):
+        _, z = pyro.poutine.condition(model, {"manifold.k": each, "z_base": z_base})()
+        assert on_manifold(lorentz(float(each))).check(z)
+    guide = AutoMultivariateNormal(model)
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.02}), Trace_ELBO())
+    assert all(math.isfinite(svi.step()) for _ in range(5))
+
+
+def test_an_autoguide_whose_support_froze_at_another_curvature_says_so():
+    """Without TransformReparam: an error that names both values of k, not a posterior off the hyperboloid."""
+    model = Curved()
+    svi = SVI(model, AutoNormal(model), pyro.optim.Adam({"lr": 0.02}), Trace_ELBO())
+    with pytest.raises(ValueError, match=r"is not on Lorentz\(k=.*where -k = .* is needed"):
+        svi.step()
 
 
 @each_family

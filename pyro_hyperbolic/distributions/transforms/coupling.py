@@ -235,7 +235,7 @@ def check_dim(hypernet: Any, dim: int) -> None:
     if isinstance(inputs, int) and isinstance(outputs, Sequence) and inputs + outputs[0] != dim:
         raise ValueError(
             f"points have n = {dim} dimensions, but the layer was built for dim = {inputs + outputs[0]} (its network "
-            f"maps {inputs} to {outputs[0]} coordinates); build it with dim = {dim} (intrinsic) and a smaller split_dim."
+            f"maps {inputs} to {outputs[0]} coordinates); build it with dim = {dim} (intrinsic), split_dim below."
         )
 
 

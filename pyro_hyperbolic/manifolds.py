@@ -10,7 +10,7 @@ from pyro.nn import PyroModule, PyroParam
 from torch import Tensor
 from torch.distributions import constraints
 
-__all__ = ["Lorentz", "resolved"]
+__all__ = ["Lorentz", "is_of_one_run", "resolved"]
 
 
 class _ManifoldMeta(type(PyroModule), abc.ABCMeta):  # type: ignore[misc]
@@ -97,6 +97,11 @@ class _AtOneRun(geoopt.Lorentz):
     def __init__(self, k: Tensor) -> None:
         super(geoopt.Lorentz, self).__init__()
         self.__dict__["k"] = k
+
+
+def is_of_one_run(manifold: Manifold) -> bool:
+    """Returns whether the manifold has the ``k`` of one run of a model in which ``k`` is latent."""
+    return isinstance(manifold, _AtOneRun)
 
 
 def resolved(manifold: Manifold) -> Manifold:

@@ -31,7 +31,7 @@ def shaken(module: torch.nn.Module, scale: float = 0.6) -> torch.nn.Module:
     for value in module.parameters():
         if value.requires_grad:
             noise = torch.randn(value.shape, generator=generator, dtype=torch.float64)
-            value.data = scale * noise / value.shape[-1] ** 0.5
+            value.data = scale * noise / (value.shape[-1] if value.dim() else 1) ** 0.5
     return module.double()
 
 

@@ -450,7 +450,7 @@ def test_jit_elbo(name):
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_jit_elbo_of_a_latent():
     """The ELBO of a latent with a flow for a guide is, on average, that without JIT."""
-    case = MODULES["coupling flow"]()
+    case = MODULES["tangent coupling"]()
 
     def model():
         z = pyro.sample("z", _base())
@@ -462,10 +462,11 @@ def test_jit_elbo_of_a_latent():
         pyro.sample("z", case.distribution)
 
     jit, eager = (
-        torch.tensor([elbo.loss(model, guide) for _ in range(300)]) for elbo in (JitTrace_ELBO(), Trace_ELBO())
+        torch.tensor([elbo.loss_and_grads(model, guide) for _ in range(200)], dtype=torch.float64)
+        for elbo in (JitTrace_ELBO(), Trace_ELBO())
     )
-    error = ((jit.var() + eager.var()) / 300).sqrt()
-    assert jit.unique().numel() > 290
+    error = ((jit.var() + eager.var()) / 200).sqrt()
+    assert jit.unique().numel() == 200
     assert (jit.mean() - eager.mean()).abs() < 4.3 * error
 
 
@@ -581,17 +582,22 @@ def test_a_used_transform_is_freed_at_once(name, kept):
 
 
 @each_case
-def test_an_inverted_transform_is_freed(name):
-    """By a collection: torch's own Transform.inv makes a cycle."""
+def test_a_scored_transform_is_freed_at_once(name):
+    """After its inverse was used too: else scored batches pile up until a collection, of which Python sees no need."""
     case = CASES[name]()
     t = _remade(case)
     alive = weakref.ref(t)
-    t.inv(t(inputs(case)))
-    x = t.inv(observed(case))
-    del t
-    gc.collect()
-    assert alive() is None
-    assert x.shape[0] == len(X)
+    gc.disable()
+    try:
+        with torch.no_grad():
+            dist.TransformedDistribution(case.base, [t]).log_prob(observed(case))
+        x = t.inv(observed(case))
+        assert t.inv.inv is t
+        del t
+        assert alive() is None
+        assert x.requires_grad
+    finally:
+        gc.enable()
 
 
 def _remade(case: Case) -> dist.transforms.Transform:

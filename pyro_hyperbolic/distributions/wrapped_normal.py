@@ -12,7 +12,7 @@ from torch.distributions.constraints import Constraint
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions.transforms import ExponentialMap, Translation
 from pyro_hyperbolic.geometry import checks
-from pyro_hyperbolic.manifolds import STANDARD, resolved
+from pyro_hyperbolic.manifolds import STANDARD, is_of_one_run, resolved
 
 __all__ = ["WrappedDistribution", "WrappedMultivariateNormal", "WrappedNormal"]
 
@@ -72,6 +72,10 @@ class WrappedDistribution(dist.TransformedDistribution):
         r"""Returns :math:`\log p` with respect to Riemannian volume, shape ``(*)``."""
         if self._validate_args:
             self._validate_sample(value)
+        elif is_of_one_run(self.manifold):
+            # MCMC turns validation off, and keeps the support of its first run, off the manifold of every other one.
+            finite = torch.where(value.isfinite().all(-1, keepdim=True), value, self.loc)
+            checks.check_points(self.manifold, finite, "value", validate=True)
         chart, translation = self.transforms
         x = translation.inv(value)
         v = chart.inv(x)

@@ -9,7 +9,7 @@ import torch
 from geoopt.manifolds.base import Manifold
 from torch import Tensor
 
-from .registry import kernels
+from .registry import kernels, name_of
 
 __all__ = [
     "check_finite_result",
@@ -52,7 +52,7 @@ def validating(setting: bool | None = None) -> bool:
 def describe(manifold: Manifold) -> str:
     """Returns the manifold's name and parameters, ``Lorentz(k=1)``."""
     values = kernels(manifold).parameters(manifold)
-    return f"{type(manifold).__name__}({', '.join(f'{key}={_values(value)}' for key, value in values.items())})"
+    return f"{name_of(manifold)}({', '.join(f'{key}={_values(value)}' for key, value in values.items())})"
 
 
 def check_floating(name: str, value: Tensor) -> None:
@@ -125,7 +125,7 @@ def check_finite_result(name: str, argument: Tensor, result: Tensor, *, validate
     if not bool(result.isinf().any()) and norm < _FAR[result.dtype]:
         raise ValueError(
             f"{name} (norm up to {norm.item():.6g}) is mapped to NaN, but a finite point has a finite image; look for "
-            f"NaN in the parameters of the transform: a network, its context, a scale."
+            f"NaN in the parameters of the transform (a network, its context, a scale), or for an overflow on the way."
         )
     limit = torch.finfo(result.dtype).max
     raise ValueError(
@@ -145,7 +145,7 @@ def check_manifold(manifold: Manifold, *, validate: bool | None = None) -> None:
         remedy = (
             "on Lorentz it is the squared radius, curvature is -1/k; learn it with constraint=constraints.positive."
         )
-        check_positive(f"{name} of {type(manifold).__name__}", value, remedy, validate=validate)
+        check_positive(f"{name} of {name_of(manifold)}", value, remedy, validate=validate)
     if isinstance(manifold, geoopt.Euclidean) and manifold.ndim != 1:
         raise ValueError(
             f"geoopt.Euclidean has ndim = {manifold.ndim}, but points are vectors; use geoopt.Euclidean(1)."

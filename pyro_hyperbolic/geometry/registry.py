@@ -49,9 +49,18 @@ def kernels(manifold: Manifold) -> Kernels:
     Raises:
         TypeError: If none is registered for its type.
     """
+    return _KERNELS[_registered(manifold)]
+
+
+def name_of(manifold: Manifold) -> str:
+    """Returns the name of the registered class, ``Lorentz`` for every subclass of it."""
+    return _registered(manifold).__name__
+
+
+def _registered(manifold: Manifold) -> type:
     for base in type(manifold).__mro__:
         if base in _KERNELS:
-            return _KERNELS[base]
+            return base
     known = ", ".join(f"geoopt.{base.__name__}" for base in _KERNELS)
     raise TypeError(f"no geometry is registered for {manifold!r}; use one of {known}, or register kernels for it.")
 

@@ -1,10 +1,25 @@
-r"""Laws that every transform and distribution on a manifold obeys, as functions that raise AssertionError."""
+r"""The property-test kit: laws that every transform and distribution on a manifold obeys.
 
-from .densities import samples_follow_the_density, total_mass_is_one
-from .laws import (
+A broken law raises :class:`LawViolation`, an AssertionError that says which law, where, and what it looks like.
+``pyro_hyperbolic.testing.strategies`` generates points and distributions for hypothesis; it needs the extra
+``testing``.
+"""
+
+from .citizenship import (
+    cache_survives_an_optimiser_step,
+    conditioning_is_respected,
     deepcopy_pickle_state_dict,
     does_not_alias_its_input,
     float32_agrees_with_float64,
+)
+from .densities import (
+    own_samples_score_as_stored_points,
+    rsample_gradient_is_unbiased,
+    samples_follow_the_density,
+    total_mass_is_one,
+)
+from .laws import (
+    batch_members_are_independent,
     gradients_are_finite,
     inverse_log_det_is_negative,
     log_det_matches_autograd,
@@ -12,15 +27,26 @@ from .laws import (
     shapes_broadcast,
     stays_on_manifold,
 )
+from .suites import assert_constraint_laws, assert_distribution_laws, assert_transform_laws
+from .violations import LawViolation
 
 __all__ = [
+    "LawViolation",
+    "assert_constraint_laws",
+    "assert_distribution_laws",
+    "assert_transform_laws",
+    "batch_members_are_independent",
+    "cache_survives_an_optimiser_step",
+    "conditioning_is_respected",
     "deepcopy_pickle_state_dict",
     "does_not_alias_its_input",
     "float32_agrees_with_float64",
     "gradients_are_finite",
     "inverse_log_det_is_negative",
     "log_det_matches_autograd",
+    "own_samples_score_as_stored_points",
     "round_trip",
+    "rsample_gradient_is_unbiased",
     "samples_follow_the_density",
     "shapes_broadcast",
     "stays_on_manifold",

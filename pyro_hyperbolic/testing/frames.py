@@ -8,7 +8,7 @@ from torch.distributions.constraints import Constraint
 
 from pyro_hyperbolic.distributions.constraints import OnManifold
 
-__all__ = ["frame", "manifold_of", "metric", "radius_of"]
+__all__ = ["frame", "manifold_of", "metric", "scaled_radius"]
 
 
 def manifold_of(constraint: Constraint) -> Manifold:
@@ -37,8 +37,8 @@ def frame(manifold: Manifold, x: Tensor) -> Tensor:
     return torch.cat([space[None], block])
 
 
-def radius_of(manifold: Manifold, x: Tensor) -> float:
-    """Returns the largest distance from the origin over the radius, by which rounding errors are magnified."""
-    if not isinstance(manifold, geoopt.Lorentz) or x.numel() == 0:
-        return 0.0
-    return float((x[..., 1:].detach().norm(dim=-1).max() / manifold.k.detach().to(x.dtype).sqrt().min()).asinh())
+def scaled_radius(manifold: Manifold, x: Tensor) -> Tensor:
+    """Returns the distance from the origin over the radius of each event, shape ``(*)``; zero on Euclidean space."""
+    if not isinstance(manifold, geoopt.Lorentz):
+        return x.new_zeros(x.shape[:-1])
+    return (x[..., 1:].detach().norm(dim=-1) / manifold.k.detach().to(x.dtype).sqrt()).asinh()

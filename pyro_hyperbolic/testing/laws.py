@@ -1,26 +1,23 @@
-r"""Laws of transforms. Each takes a transform and points of its domain, and raises AssertionError if it is broken.
+r"""Laws of a transform as a map: it has an inverse, a log-determinant, a domain, shapes, and finite gradients.
 
-Tolerances follow from the unit roundoff ``u`` of the dtype and the radius ``r`` of the points: a point with rounded
-coordinates is uncertain by ``u * e^r`` across and ``u * r`` along the radius, and a Gram determinant of ambient
-Jacobians loses ``e^{2r}``.
+Each takes a transform and points of its domain, and raises :class:`LawViolation` if it is broken. Tolerances follow
+from the unit roundoff ``u`` of the dtype and the scaled radius ``r`` of the points: a point with rounded coordinates is
+uncertain by ``u * e^r`` across and ``u * r`` along the radius, and a Gram determinant of ambient Jacobians loses
+``e^{2r}``.
 """
 
-import copy
-import pickle
-from typing import Any
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.distributions import Transform
 
-from pyro_hyperbolic import geometry
-
-from .frames import frame, manifold_of, metric, radius_of
+from .frames import frame, manifold_of, metric, scaled_radius
+from .violations import ChartedPoints, LawViolation, diagnose, event_text, log_det_mistakes, smallest
 
 __all__ = [
-    "deepcopy_pickle_state_dict",
-    "does_not_alias_its_input",
-    "float32_agrees_with_float64",
+    "batch_members_are_independent",
     "gradients_are_finite",
     "inverse_log_det_is_negative",
     "log_det_matches_autograd",
@@ -37,9 +34,10 @@ def round_trip(transform: Transform, x: Tensor) -> None:
     r"""Checks :math:`t^{-1}(t(x)) = x` and :math:`t(t^{-1}(y)) = y`, with fresh tensors, so that no cache answers."""
     y = transform(x).detach().clone()
     back = transform.inv(y).detach().clone()
-    tolerance = _tolerance(transform, x, y, power=1)
-    _close("round_trip", "t.inv(t(x)) = x", x, back, x, tolerance)
-    _close("round_trip", "t(t.inv(y)) = y", y, transform(back), y, tolerance)
+    bound = tolerance(transform, x, y, power=1)
+    cause = partial(_inverse_mistake, transform, x, y, back, bound)
+    vectors_agree("round_trip", "t.inv(t(x)) = x", x, back, x, bound, cause)
+    vectors_agree("round_trip", "t(t.inv(y)) = y", y, transform(back), y, bound)
 
 
 def log_det_matches_autograd(transform: Transform, x: Tensor) -> None:
@@ -50,43 +48,47 @@ def log_det_matches_autograd(transform: Transform, x: Tensor) -> None:
     """
     domain, codomain = manifold_of(transform.domain), manifold_of(transform.codomain)
     y = transform(x)
-    found = transform.log_abs_det_jacobian(x, y)
     expected = []
     for event in x.reshape(-1, x.size(-1)):
         jacobian = torch.autograd.functional.jacobian(lambda point: transform(point), event.detach())
         pushed = jacobian @ frame(domain, event)
         gram = pushed.mT @ metric(codomain, pushed.size(0), pushed) @ pushed
         expected.append(torch.linalg.slogdet(gram).logabsdet / 2)
-    tolerance = _tolerance(transform, x, y, power=2)
-    formula = "log_abs_det_jacobian = 1/2 log det(E' J' g J E)"
-    _close("log_det_matches_autograd", formula, torch.stack(expected).reshape(x.shape[:-1]), found, x, tolerance)
+    values = torch.stack(expected).reshape(x.shape[:-1])
+    formula = "t.log_abs_det_jacobian(x, y) = 1/2 log det(E' J' g J E)"
+    found = transform.log_abs_det_jacobian(x, y)
+    _log_dets_agree("log_det_matches_autograd", formula, transform, x, y, values, found, power=2)
 
 
 def inverse_log_det_is_negative(transform: Transform, x: Tensor) -> None:
     r"""Checks :math:`\log |\det dx/dy| = -\log |\det dy/dx|`, each computed afresh from values."""
     y = transform(x).detach().clone()
-    forward = transform.log_abs_det_jacobian(x.clone(), y.clone())
-    back = transform.inv(y)
-    backward = transform.inv.log_abs_det_jacobian(y, back)
-    tolerance = _tolerance(transform, x, y, power=1)
-    _close("inverse_log_det_is_negative", "t.inv's log-det = -(t's)", -forward, backward, x, tolerance)
+    expected = -transform.log_abs_det_jacobian(x.clone(), y.clone())
+    found = transform.inv.log_abs_det_jacobian(y, transform.inv(y))
+    formula = "t.inv.log_abs_det_jacobian(y, x) = -t.log_abs_det_jacobian(x, y)"
+    _log_dets_agree("inverse_log_det_is_negative", formula, transform, x, y, expected, found, power=1)
 
 
 def stays_on_manifold(transform: Transform, x: Tensor) -> None:
     """Checks that every ``t(x)`` is in the codomain and every ``t.inv(t(x))`` in the domain."""
     y = transform(x).detach().clone()
-    for side, make, what in ((transform.codomain, transform, "t(x)"), (transform.domain, transform.inv, "t.inv(t(x))")):
-        value = y if make is transform else make(y)
+    for what, side in (("t(x)", transform.codomain), ("t.inv(t(x))", transform.domain)):
+        value = y if side is transform.codomain and what == "t(x)" else transform.inv(y).detach()
         inside = side.check(value)
         if not bool(inside.all()):
-            at = int((~inside.reshape(-1)).nonzero()[0])
-            raise AssertionError(
-                f"stays_on_manifold: {what} is not in {side} at x = {_event(x, at)}, it is {_event(value, at)}."
+            at = smallest(x, ~inside)
+            raise LawViolation(
+                "stays_on_manifold",
+                f"{what} is on {side}",
+                f"x = {event_text(x, at)}",
+                f"a point of {side}",
+                event_text(value, at),
+                _off_manifold_mistake(manifold_of(side), value.reshape(-1, value.size(-1))[at]),
             )
 
 
 def shapes_broadcast(transform: Transform, x: Tensor) -> None:
-    """Checks shapes for a single event, a batch, two batch dimensions and none, against those of the first event."""
+    """Checks shapes for one event, a batch, two batch dimensions and none, against those of the first event."""
     event = x.reshape(-1, x.size(-1))[0]
     y = transform(event)
     log_det = transform.log_abs_det_jacobian(event, y)
@@ -94,114 +96,168 @@ def shapes_broadcast(transform: Transform, x: Tensor) -> None:
         many = event.expand((*batch, event.size(-1))).clone()
         image = transform(many)
         found = transform.log_abs_det_jacobian(many, image)
-        for what, shape, expected in (
-            ("t(x)", image.shape, torch.broadcast_shapes(y.shape[:-1], batch) + y.shape[-1:]),
-            ("log-det", found.shape, torch.broadcast_shapes(log_det.shape, batch)),
-            ("forward_shape", transform.forward_shape(many.shape), image.shape),
-            ("inverse_shape", transform.inverse_shape(image.shape)[-1:], many.shape[-1:]),
+        summed = "the log-determinant is not summed over the event dimension, or it is over the batch"
+        for formula, shape, expected, cause in (
+            ("t(x) has the batch shape of x", image.shape, (*_broadcast(y.shape[:-1], batch), y.size(-1)), "unclear"),
+            ("the log-det has the batch shape of x", found.shape, _broadcast(log_det.shape, batch), summed),
+            ("forward_shape(x.shape) = t(x).shape", transform.forward_shape(many.shape), image.shape, "unclear"),
+            (
+                "inverse_shape gives back the event",
+                transform.inverse_shape(image.shape)[-1:],
+                many.shape[-1:],
+                "unclear",
+            ),
         ):
-            if shape != expected:
-                raise AssertionError(
-                    f"shapes_broadcast: {what} has shape {tuple(shape)} for x of shape {tuple(many.shape)}, "
-                    f"not {tuple(expected)}."
-                )
-        if many.numel() and not torch.allclose(found, log_det.expand_as(found)):
-            raise AssertionError(f"shapes_broadcast: the log-det of a batch {batch} of one event differs from its own.")
+            if tuple(shape) != tuple(expected):
+                at = f"x of shape {tuple(many.shape)}"
+                raise LawViolation("shapes_broadcast", formula, at, str(tuple(expected)), str(tuple(shape)), cause)
+
+
+def batch_members_are_independent(transform: Transform, x: Tensor) -> None:
+    """Checks that image and log-det of an event do not depend on the other events of the batch."""
+    many = x.reshape(-1, x.size(-1))
+    if len(many) == 0:
+        return
+    y = transform(many)
+    log_det = transform.log_abs_det_jacobian(many, y)
+    events = [event[None].clone() for event in many]
+    images = [transform(event) for event in events]
+    log_dets = [transform.log_abs_det_jacobian(event, transform(event)) for event in events]
+    law, bound = "batch_members_are_independent", tolerance(transform, many, y, power=1)
+    cause = "a statistic over the batch: a norm, a mean or a maximum without dim=-1, or batch normalisation"
+    vectors_agree(law, "t(x)[i] = t(x[i])", torch.cat(images), y, many, bound, cause)
+    expected = torch.cat([value.reshape(-1) for value in log_dets])
+    scalars_agree(law, "the same for the log-det", expected, log_det.expand(expected.shape), many, bound, cause)
 
 
 def gradients_are_finite(transform: Transform, x: Tensor) -> None:
-    """Checks that the gradients of value and log-determinant are finite, in ``x`` and in every parameter."""
-    point = x.detach().clone().requires_grad_()
-    y = transform(point)
-    log_det = transform.log_abs_det_jacobian(point, y)
-    leaves = [point, *(p for p in getattr(transform, "parameters", list)() if p.requires_grad)]
-    for what, output in (("t(x)", y), ("log-det", log_det)):
-        if not output.requires_grad:
-            continue
-        gradients = torch.autograd.grad(output.sum(), leaves, retain_graph=True, allow_unused=True)
-        for gradient in gradients:
-            if gradient is not None and not bool(gradient.isfinite().all()):
-                raise AssertionError(f"gradients_are_finite: a gradient of {what} is not finite for x = {x.tolist()}.")
+    """Checks that gradients of value and log-determinant are finite in ``x`` and every parameter, at the origin too."""
+    domain = manifold_of(transform.domain)
+    origin = torch.zeros_like(x.reshape(-1, x.size(-1))[:1])
+    if "k" in vars(domain) or hasattr(domain, "k"):
+        origin[..., 0] = domain.k.detach().to(x.dtype).sqrt()
+    for point in (*x.reshape(-1, 1, x.size(-1)), origin):
+        event = point.detach().clone().requires_grad_()
+        y = transform(event)
+        leaves = [event, *(p for p in getattr(transform, "parameters", list)() if p.requires_grad)]
+        for what, output in (("t(x)", y), ("the log-det", transform.log_abs_det_jacobian(event, y))):
+            if not output.requires_grad:
+                continue
+            for gradient in torch.autograd.grad(output.sum(), leaves, retain_graph=True, allow_unused=True):
+                if gradient is None or bool(gradient.isfinite().all()):
+                    continue
+                near = float(event.detach().norm() - origin.norm()) < 1e-3
+                raise LawViolation(
+                    "gradients_are_finite",
+                    f"the gradient of {what} is finite",
+                    f"x = {event_text(event, 0)}",
+                    "finite numbers",
+                    str(gradient.reshape(-1)[:6].tolist()),
+                    "a norm, or a division by one, at the origin: use functions of the squared norm (numerics.sinhc)"
+                    if near
+                    else "an overflow, or 0 * infinity in the branch of a `where` that is not taken",
+                )
 
 
-def does_not_alias_its_input(transform: Transform, x: Tensor) -> None:
-    """Checks that no result shares memory with its argument: optimisers edit parameters in place."""
-    y = transform(x).detach().clone()
-    for what, argument, value in (("t(x)", x, transform(x)), ("t.inv(y)", y, transform.inv(y))):
-        if value.untyped_storage().data_ptr() == argument.untyped_storage().data_ptr():
-            raise AssertionError(f"does_not_alias_its_input: {what} shares memory with its argument; return a copy.")
+def tolerance(transform: Transform, x: Tensor, y: Tensor, *, power: int) -> float:
+    """Returns the error that rounding explains: ``2000 u e^{power r}`` at the largest scaled radius."""
+    sides = ((transform.domain, x), (transform.codomain, y))
+    radii = [float(scaled_radius(manifold_of(side), value).max()) for side, value in sides if value.numel()]
+    return _SLACK * torch.finfo(x.dtype).eps * float(torch.tensor(power * max(radii, default=0.0)).exp())
 
 
-def deepcopy_pickle_state_dict(transform: Transform, x: Tensor) -> None:
-    """Checks that copies made after a forward pass work, agree, and share nothing with the original."""
-    y = transform(x)
-    copies: dict[str, Any] = {
-        "copy.deepcopy": copy.deepcopy(transform),
-        "pickle": pickle.loads(pickle.dumps(transform)),
-        "with_cache(0)": transform.with_cache(0),
-    }
-    if isinstance(transform, torch.nn.Module):
-        loaded = copy.deepcopy(transform)
-        for value in loaded.parameters():
-            value.data.zero_()
-        loaded.load_state_dict(transform.state_dict())
-        copies["load_state_dict"] = loaded
-    for name, other in copies.items():
-        if not torch.equal(other(x), y):
-            raise AssertionError(f"deepcopy_pickle_state_dict: the transform after {name} gives another value.")
-
-
-def float32_agrees_with_float64(transform: Transform, x: Tensor) -> None:
-    """Checks that in float32 value and log-determinant are those of float64, up to float32 rounding."""
-    single = copy.deepcopy(transform)
-    if isinstance(single, torch.nn.Module):
-        single.float()
-    for name, value in list(vars(single).items()):
-        if isinstance(value, Tensor) and value.is_floating_point():
-            setattr(single, name, value.float())
-    x32 = x.float()
-    exact = x32.double()
-    if isinstance(transform.domain, type(transform.codomain)) or exact.size(-1) == x.size(-1):
-        # The rounded point, put back on the manifold in double.
-        domain = manifold_of(transform.domain)
-        exact = geometry.exp0(domain, geometry.log0(domain, x32).double()) if domain.name != "Euclidean" else exact
-        x32 = exact.float()
-    y32, y64 = single(x32), transform(exact)
-    if y32.dtype != torch.float32:
-        raise AssertionError(f"float32_agrees_with_float64: t(x) has dtype {y32.dtype} for x of float32.")
-    tolerance = _SLACK * torch.finfo(torch.float32).eps * (1 + _growth(transform, exact, y64, 1))
-    _close("float32_agrees_with_float64", "t(x.float()) = t(x)", y64, y32.double(), exact, tolerance)
-    found = single.log_abs_det_jacobian(x32, y32).double()
-    expected = transform.log_abs_det_jacobian(exact, y64)
-    _close("float32_agrees_with_float64", "the log-det in float32", expected, found, exact, tolerance)
-
-
-def _growth(transform: Transform, x: Tensor, y: Tensor, power: int) -> float:
-    radii = radius_of(manifold_of(transform.domain), x), radius_of(manifold_of(transform.codomain), y)
-    return float(torch.tensor(power * max(radii)).exp())
-
-
-def _tolerance(transform: Transform, x: Tensor, y: Tensor, power: int) -> float:
-    return _SLACK * torch.finfo(x.dtype).eps * _growth(transform, x, y, power)
-
-
-def _close(law: str, formula: str, expected: Tensor, found: Tensor, x: Tensor, tolerance: float) -> None:
-    """Raises at the worst event; the error of a vector is relative to its length."""
+def vectors_agree(
+    law: str,
+    formula: str,
+    expected: Tensor,
+    found: Tensor,
+    x: Tensor,
+    bound: float,
+    cause: str | Callable[[], str] = "unclear",
+) -> None:
+    """Raises at the smallest event whose error exceeds ``bound`` times one plus its length."""
     expected, found = expected.detach(), found.detach()
-    vector = expected.shape == x.shape or expected.dim() == x.dim()
-    error, size = (found - expected).abs(), expected.abs()
-    if vector:
-        error, size = error.amax(-1), size.amax(-1)
-    excess = (error / (1 + size)).reshape(-1)
-    if excess.numel() == 0 or bool((excess <= tolerance).all()):
-        return
-    at = int(excess.nan_to_num(nan=torch.inf).argmax())
-    raise AssertionError(
-        f"{law}: {formula} fails at x = {_event(x, at)}: expected {_event(expected, at, vector)}, "
-        f"found {_event(found, at, vector)}, off by {error.reshape(-1)[at]:.3g} where {tolerance:.3g} is rounding."
-    )
+    if expected.shape != found.shape:
+        shapes = tuple(expected.shape), tuple(found.shape)
+        raise LawViolation(
+            law, formula, f"x of shape {tuple(x.shape)}", str(shapes[0]), str(shapes[1]), "a wrong shape"
+        )
+    error = (found - expected).abs().amax(-1)
+    wrong = ~(error <= bound * (1 + expected.abs().amax(-1)))
+    if bool(wrong.any()):
+        at = smallest(x, wrong)
+        why = cause if isinstance(cause, str) else cause()
+        raise LawViolation(
+            law, formula, f"x = {event_text(x, at)}", event_text(expected, at), event_text(found, at), why
+        )
 
 
-def _event(value: Tensor, at: int, vector: bool = True) -> str:
-    flat = value.detach().reshape(-1, value.size(-1)) if vector else value.detach().reshape(-1)
-    return str(flat[at].tolist())
+def scalars_agree(
+    law: str,
+    formula: str,
+    expected: Tensor,
+    found: Tensor,
+    x: Tensor,
+    bound: float,
+    cause: str | Callable[[], str] = "unclear",
+) -> None:
+    """Raises at the smallest event whose error exceeds ``bound`` times one plus its size."""
+    vectors_agree(law, formula, expected.unsqueeze(-1), found.unsqueeze(-1), x, bound, cause)
+
+
+def _log_dets_agree(
+    law: str, formula: str, transform: Transform, x: Tensor, y: Tensor, expected: Tensor, found: Tensor, *, power: int
+) -> None:
+    expected, found = expected.detach(), found.detach()
+    bound = tolerance(transform, x, y, power=power)
+    if expected.shape != found.shape:
+        cause = "the log-determinant is not summed over the event dimension, or it is over the batch"
+    else:
+        rounding = bound * (1 + float(expected.abs().max())) if expected.numel() else bound
+        points = ChartedPoints.of(transform, x.detach(), y.detach())
+        cause = diagnose(found - expected, log_det_mistakes(points, expected, found), rounding)
+    scalars_agree(law, formula, expected, found, x, bound, cause)
+
+
+def _inverse_mistake(transform: Transform, x: Tensor, y: Tensor, back: Tensor, bound: float) -> str:
+    if back.shape != x.shape:
+        return "the inverse returns a wrong shape"
+    if x.shape == y.shape and torch.allclose(back, y, rtol=1e-6, atol=bound):
+        return "the inverse returns its argument"
+    if x.shape == y.shape and bool(transform.domain.check(y).all()):
+        with torch.no_grad():
+            again = transform(y)
+        if torch.allclose(back, again, rtol=1e-6, atol=bound):
+            return "the inverse applies the forward map: a sign, or a flag that is not passed on"
+    if not bool(back.isfinite().all()):
+        return "the inverse is NaN or infinite: an overflow, or a logarithm or root out of its domain"
+    if not bool(transform.domain.check(back).all()):
+        return "the inverse leaves the domain"
+    moved = ((back - x).abs() > bound * (1 + x.abs())).reshape(-1, x.size(-1)).any(0)
+    if x.size(-1) > 2 and bool(moved.any()) and not bool(moved[1:].all()):
+        kept = [i for i in range(len(moved)) if not bool(moved[i])]
+        return f"one block is not undone: coordinates {kept} come back, the others do not"
+    return "unclear: the inverse is that of another map"
+
+
+def _off_manifold_mistake(manifold: torch.nn.Module, event: Tensor) -> str:
+    if not bool(event.isfinite().all()):
+        return "NaN or infinity: an overflow, or a division by zero"
+    k = getattr(manifold, "k", None)
+    if k is None:
+        return "unclear"
+    value = float(event[1:].double().square().sum() - event[0].double() ** 2)
+    k, close = float(k.detach()), 1e-6 * (1 + float(event.double().square().sum()))
+    if event[0] < 0:
+        return "the lower sheet: the sign of the time coordinate is wrong"
+    if event[0] == 0:
+        return "a tangent vector, not a point: its time coordinate is zero"
+    if abs(value + 1) < close:
+        return "a point of the unit hyperboloid: the radius sqrt(k) is forgotten"
+    if abs(value + k * k) < close or abs(value + 1 / k) < close:
+        return "a point of another hyperboloid: k is the squared radius, and the curvature is -1/k"
+    return f"unclear: <x, x> is {value:.6g}, not {-k:.6g}"
+
+
+def _broadcast(*shapes: torch.Size | tuple[int, ...]) -> torch.Size:
+    return torch.broadcast_shapes(*shapes)

@@ -55,6 +55,7 @@ class ManifoldTransform(Transform, ABC):
         self._on_manifold = on_manifold(STANDARD if manifold is None else manifold)
         self._validate_args = validate_args
         self._pair: _Pair | None = None
+        self._inverse_view: weakref.ref[Transform] | None = None
         super().__init__(cache_size=cache_size)
 
     @property
@@ -130,6 +131,17 @@ class ManifoldTransform(Transform, ABC):
             return pair.log_det
         return self._forward(x)[1]
 
+    @property
+    def inv(self) -> Transform:
+        """The inverse transform, a view of this one."""
+        # Torch's makes a cycle, in which every scored batch waits for a collector that does not know how large it is.
+        inverse = None if self._inverse_view is None else self._inverse_view()
+        if inverse is None:
+            inverse = super().inv
+            self._inv = None
+            self._inverse_view = weakref.ref(inverse)
+        return inverse
+
     def with_cache(self, cache_size: int = 1) -> "ManifoldTransform":
         """Returns this transform with that cache size; a copy shares every parameter."""
         if cache_size not in (0, 1):
@@ -142,7 +154,7 @@ class ManifoldTransform(Transform, ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         # A pair is no part of the transform: it holds a graph, which cannot be copied or pickled.
-        return {**self.__dict__, "_pair": None, "_inv": None}
+        return {**self.__dict__, "_pair": None, "_inv": None, "_inverse_view": None}
 
     def _remember(self, x: Tensor, y: Tensor, log_det: Tensor, *, forward: bool) -> None:
         if self._cache_size == 0 or _cache_is_out_of_place():

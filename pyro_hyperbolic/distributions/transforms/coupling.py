@@ -73,9 +73,8 @@ class Coupling(TangentModule):
 
     def _outputs(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
         if isinstance(self.network, torch.nn.Module):
-            for parameter in tensors_of(self.network):
-                checks.check_same_dtype(network=parameter, points=x1)
-                break
+            parameter = next((value for value in tensors_of(self.network) if value.is_floating_point()), x1)
+            checks.check_same_dtype(network=parameter, points=x1)
         outputs = self.nn(x1)
         if not isinstance(outputs, Sequence) or len(outputs) != 2:
             raise TypeError(

@@ -1,0 +1,168 @@
+r"""All laws at once, for a user's own transform, distribution or constraint."""
+
+from collections.abc import Callable
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.distributions import Transform, biject_to, transform_to
+from torch.distributions.constraints import Constraint
+
+from . import citizenship, densities, laws
+from .frames import manifold_of
+from .violations import LawViolation
+
+__all__ = ["assert_constraint_laws", "assert_distribution_laws", "assert_transform_laws"]
+
+# The order in which a reader wants to know: a wrong shape or a point off the manifold makes the rest meaningless.
+_TRANSFORM_LAWS: list[Callable[[Transform, Tensor], None]] = [
+    laws.shapes_broadcast,
+    laws.stays_on_manifold,
+    laws.round_trip,
+    laws.log_det_matches_autograd,
+    laws.inverse_log_det_is_negative,
+    laws.batch_members_are_independent,
+    laws.gradients_are_finite,
+    citizenship.does_not_alias_its_input,
+    citizenship.deepcopy_pickle_state_dict,
+    citizenship.cache_survives_an_optimiser_step,
+    citizenship.float32_agrees_with_float64,
+]
+
+
+def assert_transform_laws(transform: Transform, x: Tensor, *, thorough: bool = False) -> None:
+    r"""Checks every law of a transform at points of its domain; says which fails, where, and what it looks like.
+
+    Works for any ``torch.distributions.Transform``: from a manifold to itself, from R^n to a manifold or back, and on
+    R^n. The manifold is that of ``transform.domain`` and ``transform.codomain``.
+
+    Args:
+        transform: A bijection.
+        x: Points of the domain, ``(*, n + 1)`` on the hyperboloid, ``(*, n)`` in R^n, of any batch shape; the more
+            radii among them, the better the diagnosis, and k != 1 tells mistakes with the radius. At most 16 are used.
+        thorough: Whether to use all points, and points at half and twice their distance from the origin too.
+
+    Raises:
+        LawViolation: An AssertionError that names the law, the formula, the smallest failing input, the expected and
+            the found value, and the likely cause.
+
+    Example:
+        >>> M = geoopt.Lorentz(k=4.0)
+        >>> x = geometry.exp0(M, torch.randn(8, 3, dtype=torch.float64))
+        >>> assert_transform_laws(HT.wrapped_hyperboloid_coupling(3, manifold=M).double(), x)
+    """
+    points = x.detach().reshape(-1, x.size(-1))
+    points = points if thorough else points[:16]
+    if len(points) == 0:
+        raise ValueError(f"x has shape {tuple(x.shape)} and holds no point, but a law needs one; give 8 or more.")
+    if not bool(transform.domain.check(points).all()):
+        raise ValueError(f"x is not in the domain {transform.domain} of the transform; make points with geometry.exp0.")
+    for law in _TRANSFORM_LAWS:
+        law(transform, points.clone())
+    if thorough:
+        chart = biject_to(transform.domain)
+        v = chart.inv(points).detach()
+        for scale in (0.5, 2.0):
+            for law in _TRANSFORM_LAWS[1:7]:
+                law(transform, chart(scale * v).detach().clone())
+
+
+def assert_distribution_laws(distribution: dist.TorchDistribution, *, thorough: bool = False) -> None:
+    r"""Checks every law of a distribution on a manifold: shapes, support, mass one, samples, caches, gradients.
+
+    Batches are checked member by member (the first two, or all if thorough); ``has_rsample`` may be False.
+
+    Args:
+        distribution: A distribution whose ``support`` is ``on_manifold(M)``, or real vectors.
+        thorough: Whether to check every member of a batch, with more samples and a finer quadrature.
+
+    Raises:
+        LawViolation: An AssertionError that names the law, what was expected and found, and the likely cause.
+
+    Example:
+        >>> assert_distribution_laws(hdist.WrappedNormal(torch.tensor([1.25, 0.75, 0.0]), torch.ones(2)))
+    """
+    _distribution_shapes(distribution)
+    densities.own_samples_score_as_stored_points(distribution)
+    densities.rsample_gradient_is_unbiased(distribution, num_samples=50_000 if thorough else 5_000)
+    members = distribution.batch_shape.numel()
+    for i in range(members if thorough else min(members, 2)):
+        member = _Member(distribution, i)
+        densities.total_mass_is_one(member, resolution=400 if thorough else 150)
+        densities.samples_follow_the_density(member, num_samples=40_000 if thorough else 7_000)
+
+
+def assert_constraint_laws(constraint: Constraint, inside: Tensor, outside: Tensor) -> None:
+    """Checks that ``check`` tells inside from outside event by event, and that ``biject_to`` maps onto the inside.
+
+    Args:
+        constraint: A constraint with event dimension 1.
+        inside: Points that satisfy it, shape ``(*, n + 1)``.
+        outside: Points that do not, shape ``(*, n + 1)``.
+
+    Raises:
+        LawViolation: If it is broken.
+
+    Example:
+        >>> M = geoopt.Lorentz()
+        >>> points = geometry.exp0(M, torch.randn(5, 2))
+        >>> assert_constraint_laws(hdist.constraints.on_manifold(M), points, 1.01 * points)
+    """
+    law = "constraint_tells_inside_from_outside"
+    for value, wanted, what in ((inside, True, "inside"), (outside, False, "outside")):
+        found = constraint.check(value)
+        if found.shape != value.shape[:-1]:
+            expected = str(tuple(value.shape[:-1]))
+            cause = "one truth value for the whole batch, or one for each coordinate"
+            raise LawViolation(law, "check has the batch shape", what, expected, str(tuple(found.shape)), cause)
+        if not bool((found == wanted).all()):
+            at = int((found != wanted).reshape(-1).nonzero()[0])
+            event = str(value.reshape(-1, value.size(-1))[at].tolist())
+            raise LawViolation(law, f"check(x) is {wanted} {what}", event, str(wanted), str(not wanted))
+    if bool(constraint.check(torch.full_like(inside, torch.nan)).any()):
+        raise LawViolation(law, "NaN is outside", "NaN", "False", "True", "a comparison that NaN passes")
+    for registry in (biject_to, transform_to):
+        laws.stays_on_manifold(registry(constraint), registry(constraint).inv(inside).detach().clone())
+
+
+class _Member:
+    """One member of a batch of distributions, with what the density laws use of it."""
+
+    def __init__(self, distribution: dist.TorchDistribution, index: int) -> None:
+        self._distribution, self._index = distribution, index
+        self.event_shape, self.support = distribution.event_shape, distribution.support
+
+    def sample(self, shape: tuple[int, ...]) -> Tensor:
+        x = self._distribution.sample(shape)
+        return x.reshape(*shape, -1, x.size(-1))[..., self._index, :]
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        batch = self._distribution.batch_shape
+        many = x.reshape(*x.shape[:-1], *(1 for _ in batch), x.size(-1)).expand(*x.shape[:-1], *batch, x.size(-1))
+        return self._distribution.log_prob(many).reshape(*x.shape[:-1], -1)[..., self._index]
+
+    def __repr__(self) -> str:
+        batched = f"member {self._index} of " if self._distribution.batch_shape else ""
+        return f"{batched}{self._distribution}"
+
+
+def _distribution_shapes(distribution: dist.TorchDistribution) -> None:
+    law, manifold = "shapes_broadcast", manifold_of(distribution.support)
+    for shape in ((), (3,), (2, 3), (0,)):
+        x = distribution.sample(torch.Size(shape))
+        expected = torch.Size(shape) + distribution.batch_shape + distribution.event_shape
+        if x.shape != expected:
+            raise LawViolation(
+                law, f"sample({shape}).shape", str(distribution), str(tuple(expected)), str(tuple(x.shape))
+            )
+        found = distribution.log_prob(x).shape
+        expected = torch.Size(shape) + distribution.batch_shape
+        if found != expected:
+            cause = "log_prob is not summed over the event, or it is over the batch"
+            raise LawViolation(
+                law, "log_prob(x).shape", str(distribution), str(tuple(expected)), str(tuple(found)), cause
+            )
+        inside = distribution.support.check(x)
+        if not bool(inside.all()):
+            at = str(x.reshape(-1, x.size(-1))[~inside.reshape(-1)][0].tolist())
+            raise LawViolation("stays_on_manifold", f"samples are on {manifold}", str(distribution), "a point", at)

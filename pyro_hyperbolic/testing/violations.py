@@ -1,0 +1,141 @@
+r"""What a broken law says: the law, its formula, the smallest failing input, and which known mistake it looks like.
+
+A diagnosis compares the residuals ``found - expected`` at all points with those of a table of known mistakes, none of
+which has a free parameter. A mistake is named if it explains every residual to three digits and the points tell it from
+the others; otherwise the message says "unclear".
+"""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import geoopt
+import torch
+from torch import Tensor
+from torch.distributions import Transform
+
+from .frames import manifold_of, scaled_radius
+
+__all__ = ["ChartedPoints", "LawViolation", "diagnose", "event_text", "log_det_mistakes", "log_stretch", "smallest"]
+
+#: A mistake must explain the residuals to this part of their size.
+CONFIDENCE = 1e-3
+
+
+class LawViolation(AssertionError):
+    """A law that does not hold.
+
+    Attributes:
+        law: The name of the law, a function of :mod:`pyro_hyperbolic.testing`.
+        formula: What should hold.
+        at: The smallest failing input.
+        expected: What the formula gives there.
+        found: What was found.
+        cause: The known mistake that has the same residuals, or a text that begins with "unclear".
+    """
+
+    def __init__(self, law: str, formula: str, at: str, expected: str, found: str, cause: str = "unclear") -> None:
+        self.law, self.formula, self.at, self.expected, self.found = law, formula, at, expected, found
+        self.cause = cause
+        super().__init__(
+            f"{law}: {formula} does not hold\n"
+            f"  smallest failing input: {at}\n"
+            f"  expected: {expected}\n"
+            f"  found:    {found}\n"
+            f"  likely cause: {cause}"
+        )
+
+
+class ChartedPoints(NamedTuple):
+    """What the mistakes in a log-determinant are functions of."""
+
+    before: Tensor  # scaled radius |log0 x| / R of the argument; 0 where it is a vector of R^n
+    after: Tensor  # scaled radius of the result; 0 where it is a vector of R^n
+    dim: int
+    radius: float  # R = sqrt(k), 1 on Euclidean space
+
+    @classmethod
+    def of(cls, transform: Transform, x: Tensor, y: Tensor) -> "ChartedPoints":
+        """Returns them for a transform and its points."""
+        domain, codomain = manifold_of(transform.domain), manifold_of(transform.codomain)
+        curved = next((M for M in (domain, codomain) if isinstance(M, geoopt.Lorentz)), None)
+        radius = 1.0 if curved is None else float(curved.k.detach().sqrt().max())
+        dim = min(x.size(-1), y.size(-1)) - (
+            isinstance(domain, geoopt.Lorentz) and isinstance(codomain, geoopt.Lorentz)
+        )
+        return cls(scaled_radius(domain, x), scaled_radius(codomain, y), dim, radius)
+
+
+def log_stretch(r: Tensor, power: int) -> Tensor:
+    """Returns ``power * log(sinh(r) / r)``: the textbook form, with its limit at zero."""
+    r = r.double()
+    safe = torch.where(r < 1e-3, 1.0, r)
+    far = safe + torch.log1p(-torch.exp(-2 * safe)) - torch.log(2 * safe)
+    return power * torch.where(r < 1e-3, r * r / 6, far)
+
+
+def log_det_mistakes(points: ChartedPoints, expected: Tensor, found: Tensor) -> Mapping[str, Tensor]:
+    """Returns the residual ``found - expected`` that each known mistake would leave."""
+    n, log_radius = points.dim, math.log(points.radius)
+    before, after = log_stretch(points.before, 1), log_stretch(points.after, 1)
+    unscaled = log_stretch(points.radius * points.after, 1) - log_stretch(points.radius * points.before, 1)
+    one, stretch = torch.ones_like(before), after - before
+    return {
+        "the log-determinant is dropped: zero is returned": -expected.double(),
+        "wrong sign: the log-determinant of the inverse map is returned": -2 * expected.double(),
+        "the log-determinant is counted twice": expected.double(),
+        "the chart's volume terms are dropped: Lebesgue measure of tangent coordinates, not Riemannian volume": (
+            (1 - n) * stretch
+        ),
+        "wrong sign of the volume terms (n - 1) log(sinh r / r)": 2 * (1 - n) * stretch,
+        "the volume terms are counted twice": (n - 1) * stretch,
+        "off by one power of sinh r / r: n in place of n - 1": stretch,
+        "off by one power of sinh r / r: n - 2 in place of n - 1": -stretch,
+        "the volume term of the result is dropped": (1 - n) * after,
+        "the volume term of the argument is dropped": (n - 1) * before,
+        "the volume term of the result has the wrong sign": 2 * (1 - n) * after,
+        "the volume term of the argument has the wrong sign": 2 * (n - 1) * before,
+        "the radius is forgotten in the volume terms: r is |v| / sqrt(k)": (n - 1) * (unscaled - stretch),
+        "off by (n - 1) log R: a radius counted twice": (n - 1) * log_radius * one,
+        "off by -(n - 1) log R: a radius counted twice": (1 - n) * log_radius * one,
+        "off by n log R: units of the radius": n * log_radius * one,
+        "off by -n log R: units of the radius": -n * log_radius * one,
+    }
+
+
+def diagnose(residual: Tensor, mistakes: Mapping[str, Tensor], rounding: float) -> str:
+    """Returns the mistake that has these residuals, or "unclear" and what can be said."""
+    residual = residual.detach().reshape(-1).double()
+    if residual.numel() == 0 or not bool(residual.isfinite().all()):
+        return "NaN or infinity: an overflow, or a logarithm or root out of its domain"
+    size = float(residual.abs().max())
+    bound = max(CONFIDENCE * size, rounding)
+    shapes = {name: value.detach().reshape(-1).double() for name, value in mistakes.items()}
+    # A mistake that leaves no residual here explains nothing.
+    fits = {name: value for name, value in shapes.items() if float(value.abs().max()) > 10 * rounding}
+    fitting = [name for name, value in fits.items() if float((residual - value).abs().max()) <= bound]
+    constant = float(residual.max() - residual.min()) <= bound
+    if len(residual) < 3:
+        return "unclear: three points or more are needed to tell mistakes apart"
+    if len(fitting) == 1 or (fitting and constant and len(fitting) <= 2):
+        return " or ".join(fitting)
+    if fitting:
+        return "unclear: these points cannot tell apart: " + "; ".join(fitting)
+    if constant:
+        return f"unclear: a constant factor, every log-determinant is off by {float(residual.mean()):.4g}"
+    if bool((residual.abs() <= 10 * rounding).any()):
+        return "unclear: correct at some points only (at the origin, perhaps)"
+    return "unclear: no known mistake has these residuals"
+
+
+def smallest(x: Tensor, wrong: Tensor) -> int:
+    """Returns the index, among flattened events, of the failing one nearest to the origin."""
+    events = x.detach().reshape(-1, x.size(-1))
+    failing = wrong.reshape(-1).nonzero().reshape(-1)
+    return int(failing[events[failing].abs().amax(-1).argmin()])
+
+
+def event_text(value: Tensor, at: int) -> str:
+    """Returns one event as text, a number for an event of one coordinate."""
+    numbers = [f"{number:.8g}" for number in value.detach().reshape(-1, value.size(-1))[at].tolist()]
+    return numbers[0] if len(numbers) == 1 else f"({', '.join(numbers)})"

@@ -1,0 +1,170 @@
+# %% [markdown]
+# # Write your own layer, and let the laws find your mistakes
+#
+# A spiral layer of the hyperbolic plane: in tangent coordinates at the origin it stretches by $e^s$, and turns by an
+# angle that grows with the distance from the origin,
+#
+# $$y = \exp_o\big(e^s \, \mathrm{Rot}(a\,|v|)\, v\big), \qquad v = \log_o x.$$
+#
+# We write it as one would at first, watch `assert_transform_laws` find what is wrong, mend it, and use it in a guide.
+
+# %%
+import argparse
+from pathlib import Path
+
+import geoopt
+import pyro
+import pyro.distributions as dist
+import torch
+from matplotlib.figure import Figure
+from pyro.infer import SVI, Trace_ELBO
+
+import pyro_hyperbolic as ph
+import pyro_hyperbolic.distributions as hdist
+import pyro_hyperbolic.distributions.transforms as HT
+from pyro_hyperbolic import viz
+from pyro_hyperbolic.testing import LawViolation, assert_transform_laws
+
+torch.set_default_dtype(torch.float64)
+M = geoopt.Lorentz(k=2.0)  # not k = 1: a mistake with the radius would not show
+
+
+def turned(v, angle):
+    c, s = angle.cos(), angle.sin()
+    return torch.stack([c * v[..., 0] - s * v[..., 1], s * v[..., 0] + c * v[..., 1]], -1)
+
+
+# %% [markdown]
+# ## First try
+#
+# Turning keeps areas, stretching a plane by $e^s$ multiplies them by $e^{2s}$: so the log-determinant is $2s$?
+
+
+# %%
+class Spiral(dist.TransformModule):
+    bijective = True
+    domain = codomain = hdist.constraints.on_manifold(M)
+
+    def __init__(self, log_scale=0.1, twist=0.3):
+        super().__init__()
+        self.log_scale = torch.nn.Parameter(torch.tensor(log_scale))
+        self.twist = torch.nn.Parameter(torch.tensor(twist))
+
+    def _call(self, x):
+        v = ph.geometry.log0(M, x)
+        return ph.geometry.exp0(M, self.log_scale.exp() * turned(v, self.twist * v.norm(dim=-1)))
+
+    def _inverse(self, y):
+        w = ph.geometry.log0(M, y) * (-self.log_scale).exp()
+        return ph.geometry.exp0(M, turned(w, -self.twist * w.norm(dim=-1)))
+
+    def log_abs_det_jacobian(self, x, y):
+        return (2 * self.log_scale).expand(x.shape[:-1])
+
+
+# %% [markdown]
+# ## The laws
+#
+# Points at several distances, in double precision: the residuals at different radii tell one mistake from another.
+
+
+# %%
+def laws_of(transform):
+    x = ph.geometry.exp0(M, torch.randn(8, 2, generator=torch.Generator().manual_seed(0)))
+    try:
+        assert_transform_laws(transform, x)
+    except LawViolation as violation:
+        return str(violation)
+    return "every law holds"
+
+
+# %% [markdown]
+# The kit says that the volume terms of the chart are missing: $2s$ is the determinant with respect to Lebesgue measure of
+# tangent coordinates, and densities on a manifold are with respect to Riemannian volume.
+
+
+# %%
+class SpiralWithVolume(Spiral):
+    def log_abs_det_jacobian(self, x, y):
+        v, w = ph.geometry.log0(M, x), ph.geometry.log0(M, y)
+        return 2 * self.log_scale + ph.geometry.log_volume(M, w) - ph.geometry.log_volume(M, v)
+
+
+# %% [markdown]
+# Now it finds that a gradient at the origin is not what it should be, or another trap of a hand-written module. The
+# base class `TangentModule` takes care of charts, volumes, cache and copies; what remains to be said is the map of the
+# tangent space and its determinant there. And an angle that grows with $|v|^2$ is smooth at the origin, where $|v|$ is not.
+
+
+# %%
+class MendedSpiral(HT.TangentModule):
+    def __init__(self, manifold, log_scale=0.1, twist=0.3):
+        super().__init__(manifold)
+        self.log_scale = torch.nn.Parameter(torch.tensor(log_scale))
+        self.twist = torch.nn.Parameter(torch.tensor(twist))
+
+    def _tangent_forward(self, v):
+        angle = self.twist * v.square().sum(-1)
+        return self.log_scale.exp() * turned(v, angle), (2 * self.log_scale).expand(v.shape[:-1])
+
+    def _tangent_backward(self, w):
+        v = w * (-self.log_scale).exp()
+        return turned(v, -self.twist * v.square().sum(-1)), (2 * self.log_scale).expand(w.shape[:-1])
+
+
+# %% [markdown]
+# ## In a guide
+#
+# A posterior bent around the origin: a latent point of the plane, of which a noisy nonlinear function was observed.
+
+
+# %%
+def model():
+    z = pyro.sample("z", hdist.WrappedNormal(ph.geometry.origin(M, 2), 1.0, M))
+    v = ph.geometry.log0(M, z)
+    bent = v[..., 1] - v[..., 0].square() / 2
+    pyro.sample("observed", dist.Normal(bent, 0.3), obs=torch.tensor(0.5))
+
+
+def guide_with(flow):
+    loc, scale = torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(2))
+
+    def posterior():
+        base = hdist.WrappedNormal(ph.geometry.exp0(M, pyro.param("loc", loc)), pyro.param("scale", scale).exp(), M)
+        return dist.TransformedDistribution(base, [pyro.module("flow", flow)]) if flow else base
+
+    return posterior, lambda: pyro.sample("z", posterior())
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--out", type=Path, default=Path("results/write_your_own_layer"))
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name, layer in (("Spiral", Spiral()), ("SpiralWithVolume", SpiralWithVolume()), ("Mended", MendedSpiral(M))):
+        print(f"{name}: {laws_of(layer)}\n")
+
+    figure = Figure(figsize=(9, 4.4), layout="constrained")
+    flows = {
+        "wrapped normal": None,
+        "with two spirals": dist.transforms.ComposeTransformModule(
+            [MendedSpiral(M), ph.flows.coupling_flow(2, 2, manifold=M), MendedSpiral(M)]
+        ),
+    }
+    for ax, (name, flow) in zip(figure.subplots(1, 2), flows.items(), strict=True):
+        pyro.clear_param_store()
+        pyro.set_rng_seed(0)
+        posterior, guide = guide_with(flow)
+        svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO(num_particles=10, vectorize_particles=True))
+        losses = [svi.step() for _ in range(args.steps)]
+        loss = sum(losses[-100:]) / len(losses[-100:])
+        print(f"{name}: ELBO {-loss:.3f}")
+        viz.frame(ax, M)
+        viz.density(ax, M, posterior().log_prob)
+        ax.set_title(f"{name}: ELBO {-loss:.2f}")
+    figure.savefig(args.out / "posterior.png", dpi=150)
+
+
+if __name__ == "__main__":
+    main()

@@ -55,15 +55,15 @@ def deepcopy_pickle_state_dict(transform: Transform, x: Tensor) -> None:
         try:
             other = make()(x.clone())
         except Exception as error:
+            if name == "with_cache" and isinstance(error, NotImplementedError):
+                continue  # optional in torch, and missing in most of Pyro's modules
             raise LawViolation(
                 "deepcopy_pickle_state_dict",
                 f"{name} copies the transform after a forward pass",
                 f"x of shape {tuple(x.shape)}",
                 "a copy",
                 f"{type(error).__name__}: {error}",
-                "a cached graph or a local function is part of the state: drop caches in __getstate__"
-                if name != "with_cache"
-                else "with_cache is not implemented",
+                "a cached graph or a local function is part of the state: drop caches in __getstate__",
             ) from error
         if not torch.allclose(other, y, rtol=1e-5, atol=1e-6):
             raise LawViolation(

@@ -117,8 +117,10 @@ def diagnose(residual: Tensor, mistakes: Mapping[str, Tensor], rounding: float) 
     constant = float(residual.max() - residual.min()) <= bound
     if len(residual) < 3:
         return "unclear: three points or more are needed to tell mistakes apart"
-    if len(fitting) == 1 or (fitting and constant and len(fitting) <= 2):
-        return " or ".join(fitting)
+    same = [name for name in fitting if float((shapes[name] - shapes[fitting[0]]).abs().max()) <= rounding]
+    if fitting and len(same) == len(fitting):
+        # At n = 2, say, to drop the volume terms is to use the power n - 2.
+        return fitting[0] + (f" (here the same as: {'; '.join(fitting[1:])})" if len(fitting) > 1 else "")
     if fitting:
         return "unclear: these points cannot tell apart: " + "; ".join(fitting)
     if constant:

@@ -77,8 +77,8 @@ class WrappedDistribution(dist.TransformedDistribution):
             finite = torch.where(value.isfinite().all(-1, keepdim=True), value, self.loc)
             checks.check_points(self.manifold, finite, "value", validate=True)
         chart, translation = self.transforms
-        x = translation.inv(value)
-        v = chart.inv(x)
+        x = translation.undo(value, checked=True)
+        v = chart.undo(x, checked=True)
         return self._log_prob_of_tangent(v) - chart.log_abs_det_jacobian(v, x)
 
     def _log_prob_of_tangent(self, v: Tensor) -> Tensor:
@@ -96,8 +96,16 @@ class WrappedDistribution(dist.TransformedDistribution):
         return super().expand(batch_shape, _instance=new)
 
     def _validate_sample(self, value: Tensor) -> None:
+        # The words for shapes are torch's; its check of the support is left out, ours says more.
         checks.check_points(self.manifold, value, "value", validate=self._validate_args)
-        super()._validate_sample(value)
+        if value.shape[-1:] != self.event_shape:
+            raise ValueError(
+                f"The right-most size of value must match event_shape: {value.size()} vs {self.event_shape}."
+            )
+        expected = self.batch_shape + self.event_shape
+        pairs = zip(reversed(value.shape), reversed(expected), strict=False)
+        if any(i != 1 and j != 1 and i != j for i, j in pairs):
+            raise ValueError(f"Value is not broadcastable with batch_shape+event_shape: {value.size()} vs {expected}.")
 
     @classmethod
     def infer_shapes(cls, **arg_shapes: Any) -> tuple[torch.Size, torch.Size]:

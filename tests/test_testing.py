@@ -1,604 +1,374 @@
 """The property-test kit on trial: it must kill and name the mistakes users make, and pass every correct object.
 
-The classes below are textbook transforms and distributions, written apart from the library as a user would write them;
-each mutant is a subclass with one mistake. "Defect" numbers are those of published code that the kit was made against.
+Each mutant is a textbook class of tests/textbook.py with one mistake, whose law and cause stand with it. "Defect"
+numbers are those of the published code that the kit was made against.
 """
 
 import math
+import re
 
 import geoopt
 import pyro.distributions as dist
 import pyro.distributions.transforms as T
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
-from pyro.distributions.torch_transform import TransformModule
-from torch import nn
-from torch.distributions import Transform, constraints
 
 import pyro_hyperbolic as ph
+import pyro_hyperbolic.distributions as hdist
 import pyro_hyperbolic.distributions.transforms as HT
-from pyro_hyperbolic.distributions.constraints import on_manifold
 from pyro_hyperbolic.testing import LawViolation, citizenship, strategies
-from tests.cases import DISTRIBUTIONS, TRANSFORMS, lorentz, points
+from tests.cases import TRANSFORMS, lorentz
+from tests.textbook import (
+    Boost,
+    Chart,
+    ConditionalDilation,
+    Dilation,
+    Graph,
+    Scaling,
+    Swirl,
+    TangentStretch,
+    Wrapped,
+    boost,
+    exp,
+    log,
+    volume,
+    with_time,
+)
 
-N = 3
-
-
-def sinhc(r2):
-    r = torch.where(r2 < 1e-6, 1.0, r2).sqrt()
-    return torch.where(r2 < 1e-6, 1 + r2 / 6, r.sinh() / r)
-
-
-def asinhc(s2):
-    s = torch.where(s2 < 1e-6, 1.0, s2).sqrt()
-    return torch.where(s2 < 1e-6, 1 - s2 / 6, s.asinh() / s)
-
-
-def exp(v, R):
-    space = v * sinhc(v.square().sum(-1, keepdim=True) / R**2)
-    return torch.cat([(R**2 + space.square().sum(-1, keepdim=True)).sqrt(), space], -1)
-
-
-def log(x, R):
-    return x[..., 1:] * asinhc(x[..., 1:].square().sum(-1, keepdim=True) / R**2)
+# The mistakes that take more than an expression.
 
 
-def volume(v, R):
-    return (v.size(-1) - 1) * sinhc(v.square().sum(-1) / R**2).log()
+def clamped_chart(self, v):
+    return with_time(exp(v, self.R)[..., 1:].clamp(-10, 10), self.R)
 
 
-def boost(p, x, R):
-    """Carries the origin to p: the Lorentz boost, with the time coordinate from the constraint."""
-    p = p / R
-    product = (p[..., 1:] * x[..., 1:]).sum(-1, keepdim=True)
-    space = x[..., 1:] + p[..., 1:] * (product / (1 + p[..., :1]) + x[..., :1])
-    return torch.cat([(R**2 + space.square().sum(-1, keepdim=True)).sqrt(), space], -1)
+def chart_by_the_norm(self, v):
+    r = v.norm(dim=-1, keepdim=True)
+    return with_time(torch.where(r > 0, self.R * (r / self.R).sinh() * v / r, 0.0), self.R)
 
 
-def opposite(p):
-    return torch.cat([p[..., :1], -p[..., 1:]], -1)
+def chart_guarded(self, v):
+    """The guard is zero in float32."""
+    r = v.square().sum(-1, keepdim=True).clamp_min(1e-60).sqrt() / self.R
+    return with_time(r.sinh() / r * v, self.R)
 
 
-# Charts: R^n to the hyperboloid.
+def boost_to_a_target_off_the_manifold(self, x):
+    """The textbook boost with inner products, which trusts the target's time coordinate."""
+    o, form = exp(torch.zeros_like(self.p[1:]), self.R), torch.tensor([-1.0, 1.0, 1.0, 1.0], dtype=x.dtype)
+    p = torch.cat([with_time(self.p[1:-1], self.R)[:1], self.p[1:]])
+    with_o, with_both = (o * form * x).sum(-1, keepdim=True), ((p + o) * form * x).sum(-1, keepdim=True)
+    return x - 2 * p * with_o / self.k + (p + o) * with_both / (self.k + self.R * p[0])
 
 
-class Chart(Transform):
-    domain, bijective = constraints.real_vector, True
+def batch_normalised(self, x):
+    v = log(x, self.R)
+    return exp(self.log_scale.exp() * v / (1 + v.square().reshape(-1, v.size(-1)).mean(0)), self.R)
 
-    def __init__(self, k=4.0, cache_size=0):
-        super().__init__(cache_size)
-        self.k, self.R, self.codomain = k, math.sqrt(k), on_manifold(lorentz(k))
+
+def one_coordinate_not_undone(self, y):
+    return exp(torch.cat([torch.zeros(1, dtype=y.dtype), -self.log_scale[1:]]).exp() * log(y, self.R), self.R)
+
+
+def kept_image(self, x):
+    self._last = self.log_scale.exp() * x
+    return self._last
+
+
+def volume_added_again(self, v):
+    w, log_det = TangentStretch._tangent_forward(self, v)
+    return w, log_det + volume(w, self.manifold.k.sqrt()) - volume(v, self.manifold.k.sqrt())
+
+
+def mutant(name, base, law, cause, **methods):
+    """A subclass with one mistake; in the module, for pickle to find it."""
+    kind = type(name, (base,), {"__module__": __name__, **methods})
+    globals()[name] = kind
+    return kind, law, cause
+
+
+def _normal(scale, v):
+    return torch.distributions.Normal(0, scale).log_prob(v).sum(-1)
+
+
+LOG_DET = "log_det_matches_autograd"
+# fmt: off
+MUTANTS = [
+    # Charts.
+    mutant("NForNMinusOne", Chart, LOG_DET, "n in place of n - 1",
+           log_abs_det_jacobian=lambda self, v, x: volume(v, self.R) * v.size(-1) / (v.size(-1) - 1)),
+    mutant("DropsTheLogDetOfAChart", Chart, LOG_DET, "log-determinant is dropped.*volume term of the result is dropped",
+           log_abs_det_jacobian=lambda self, v, x: torch.zeros_like(v[..., 0])),
+    mutant("ForgetsTheRadius", Chart, "stays_on_manifold", r"radius sqrt\(k\) is forgotten",
+           _call=lambda self, v: exp(v, 1.0), _inverse=lambda self, x: log(x, 1.0)),
+    mutant("ForgetsTheRadiusInTheVolume", Chart, LOG_DET, "radius is forgotten in the volume terms",
+           log_abs_det_jacobian=lambda self, v, x: volume(v, 1.0)),
+    mutant("RadiusInverted", Chart, "stays_on_manifold", "k is the squared radius",
+           _call=lambda self, v: exp(v, 1 / self.R)),
+    mutant("ExtraLogR", Chart, LOG_DET, r"\(n - 1\) log R: a radius counted twice",  # defect 3
+           log_abs_det_jacobian=lambda self, v, x: volume(v, self.R) + (v.size(-1) - 1) * math.log(self.R)),
+    mutant("ExtraJacobian", Chart, LOG_DET, "volume terms are counted twice",  # defect 5
+           log_abs_det_jacobian=lambda self, v, x: 2 * volume(v, self.R)),
+    mutant("LogTwice", Chart, "round_trip", "unclear",  # defect 6
+           _inverse=lambda self, x: log(with_time(log(x, self.R), self.R), self.R)),
+    mutant("SilentClamp", Chart, "round_trip", "far out .*: a clamp", _call=clamped_chart),  # defect 9
+    mutant("TangentVectorForPoint", Chart, "stays_on_manifold", "a tangent vector, not a point",  # defect 4
+           _call=lambda self, v: exp(v, self.R) * torch.tensor([0.0, 1, 1, 1], dtype=v.dtype)),
+    mutant("LowerSheet", Chart, "stays_on_manifold", "sign of the time coordinate",
+           _call=lambda self, v: exp(v, self.R) * torch.tensor([-1.0, 1, 1, 1], dtype=v.dtype)),
+    mutant("NaNGradientAtOrigin", Chart, "gradients_are_finite", "a norm, or a division by one, at the origin",
+           _call=chart_by_the_norm),
+    mutant("GuardUnderflowsInFloat32", Chart, "float32_agrees_with_float64", "digits are lost|NaN", _call=chart_guarded,
+           radii=(0.0, 3.0)),
+    mutant("EditsItsInput", Chart, "does_not_alias_its_input", "edited in place",
+           _call=lambda self, v: exp(v.mul_(2), self.R), _inverse=lambda self, x: log(x, self.R) / 2,
+           log_abs_det_jacobian=lambda self, v, x: volume(2 * v, self.R) + v.size(-1) * math.log(2)),
+    mutant("InverseIsAView", Graph, "does_not_alias_its_input", "clone it", _inverse=lambda self, x: x[..., 1:]),
+    # Maps of the hyperboloid.
+    mutant("WrongSignOfChartTerms", Dilation, LOG_DET, "wrong sign of the volume terms",  # defect 1
+           log_abs_det_jacobian=lambda self, x, y: self.log_scale.sum(-1) - self.stretch(x, y)),
+    mutant("DropsTheLogDet", Dilation, LOG_DET, "the log-determinant is dropped",
+           log_abs_det_jacobian=lambda self, x, y: torch.zeros_like(x[..., 0])),
+    mutant("ChartTermsDropped", Dilation, LOG_DET, "Lebesgue measure of tangent coordinates",
+           log_abs_det_jacobian=lambda self, x, y: self.log_scale.sum(-1) + torch.zeros_like(x[..., 0])),
+    mutant("ArgumentsVolumeDropped", Dilation, LOG_DET, "volume term of the argument is dropped",
+           log_abs_det_jacobian=lambda self, x, y: self.log_scale.sum(-1) + volume(log(y, self.R), self.R)),
+    mutant("LogDetOfTheInverse", Dilation, LOG_DET, "log-determinant of the inverse map is returned",
+           log_abs_det_jacobian=lambda self, x, y: -Dilation.log_abs_det_jacobian(self, x, y)),
+    mutant("ScaleLogDetDropped", Dilation, LOG_DET, "unclear: a constant factor",
+           log_abs_det_jacobian=lambda self, x, y: self.stretch(x, y)),
+    mutant("NotSummedOverTheEvent", Dilation, "shapes_broadcast", "not summed over the event dimension",
+           log_abs_det_jacobian=lambda self, x, y: self.log_scale + self.stretch(x, y)[..., None]),
+    mutant("SummedOverTheBatch", Dilation, "shapes_broadcast", "or it is over the batch",
+           log_abs_det_jacobian=lambda self, x, y: Dilation.log_abs_det_jacobian(self, x, y).sum()),
+    mutant("ScaleNotNegatedInTheInverse", Dilation, "round_trip", "the inverse applies the forward map",
+           _inverse=lambda self, y: exp(self.log_scale.exp() * log(y, self.R), self.R)),
+    mutant("InverseIsTheIdentity", Dilation, "round_trip", "the inverse returns its argument",
+           _inverse=lambda self, y: y.clone()),
+    mutant("OneCoordinateNotUndone", Dilation, "round_trip", "one block is not undone",
+           _inverse=one_coordinate_not_undone),
+    mutant("Float64Constant", Dilation, "float32_agrees_with_float64", "a constant of float64",
+           _call=lambda self, x: Dilation._call(self, x) * torch.ones(4, dtype=torch.float64)),
+    mutant("BatchNormalised", Dilation, "batch_members_are_independent",
+           "statistic over the batch", _call=batch_normalised),
+    mutant("WithCacheForgetsAnArgument", Dilation, "deepcopy_pickle_state_dict", "with_cache does not pass on",
+           __init__=lambda self, log_scale=(0.1, 0.1, 0.1): Dilation.__init__(self, log_scale=log_scale),
+           with_cache=lambda self, cache_size=1: Dilation(cache_size=cache_size)),
+    mutant("TransportSkipped", Boost, LOG_DET, "the log-determinant is dropped.*the chart's volume terms are dropped",
+           _call=lambda self, x: exp(log(x, self.R) + log(self.p, self.R), self.R),
+           _inverse=lambda self, y: exp(log(y, self.R) - log(self.p, self.R), self.R)),
+    mutant("TargetOffTheManifold", Boost, "stays_on_manifold", "unclear: <x, x> is",  # defect 2
+           _call=boost_to_a_target_off_the_manifold),
+    mutant("InverseIsForward", Boost, "round_trip", "the inverse applies the forward map",
+           _inverse=lambda self, y: self._call(y)),
+    mutant("NormWithoutDim", Swirl, "batch_members_are_independent", "without dim=-1",
+           _angle=lambda self, x: x[..., 0].norm() / 10),
+    # Modules.
+    mutant("KeepsAGraph", Scaling, "deepcopy_pickle_state_dict", "a cached graph", _call=kept_image),
+    mutant("StaleCache", Scaling, "cache_survives_an_optimiser_step", "keyed on the identity of its argument",
+           __init__=lambda self, cache_size=1: Scaling.__init__(self, cache_size),
+           __getstate__=lambda self: {**Scaling.__getstate__(self), "_cached_x_y": (None, None)}),
+    mutant("LogDetOfTheBackwardMap", TangentStretch, "inverse_log_det_is_negative", "unclear: a constant factor",
+           _tangent_backward=lambda self, w: ((-self.log_scale).exp() * w, -self.log_scale.sum().expand(w.shape[:-1]))),
+    mutant("VolumeAddedAgain", TangentStretch, LOG_DET, "the volume terms are counted twice",
+           _tangent_forward=volume_added_again),
+    # Distributions.
+    mutant("DensityWithoutLogDet", Wrapped, "total_mass_is_one", "unclear",
+           log_prob=lambda self, x: self.normal(self.tangent(x))),
+    mutant("NoTransport", Wrapped, "total_mass_is_one", "unclear",
+           move=lambda self, x: exp(log(x, self.R) + log(self.loc, self.R), self.R),
+           tangent=lambda self, x: log(x, self.R) - log(self.loc, self.R)),
+    mutant("SamplesOfUnitRadius", Wrapped, "stays_on_manifold", "radius .* is forgotten",
+           move=lambda self, x: boost(self.loc / self.R, x / self.R, 1.0)),
+    mutant("DensityForgetsTheRadius", Wrapped, "total_mass_is_one", "unclear",
+           log_prob=lambda self, x: self.normal(self.tangent(x)) - volume(self.tangent(x), 1.0)),
+    mutant("DensityWithExtraLogR", Wrapped, "total_mass_is_one", r"\(n - 1\) log R",  # defect 3
+           log_prob=lambda self, x: Wrapped.log_prob(self, x) - math.log(self.R)),
+    mutant("ZeroVectorAsLocation", Wrapped, "stays_on_manifold", "a tangent vector",  # defect 4
+           move=lambda self, x: x - x[..., :1] * torch.tensor([1.0, 0, 0], dtype=x.dtype)),
+    mutant("DensityWithExtraJacobian", Wrapped, "total_mass_is_one", "unclear",  # defect 5
+           log_prob=lambda self, x: Wrapped.log_prob(self, x) - volume(self.tangent(x), self.R)),
+    mutant("DensityOfLogTwice", Wrapped, "rsample_gradient_is_unbiased", "sample and log_prob",  # defect 6
+           tangent=lambda self, x: log(with_time(Wrapped.tangent(self, x), self.R), self.R)),
+    mutant("StandardDeviationReadAsLogVariance", Wrapped, "rsample_gradient_is_unbiased", "different ways",  # defect 7
+           normal=lambda self, v: _normal((self.scale / 2).exp(), v)),
+    mutant("ClampedSamples", Wrapped, "samples_follow_the_density", "unclear",  # defect 9
+           move=lambda self, x: with_time(boost(self.loc, x, self.R)[..., 1:].clamp(-2, 2), self.R)),
+    mutant("NormalConstantForgotten", Wrapped, "total_mass_is_one", "n/2 log 2 pi",
+           normal=lambda self, v: -(v / self.scale).square().sum(-1) / 2 - self.scale.log().sum()),
+    mutant("SamplesWiderByRootTwo", Wrapped, "rsample_gradient_is_unbiased", "in different ways",
+           spread=lambda self: math.sqrt(2) * self.scale),
+    mutant("DetachedScale", Wrapped, "rsample_gradient_is_unbiased", "a detached tensor",
+           spread=lambda self: self.scale.detach()),
+    mutant("HalfDetachedScale", Wrapped, "rsample_gradient_is_unbiased", "a detached tensor",
+           spread=lambda self: torch.stack([self.scale[0], self.scale[1].detach()])),
+    mutant("DensityNotSummed", Wrapped, "shapes_broadcast", "not summed over the event",
+           log_prob=lambda self, x: torch.distributions.Normal(0, self.scale).log_prob(self.tangent(x))),
+    # Conditional transforms.
+    mutant("ContextIgnored", ConditionalDilation, "conditioning_is_respected", "context is not passed",
+           read=lambda self, context: torch.zeros_like(context)),
+    mutant("ContextsAveraged", ConditionalDilation, "conditioning_is_respected", "contexts of a batch are mixed",
+           read=lambda self, context: context.reshape(-1, 2).mean(0).expand_as(context)),
+]
+# fmt: on
+CONTROLS = [Chart, Graph, Dilation, Boost, Swirl, Scaling, TangentStretch, Wrapped, ConditionalDilation]
+
+
+def check(kind):
+    """What a user would call."""
+    generator = torch.Generator().manual_seed(3)
+    v = torch.randn(8, 3, generator=generator, dtype=torch.float64)
+    radii = torch.linspace(*getattr(kind, "radii", (0.1, 3.0)), 8, dtype=torch.float64)[:, None]
+    v = 2 * radii * v / v.norm(dim=-1, keepdim=True)
+    if issubclass(kind, Wrapped):
+        ph.testing.assert_distribution_laws(kind())
+    elif issubclass(kind, ConditionalDilation):
+        contexts = torch.linspace(-1, 1, 16, dtype=torch.float64).reshape(8, 2)
+        ph.testing.conditioning_is_respected(kind(), exp(v, 2.0), contexts)
+    else:
+        transform = kind(lorentz(4.0)) if issubclass(kind, TangentStretch) else kind()
+        curved = issubclass(kind, Dilation | Boost | TangentStretch)
+        ph.testing.assert_transform_laws(transform, exp(v, 2.0) if curved else v)
+
+
+@pytest.mark.parametrize("kind", CONTROLS, ids=lambda kind: kind.__name__)
+def test_a_textbook_class_passes(kind):
+    check(kind)
+
+
+@pytest.mark.parametrize(("kind", "law", "cause"), MUTANTS, ids=[m[0].__name__ for m in MUTANTS])
+def test_a_mutant_is_killed_and_named(kind, law, cause):
+    with pytest.raises(LawViolation) as caught:
+        check(kind)
+    assert re.fullmatch(law, caught.value.law)
+    assert re.search(cause, caught.value.cause)
+
+
+class GeooptChart(Chart):
+    """What a user of geoopt writes."""
 
     def _call(self, v):
-        return exp(v, self.R)
+        return self.codomain.manifold.expmap0(torch.cat([torch.zeros_like(v[..., :1]), v], -1))
 
     def _inverse(self, x):
-        return log(x, self.R)
-
-    def log_abs_det_jacobian(self, v, x):
-        return volume(v, self.R)
-
-    def forward_shape(self, shape):
-        return torch.Size((*shape[:-1], shape[-1] + 1))
-
-    def inverse_shape(self, shape):
-        return torch.Size((*shape[:-1], shape[-1] - 1))
-
-    def with_cache(self, cache_size=1):
-        return type(self)(self.k, cache_size=cache_size)
-
-
-class NForNMinusOne(Chart):
-    def log_abs_det_jacobian(self, v, x):
-        return v.size(-1) * sinhc(v.square().sum(-1) / self.k).log()
-
-
-class DropsTheLogDet(Chart):
-    def log_abs_det_jacobian(self, v, x):
-        return torch.zeros_like(v[..., 0])
-
-
-class ForgetsTheRadius(Chart):
-    def _call(self, v):
-        return exp(v, 1.0)
-
-    def _inverse(self, x):
-        return log(x, 1.0)
-
-
-class ForgetsTheRadiusInTheVolume(Chart):
-    def log_abs_det_jacobian(self, v, x):
-        return volume(v, 1.0)
-
-
-class RadiusInverted(Chart):
-    def _call(self, v):
-        return exp(v, 1 / self.R)
-
-
-class ExtraLogR(Chart):
-    """Defect 3."""
-
-    def log_abs_det_jacobian(self, v, x):
-        return volume(v, self.R) + (v.size(-1) - 1) * math.log(self.R)
-
-
-class ExtraLogMapJacobian(Chart):
-    """Defect 5."""
-
-    def log_abs_det_jacobian(self, v, x):
-        return 2 * volume(v, self.R)
-
-
-class LogTwice(Chart):
-    """Defect 6."""
-
-    def _inverse(self, x):
-        v = log(x, self.R)
-        return log(torch.cat([torch.zeros_like(v[..., :1]), v], -1), self.R)
-
-
-class SilentClamp(Chart):
-    """Defect 9."""
-
-    def _call(self, v):
-        space = exp(v, self.R)[..., 1:].clamp(-10, 10)
-        return torch.cat([(self.k + space.square().sum(-1, keepdim=True)).sqrt(), space], -1)
-
-
-class TangentVectorForPoint(Chart):
-    """Defect 4: a vector whose time coordinate is zero is taken for a point."""
-
-    def _call(self, v):
-        return torch.cat([torch.zeros_like(v[..., :1]), exp(v, self.R)[..., 1:]], -1)
-
-
-class LowerSheet(Chart):
-    def _call(self, v):
-        x = exp(v, self.R)
-        return torch.cat([-x[..., :1], x[..., 1:]], -1)
-
-
-class NaNGradientAtOrigin(Chart):
-    def _call(self, v):
-        r = v.norm(dim=-1, keepdim=True)
-        space = torch.where(r > 0, self.R * (r / self.R).sinh() * v / r, 0.0)
-        return torch.cat([(self.k + space.square().sum(-1, keepdim=True)).sqrt(), space], -1)
-
-
-class EditsItsInput(Chart):
-    def _call(self, v):
-        return exp(v.mul_(2), self.R)
-
-    def _inverse(self, x):
-        return log(x, self.R) / 2
-
-    def log_abs_det_jacobian(self, v, x):
-        return volume(2 * v, self.R) + v.size(-1) * math.log(2)
-
-
-class Graph(Chart):
-    """Spatial coordinates as a chart."""
-
-    def _call(self, v):
-        return torch.cat([(self.k + v.square().sum(-1, keepdim=True)).sqrt(), v], -1)
-
-    def _inverse(self, x):
-        return x[..., 1:].clone()
-
-    def log_abs_det_jacobian(self, v, x):
-        return math.log(self.R) - (self.k + v.square().sum(-1)).log() / 2
-
-
-class InverseIsAView(Graph):
-    def _inverse(self, x):
-        return x[..., 1:]
-
-
-# Automorphisms: dilations, translations and swirls of the hyperboloid.
-
-
-class Dilation(Transform):
-    bijective = True
-
-    def __init__(self, k=4.0, log_scale=(0.3, -0.5, 0.4), cache_size=0):
-        super().__init__(cache_size)
-        self.k, self.R, self.domain = k, math.sqrt(k), on_manifold(lorentz(k))
-        self.codomain = self.domain
-        self.log_scale = torch.as_tensor(log_scale, dtype=torch.float64)
-
-    def _call(self, x):
-        return exp(self.log_scale.exp() * log(x, self.R), self.R)
-
-    def _inverse(self, y):
-        return exp((-self.log_scale).exp() * log(y, self.R), self.R)
-
-    def log_abs_det_jacobian(self, x, y):
-        return self.log_scale.sum() + self.stretch(x, y)
-
-    def stretch(self, x, y):
-        return volume(log(y, self.R), self.R) - volume(log(x, self.R), self.R)
-
-    def with_cache(self, cache_size=1):
-        return type(self)(self.k, self.log_scale, cache_size=cache_size)
-
-
-class WrongSignOfChartTerms(Dilation):
-    """Defect 1."""
-
-    def log_abs_det_jacobian(self, x, y):
-        return self.log_scale.sum() - self.stretch(x, y)
-
-
-class ChartTermsDropped(Dilation):
-    def log_abs_det_jacobian(self, x, y):
-        return self.log_scale.sum() + torch.zeros_like(x[..., 0])
-
-
-class ArgumentsVolumeDropped(Dilation):
-    def log_abs_det_jacobian(self, x, y):
-        return self.log_scale.sum() + volume(log(y, self.R), self.R)
-
-
-class ScaleLogDetDropped(Dilation):
-    def log_abs_det_jacobian(self, x, y):
-        return self.stretch(x, y)
-
-
-class LogDetOfTheInverse(Dilation):
-    def log_abs_det_jacobian(self, x, y):
-        return -super().log_abs_det_jacobian(x, y)
-
-
-class MeanInPlaceOfSum(Dilation):
-    def log_abs_det_jacobian(self, x, y):
-        return self.log_scale.mean() + self.stretch(x, y)
-
-
-class NotSummedOverTheEvent(Dilation):
-    def log_abs_det_jacobian(self, x, y):
-        return self.log_scale + self.stretch(x, y)[..., None]
-
-
-class SummedOverTheBatch(Dilation):
-    def log_abs_det_jacobian(self, x, y):
-        return super().log_abs_det_jacobian(x, y).sum()
-
-
-class ScaleNotInverted(Dilation):
-    def _inverse(self, y):
-        return exp(self.log_scale.exp() * log(y, self.R), self.R)
-
-
-class InverseIsTheIdentity(Dilation):
-    def _inverse(self, y):
-        return y.clone()
-
-
-class OneCoordinateNotUndone(Dilation):
-    def _inverse(self, y):
-        scale = torch.cat([torch.zeros(1, dtype=y.dtype), -self.log_scale[1:]])
-        return exp(scale.exp() * log(y, self.R), self.R)
-
-
-class ThroughTheKleinModel(Dilation):
-    """Digits are lost far out, where |x_s| / x_0 rounds to one: in float32 at r = 9."""
-
-    def _call(self, x):
-        s2 = x[..., 1:].square().sum(-1, keepdim=True) / x[..., :1] ** 2
-        s = torch.where(s2 < 1e-6, 0.5, s2).sqrt()
-        v = self.R * x[..., 1:] / x[..., :1] * torch.where(s2 < 1e-6, 1 + s2 / 3, s.atanh() / s)
-        return exp(self.log_scale.exp() * v, self.R)
-
-
-class WithCacheForgetsAnArgument(Dilation):
-    def with_cache(self, cache_size=1):
-        return type(self)(self.k, cache_size=cache_size)
-
-
-class Float64Constant(Dilation):
-    def _call(self, x):
-        return exp(torch.tensor([0.3, -0.5, 0.4], dtype=torch.float64).exp() * log(x, self.R), self.R)
-
-
-class BatchNormalised(Dilation):
-    def _call(self, x):
-        v = log(x, self.R)
-        return exp(self.log_scale.exp() * v / (1 + v.square().reshape(-1, N).mean(0)), self.R)
-
-
-class LogDetOfTheFirstMember(Dilation):
-    def log_abs_det_jacobian(self, x, y):
-        value = super().log_abs_det_jacobian(x, y)
-        return value.reshape(-1)[:1].expand_as(value.reshape(-1)).reshape(value.shape)
-
-
-class Boost(Transform):
-    bijective = True
-
-    def __init__(self, k=4.0, cache_size=0):
-        super().__init__(cache_size)
-        self.k, self.R, self.domain = k, math.sqrt(k), on_manifold(lorentz(k))
-        self.codomain, self.p = self.domain, exp(torch.tensor([0.8, -1.1, 0.5], dtype=torch.float64), self.R)
-
-    def _call(self, x):
-        return boost(self.p, x, self.R)
-
-    def _inverse(self, y):
-        return boost(opposite(self.p), y, self.R)
-
-    def log_abs_det_jacobian(self, x, y):
-        return torch.zeros_like(x[..., 0])
-
-    def with_cache(self, cache_size=1):
-        return type(self)(self.k, cache_size=cache_size)
-
-
-class TransportSkipped(Boost):
-    def _call(self, x):
-        return exp(log(x, self.R) + log(self.p, self.R), self.R)
-
-    def _inverse(self, y):
-        return exp(log(y, self.R) - log(self.p, self.R), self.R)
-
-
-class TargetOffTheManifold(Boost):
-    """Defect 2: the time coordinate of the target belongs to a vector of another size; 4: or is zero."""
-
-    def _call(self, x):
-        p = torch.cat([(self.k + self.p[1:-1].square().sum(-1, keepdim=True)).sqrt(), self.p[1:]])
-        form = torch.tensor([-1.0, 1.0, 1.0, 1.0], dtype=x.dtype)
-        o = torch.tensor([self.R, 0.0, 0.0, 0.0], dtype=x.dtype)
-        return x + 2 * p * -(o * form * x).sum(-1, keepdim=True) / self.k - (p + o) * (
-            -((p + o) * form * x).sum(-1, keepdim=True) / (self.k + self.R * p[0])
-        )
-
-
-class InverseIsForward(Boost):
-    def _inverse(self, y):
-        return self._call(y)
-
-
-class Swirl(Boost):
-    """A rotation of the first two axes by the distance from the origin; it keeps volume."""
-
-    def _turn(self, x, sign):
-        angle = sign * self._angle(x)
-        c, s = angle.cos(), angle.sin()
-        return torch.stack([x[..., 0], c * x[..., 1] - s * x[..., 2], s * x[..., 1] + c * x[..., 2], x[..., 3]], -1)
-
-    def _angle(self, x):
-        return x[..., 0] / 10
-
-    def _call(self, x):
-        return self._turn(x, 1)
-
-    def _inverse(self, y):
-        return self._turn(y, -1)
-
-
-class NormWithoutDim(Swirl):
-    def _angle(self, x):
-        return x[..., 0].norm() / 10
-
-
-# Modules with parameters.
-
-
-class Scaling(TransformModule):
-    """Without a cache."""
-
-    domain = codomain = constraints.real_vector
-    bijective = True
-
-    def __init__(self, cache_size=0):
-        super().__init__(cache_size)
-        self.log_scale = nn.Parameter(torch.tensor([0.3, -0.5, 0.4], dtype=torch.float64))
-
-    def _call(self, x):
-        return self.log_scale.exp() * x
-
-    def _inverse(self, y):
-        return (-self.log_scale).exp() * y
-
-    def log_abs_det_jacobian(self, x, y):
-        return self.log_scale.sum().expand(x.shape[:-1])
-
-    def with_cache(self, cache_size=1):
-        new = type(self)(cache_size)
-        new.load_state_dict(self.state_dict())
-        return new
-
-
-class GraphInTheCache(Scaling):
-    def _call(self, x):
-        self._last = self.log_scale.exp() * x
-        return self._last
-
-
-class StaleCache(Scaling):
-    def __init__(self, cache_size=1):
-        super().__init__(cache_size)
-
-    def __getstate__(self):
-        return {**super().__getstate__(), "_cached_x_y": (None, None)}
-
-
-class TangentStretch(HT.TangentModule):
-    def __init__(self, manifold=None, *, cache_size=1):
-        super().__init__(manifold, cache_size=cache_size)
-        self.log_scale = nn.Parameter(torch.tensor([0.3, -0.5, 0.4], dtype=torch.float64))
-
-    def _tangent_forward(self, v):
-        return self.log_scale.exp() * v, self.log_scale.sum().expand(v.shape[:-1])
-
-    def _tangent_backward(self, w):
-        return (-self.log_scale).exp() * w, self.log_scale.sum().expand(w.shape[:-1])
-
-
-class TangentLogDetDropped(TangentStretch):
-    def _tangent_forward(self, v):
-        return self.log_scale.exp() * v, v.new_zeros(v.shape[:-1])
-
-
-class LogDetOfTheBackwardMap(TangentStretch):
-    def _tangent_backward(self, w):
-        return (-self.log_scale).exp() * w, -self.log_scale.sum().expand(w.shape[:-1])
-
-
-class VolumeAddedAgain(TangentStretch):
-    def _tangent_forward(self, v):
-        w, log_det = super()._tangent_forward(v)
-        R = self.manifold.k.sqrt()
-        return w, log_det + volume(w, R) - volume(v, R)
-
-
-# Distributions.
-
-
-class Wrapped(dist.TorchDistribution):
-    """A wrapped normal by the book."""
-
-    arg_constraints, has_rsample = {}, True  # noqa: RUF012
-
-    def __init__(self, k=4.0, loc=(0.8, -1.1), scale=(0.9, 0.5)):
-        self.k, self.R, self.support = k, math.sqrt(k), on_manifold(lorentz(k))
-        self.loc = exp(torch.tensor(loc, dtype=torch.float64), self.R)
-        self.scale = torch.tensor(scale, dtype=torch.float64, requires_grad=True)
-        super().__init__(event_shape=self.loc.shape, validate_args=False)
-
-    def sample(self, sample_shape=()):
-        with torch.no_grad():
-            return self.rsample(sample_shape)
-
-    def rsample(self, sample_shape=()):
-        v = self.spread() * torch.randn((*sample_shape, len(self.scale)), dtype=self.scale.dtype)
-        return self.move(exp(v, self.R))
-
-    def log_prob(self, value):
-        v = self.tangent(value)
-        return self.normal(v) - volume(v, self.R)
-
-    def spread(self):
-        return self.scale
-
-    def move(self, x):
-        return boost(self.loc, x, self.R)
-
-    def tangent(self, x):
-        return log(boost(opposite(self.loc), x, self.R), self.R)
-
-    def normal(self, v):
-        return torch.distributions.Normal(0, self.scale).log_prob(v).sum(-1)
-
-
-class DensityOfNForNMinusOne(Wrapped):
-    def log_prob(self, value):
-        v = self.tangent(value)
-        return self.normal(v) - 2 * volume(v, self.R)
-
-
-class DensityWithoutLogDet(Wrapped):
-    def log_prob(self, value):
-        return self.normal(self.tangent(value))
-
-
-class SamplesWithoutTransport(Wrapped):
-    def move(self, x):
-        return exp(log(x, self.R) + log(self.loc, self.R), self.R)
-
-
-class NoTransportAtAll(SamplesWithoutTransport):
-    def tangent(self, x):
-        return log(x, self.R) - log(self.loc, self.R)
-
-
-class SamplesOfUnitRadius(Wrapped):
-    def move(self, x):
-        return boost(self.loc / self.R, x / self.R, 1.0)
-
-
-class DensityForgetsTheRadius(Wrapped):
-    def log_prob(self, value):
-        v = self.tangent(value)
-        return self.normal(v) - volume(v, 1.0)
-
-
-class DensityWithExtraLogR(Wrapped):
-    """Defect 3: the density integrates to R^-(n-1)."""
-
-    def log_prob(self, value):
-        return super().log_prob(value) - (len(self.scale) - 1) * math.log(self.R)
-
-
-class ZeroVectorAsLocation(Wrapped):
-    """Defect 4."""
-
-    def move(self, x):
-        return boost(torch.zeros_like(self.loc), x, self.R) * 0 + torch.cat([x[..., :1] * 0, x[..., 1:]], -1)
-
-
-class DensityWithExtraJacobian(Wrapped):
-    """Defect 5: the log-map's Jacobian is added again."""
-
-    def log_prob(self, value):
-        return super().log_prob(value) - volume(self.tangent(value), self.R)
-
-
-class DensityOfLogTwice(Wrapped):
-    """Defect 6."""
-
-    def tangent(self, x):
-        v = super().tangent(x)
-        return log(torch.cat([v[..., :1] * 0, v], -1), self.R)
-
-
-class StandardDeviationReadAsLogVariance(Wrapped):
-    """Defect 7."""
-
-    def normal(self, v):
-        return torch.distributions.Normal(0, (self.scale / 2).exp()).log_prob(v).sum(-1)
-
-
-class ClampedSamples(Wrapped):
-    """Defect 9."""
-
-    def move(self, x):
-        space = boost(self.loc, x, self.R)[..., 1:].clamp(-2, 2)
-        return torch.cat([(self.k + space.square().sum(-1, keepdim=True)).sqrt(), space], -1)
-
-
-class NormalConstantForgotten(Wrapped):
-    def normal(self, v):
-        return -(v / self.scale).square().sum(-1) / 2 - self.scale.log().sum()
-
-
-class SamplesWiderByRootTwo(Wrapped):
-    def spread(self):
-        return math.sqrt(2) * self.scale
-
-
-class DetachedScale(Wrapped):
-    def spread(self):
-        return self.scale.detach()
-
-
-class HalfDetachedScale(Wrapped):
-    def spread(self):
-        return torch.stack([self.scale[0], self.scale[1].detach()])
-
-
-class DensityNotSummed(Wrapped):
-    def normal(self, v):
-        return torch.distributions.Normal(0, self.scale).log_prob(v)
-
-    def log_prob(self, value):
-        v = self.tangent(value)
-        return self.normal(v) - volume(v, self.R)[..., None]
-
-
-class NoLogScale(Wrapped):
-    def normal(self, v):
-        return super().normal(v) + self.scale.log().sum()
+        return self.codomain.manifold.logmap0(x)[..., 1:].clone()
+
+
+def affine():
+    return T.AffineTransform(torch.tensor([1.0, -2.0, 0.5]), torch.tensor([2.0, 0.5, 1.5]), event_dim=1)
+
+
+LIFTED = {
+    "affine": affine,
+    "permute": lambda: T.Permute(torch.tensor([2, 0, 1])),
+    "affine_coupling": lambda: T.affine_coupling(3, [8]),
+    "affine_autoregressive": lambda: T.affine_autoregressive(3, [8]),
+    "spline_coupling": lambda: T.spline_coupling(3, 1, [8], count_bins=4),
+    "householder": lambda: T.householder(3, 2),
+}
+# Pyro's transforms without their cache, whose graph makes them impossible to copy, as a law says.
+CORRECT = {
+    **{case.name: case.make for case in TRANSFORMS},
+    **{
+        f"lifted-{name}-k{k:g}": lambda make=make, k=k: HT.TangentTransform(make(), lorentz(k))
+        for name, make in LIFTED.items()
+        for k in (0.25, 4.0)
+    },
+    "pyro-affine": affine,
+    "pyro-permute": lambda: T.Permute(torch.tensor([2, 0, 1]), cache_size=0),
+    "pyro-stack": lambda: T.ComposeTransform([affine(), T.Permute(torch.tensor([2, 0, 1]), cache_size=0)]),
+    **{f"geoopt-k{k:g}": lambda k=k: GeooptChart(k) for k in (0.25, 1.0, 4.0)},
+}
+DIMS = {case.name: case.dim for case in TRANSFORMS}
+
+
+def assert_correct(name, seed, dtype):
+    """All laws of a correct transform, with parameters and points that depend on the seed."""
+    torch.set_default_dtype(dtype)  # Pyro's autoregressive inverse makes tensors of the default dtype.
+    try:
+        torch.manual_seed(seed)
+        transform = citizenship._cast(CORRECT[name](), dtype)
+        for value in getattr(transform, "parameters", list)():
+            value.data += 0.1 * torch.randn_like(value)
+        v = torch.randn(6, DIMS.get(name, 3), dtype=dtype)
+        v = v / v.norm(dim=-1, keepdim=True) * torch.linspace(0.1, 1 + seed % 3 / 2, 6, dtype=dtype)[:, None]
+        manifold = getattr(transform.domain, "manifold", geoopt.Euclidean(1))
+        x = ph.geometry.exp0(manifold, v * getattr(manifold, "k", torch.ones(())).to(dtype).sqrt())
+        ph.testing.assert_transform_laws(transform, x)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def random_distribution(seed, dtype):
+    """A wrapped normal or a flow over one, of random size, place, scale, curvature and batch shape."""
+    torch.manual_seed(seed)
+    n, k = 1 + seed % 3, (0.25, 1.0, 4.0)[seed // 3 % 3]
+    M = geoopt.Lorentz(torch.tensor(k, dtype=dtype))
+    loc = ph.geometry.exp0(M, 0.7 * k**0.5 * torch.randn(n, dtype=dtype))
+    scale = (k**0.5 * (0.2 + 0.7 * torch.rand(n, dtype=dtype))).requires_grad_()
+    if seed % 5 == 0:
+        return hdist.WrappedNormal(torch.stack([loc, ph.geometry.origin(M, n)]), scale, M)
+    d = hdist.WrappedNormal(loc, scale, M)
+    if seed % 2 or n == 1:
+        return d
+    return dist.TransformedDistribution(d, [HT.wrapped_hyperboloid_coupling(n, manifold=M).to(dtype)])
+
+
+SEARCH = settings(max_examples=1000, database=None, derandomize=True, phases=[Phase.generate])
+DTYPES = [torch.float64, torch.float32]
+
+
+@pytest.mark.parametrize(("seed", "name"), list(enumerate(CORRECT)), ids=list(CORRECT))
+def test_a_correct_transform_passes(seed, name):
+    assert_correct(name, seed, DTYPES[seed % 2])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_correct_distribution_passes(seed):
+    ph.testing.assert_distribution_laws(random_distribution(seed, DTYPES[seed % 2]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("seed", range(200))
+def test_no_false_alarm(seed, dtype):
+    for name in list(CORRECT)[seed % 8 :: 8]:
+        assert_correct(name, 100 + seed, dtype)
+    ph.testing.assert_distribution_laws(random_distribution(100 + seed, dtype))
+
+
+# Strategies.
+
+
+@pytest.mark.parametrize("radius", [0.0, 1e-8, 10.0])
+def test_points_appear_at_the_radii_where_formulas_fail(radius):
+    M = lorentz(4.0)
+
+    def there(x):
+        return abs(float(x[1:].norm()) / 2 - math.sinh(radius)) <= 1e-9 * math.sinh(radius)
+
+    x = find(strategies.points(M, dim=2), there, settings=SEARCH)
+    assert ph.geometry.contains(M, x)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0], ids=["coincident", "antipodal"])
+def test_pairs_that_formulas_fail_on_appear(sign):
+    def related(pair):
+        x, y = pair
+        return float(x[1:].norm()) > 1 and torch.equal(y[1:], sign * x[1:])
+
+    pairs = strategies.point_pairs(lorentz(4.0), dim=2)
+    find(pairs, related, settings=SEARCH)
+
+
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_what_is_generated_obeys_its_laws(data):
+    M = data.draw(strategies.manifolds())
+    dim = data.draw(st.integers(1, 3))
+    x = data.draw(strategies.points(M, dim=dim, max_radius=2.0, batch_shape=(4,)))
+    ph.testing.assert_transform_laws(data.draw(strategies.transforms(M, dim=dim, max_radius=2.0)), x)
+    d = data.draw(strategies.wrapped_normals(M, dim=dim, max_radius=2.0, min_scale=0.1, max_scale=1.0))
+    ph.testing.assert_distribution_laws(d)

@@ -15,7 +15,7 @@ from pyro_hyperbolic import geometry
 
 from .frames import manifold_of
 from .laws import scalars_agree, tolerance, vectors_agree
-from .violations import LawViolation, event_text
+from .violations import LawViolation, event_text, smallest
 
 __all__ = [
     "cache_survives_an_optimiser_step",
@@ -28,7 +28,12 @@ __all__ = [
 
 def does_not_alias_its_input(transform: Transform, x: Tensor) -> None:
     """Checks that no result shares memory with its argument: optimisers edit parameters in place."""
+    given = x.clone()
     y = transform(x).detach().clone()
+    if not torch.equal(x, given):
+        law, cause = "does_not_alias_its_input", "the argument is edited in place: an operation that ends in _"
+        at = smallest(given, (x != given).any(-1))
+        raise LawViolation(law, "t(x) leaves x as it is", f"x = {event_text(given, at)}", "x", event_text(x, at), cause)
     for formula, argument, value in (("t(x)", x, transform(x)), ("t.inv(y)", y, transform.inv(y))):
         if value.numel() and value.untyped_storage().data_ptr() == argument.untyped_storage().data_ptr():
             raise LawViolation(
@@ -72,7 +77,9 @@ def deepcopy_pickle_state_dict(transform: Transform, x: Tensor) -> None:
                 f"x = {event_text(x, 0)}",
                 event_text(y, 0),
                 event_text(other, 0),
-                "a tensor is neither a parameter nor a buffer, so state_dict misses it",
+                "with_cache does not pass on an argument of the constructor"
+                if name == "with_cache"
+                else "a tensor is neither a parameter nor a buffer, so state_dict misses it",
             )
 
 

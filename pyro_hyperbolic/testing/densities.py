@@ -145,16 +145,19 @@ def rsample_gradient_is_unbiased(
     with _seeded(seed):
         for _ in range(blocks):
             x = distribution.rsample((num_samples // blocks,))
-            pathwise = torch.autograd.grad(f(x).mean(), leaves, allow_unused=True, retain_graph=True)
+            mean = f(x).mean()
+            pathwise = (
+                torch.autograd.grad(mean, leaves, allow_unused=True, retain_graph=True)
+                if mean.requires_grad
+                else [None] * len(leaves)
+            )
             point = x.detach().clone()
             value = f(point).detach()
             log_prob = distribution.log_prob(point).reshape(len(point), -1).sum(-1)
             score = torch.autograd.grad(
                 ((value - value.mean()) * log_prob).mean() * len(point) / (len(point) - 1), leaves, retain_graph=True
             )
-            differences.append(
-                [torch.zeros_like(b) if a is None else a - b for a, b in zip(pathwise, score, strict=True)]
-            )
+            differences.append([-b if a is None else a - b for a, b in zip(pathwise, score, strict=True)])
     for i, leaf in enumerate(leaves):
         stacked = torch.stack([block[i] for block in differences]).detach()
         mean, deviation = stacked.mean(0), stacked.std(0) / blocks**0.5

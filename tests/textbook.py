@@ -1,0 +1,241 @@
+"""Transforms and distributions on the hyperboloid by the book, apart from the library, as a user would write them."""
+
+import math
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_transform import TransformModule
+from torch import nn
+from torch.distributions import Transform, constraints
+
+import pyro_hyperbolic.distributions.transforms as HT
+from pyro_hyperbolic.distributions.constraints import on_manifold
+from tests.cases import lorentz
+
+
+def sinhc(r2):
+    r = torch.where(r2 < 1e-6, 1.0, r2).sqrt()
+    return torch.where(r2 < 1e-6, 1 + r2 / 6, r.sinh() / r)
+
+
+def asinhc(s2):
+    s = torch.where(s2 < 1e-6, 1.0, s2).sqrt()
+    return torch.where(s2 < 1e-6, 1 - s2 / 6, s.asinh() / s)
+
+
+def with_time(space, R):
+    return torch.cat([(R**2 + space.square().sum(-1, keepdim=True)).sqrt(), space], -1)
+
+
+def exp(v, R):
+    space = v * sinhc(v.square().sum(-1, keepdim=True) / R**2)
+    return with_time(space, R)
+
+
+def log(x, R):
+    return x[..., 1:] * asinhc(x[..., 1:].square().sum(-1, keepdim=True) / R**2)
+
+
+def volume(v, R):
+    return (v.size(-1) - 1) * sinhc(v.square().sum(-1) / R**2).log()
+
+
+def boost(p, x, R):
+    """Carries the origin to p: the Lorentz boost, with the time coordinate from the constraint."""
+    p = p / R
+    product = (p[..., 1:] * x[..., 1:]).sum(-1, keepdim=True)
+    space = x[..., 1:] + p[..., 1:] * (product / (1 + p[..., :1]) + x[..., :1])
+    return with_time(space, R)
+
+
+def opposite(p):
+    return torch.cat([p[..., :1], -p[..., 1:]], -1)
+
+
+class Chart(Transform):
+    domain, bijective = constraints.real_vector, True
+
+    def __init__(self, k=4.0, cache_size=0):
+        super().__init__(cache_size)
+        self.k, self.R, self.codomain = k, math.sqrt(k), on_manifold(lorentz(k))
+
+    def _call(self, v):
+        return exp(v, self.R)
+
+    def _inverse(self, x):
+        return log(x, self.R)
+
+    def log_abs_det_jacobian(self, v, x):
+        return volume(v, self.R)
+
+    def forward_shape(self, shape):
+        return torch.Size((*shape[:-1], shape[-1] + 1))
+
+    def inverse_shape(self, shape):
+        return torch.Size((*shape[:-1], shape[-1] - 1))
+
+    def with_cache(self, cache_size=1):
+        return type(self)(self.k, cache_size=cache_size)
+
+
+class Graph(Chart):
+    """Spatial coordinates as a chart."""
+
+    def _call(self, v):
+        return with_time(v, self.R)
+
+    def _inverse(self, x):
+        return x[..., 1:].clone()
+
+    def log_abs_det_jacobian(self, v, x):
+        return math.log(self.R) - (self.k + v.square().sum(-1)).log() / 2
+
+
+class Dilation(Transform):
+    bijective = True
+
+    def __init__(self, k=4.0, log_scale=(0.3, -0.5, 0.4), cache_size=0):
+        super().__init__(cache_size)
+        self.k, self.R, self.domain = k, math.sqrt(k), on_manifold(lorentz(k))
+        self.codomain = self.domain
+        self.log_scale = torch.as_tensor(log_scale, dtype=torch.float64)
+
+    def _call(self, x):
+        return exp(self.log_scale.exp() * log(x, self.R), self.R)
+
+    def _inverse(self, y):
+        return exp((-self.log_scale).exp() * log(y, self.R), self.R)
+
+    def log_abs_det_jacobian(self, x, y):
+        return self.log_scale.sum(-1) + self.stretch(x, y)
+
+    def stretch(self, x, y):
+        return volume(log(y, self.R), self.R) - volume(log(x, self.R), self.R)
+
+    def with_cache(self, cache_size=1):
+        return type(self)(self.k, self.log_scale, cache_size=cache_size)
+
+
+class Boost(Transform):
+    bijective = True
+
+    def __init__(self, k=4.0, cache_size=0):
+        super().__init__(cache_size)
+        self.k, self.R, self.domain = k, math.sqrt(k), on_manifold(lorentz(k))
+        self.codomain, self.p = self.domain, exp(torch.tensor([0.8, -1.1, 0.5], dtype=torch.float64), self.R)
+
+    def _call(self, x):
+        return boost(self.p, x, self.R)
+
+    def _inverse(self, y):
+        return boost(opposite(self.p), y, self.R)
+
+    def log_abs_det_jacobian(self, x, y):
+        return torch.zeros_like(x[..., 0])
+
+    def with_cache(self, cache_size=1):
+        return type(self)(self.k, cache_size=cache_size)
+
+
+def swirled(x, angle):
+    """Turns the first two axes by an angle that depends on the distance from the origin; it keeps volume."""
+    c, s = angle.cos(), angle.sin()
+    return torch.stack([x[..., 0], c * x[..., 1] - s * x[..., 2], s * x[..., 1] + c * x[..., 2], x[..., 3]], -1)
+
+
+class Swirl(Boost):
+    """A rotation of two axes by the time coordinate."""
+
+    def _angle(self, x):
+        return x[..., 0] / 10
+
+    def _call(self, x):
+        return swirled(x, self._angle(x))
+
+    def _inverse(self, y):
+        return swirled(y, -self._angle(y))
+
+
+class Scaling(TransformModule):
+    """Without a cache."""
+
+    domain = codomain = constraints.real_vector
+    bijective = True
+
+    def __init__(self, cache_size=0):
+        super().__init__(cache_size)
+        self.log_scale = nn.Parameter(torch.tensor([0.3, -0.5, 0.4], dtype=torch.float64))
+
+    def _call(self, x):
+        return self.log_scale.exp() * x
+
+    def _inverse(self, y):
+        return (-self.log_scale).exp() * y
+
+    def log_abs_det_jacobian(self, x, y):
+        return self.log_scale.sum().expand(x.shape[:-1])
+
+    def with_cache(self, cache_size=1):
+        new = type(self)(cache_size)
+        new.load_state_dict(self.state_dict())
+        return new
+
+
+class TangentStretch(HT.TangentModule):
+    def __init__(self, manifold=None, *, cache_size=1):
+        super().__init__(manifold, cache_size=cache_size)
+        self.log_scale = nn.Parameter(torch.tensor([0.3, -0.5, 0.4], dtype=torch.float64))
+
+    def _tangent_forward(self, v):
+        return self.log_scale.exp() * v, self.log_scale.sum().expand(v.shape[:-1])
+
+    def _tangent_backward(self, w):
+        return (-self.log_scale).exp() * w, self.log_scale.sum().expand(w.shape[:-1])
+
+
+class Wrapped(dist.TorchDistribution):
+    """A wrapped normal by the book."""
+
+    arg_constraints, has_rsample = {}, True
+
+    def __init__(self, k=4.0, loc=(0.8, -1.1), scale=(0.9, 0.5)):
+        self.k, self.R, self._support = k, math.sqrt(k), on_manifold(lorentz(k))
+        self.loc = exp(torch.tensor(loc, dtype=torch.float64, requires_grad=True), self.R)
+        self.scale = torch.tensor(scale, dtype=torch.float64, requires_grad=True)
+        super().__init__(event_shape=self.loc.shape, validate_args=False)
+
+    @constraints.dependent_property(is_discrete=False, event_dim=1)
+    def support(self):
+        return self._support
+
+    def sample(self, sample_shape=()):
+        with torch.no_grad():
+            return self.rsample(sample_shape)
+
+    def rsample(self, sample_shape=()):
+        v = self.spread() * torch.randn((*sample_shape, len(self.scale)), dtype=self.scale.dtype)
+        return self.move(exp(v, self.R))
+
+    def log_prob(self, value):
+        v = self.tangent(value)
+        return self.normal(v) - volume(v, self.R)
+
+    def spread(self):
+        return self.scale
+
+    def move(self, x):
+        return boost(self.loc, x, self.R)
+
+    def tangent(self, x):
+        return log(boost(opposite(self.loc), x, self.R), self.R)
+
+    def normal(self, v):
+        return torch.distributions.Normal(0, self.scale).log_prob(v).sum(-1)
+
+
+class ConditionalDilation:
+    def read(self, context):
+        return context
+
+    def condition(self, context):
+        return Dilation(log_scale=torch.cat([self.read(context), 0.2 - self.read(context)[..., :1]], -1).tanh())

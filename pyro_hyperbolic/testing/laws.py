@@ -139,32 +139,41 @@ def batch_members_are_independent(transform: Transform, x: Tensor) -> None:
 
 
 def gradients_are_finite(transform: Transform, x: Tensor) -> None:
-    """Checks that gradients of value and log-determinant are finite in ``x`` and every parameter, at the origin too."""
+    """Checks that gradients of values and log-determinants are finite, in the argument and in every parameter.
+
+    Of the transform at ``x`` and at the origin, and of its inverse at their images: for a translation, say, that is
+    where a point and the location coincide.
+    """
     domain = manifold_of(transform.domain)
     origin = torch.zeros_like(x.reshape(-1, x.size(-1))[:1])
-    if "k" in vars(domain) or hasattr(domain, "k"):
+    if isinstance(domain, geoopt.Lorentz):
         origin[..., 0] = domain.k.detach().to(x.dtype).sqrt()
+    parameters = [p for p in getattr(transform, "parameters", list)() if p.requires_grad]
     for point in (*x.reshape(-1, 1, x.size(-1)), origin):
-        event = point.detach().clone().requires_grad_()
-        y = transform(event)
-        leaves = [event, *(p for p in getattr(transform, "parameters", list)() if p.requires_grad)]
-        for what, output in (("t(x)", y), ("the log-det", transform.log_abs_det_jacobian(event, y))):
-            if not output.requires_grad:
-                continue
-            for gradient in torch.autograd.grad(output.sum(), leaves, retain_graph=True, allow_unused=True):
-                if gradient is None or bool(gradient.isfinite().all()):
-                    continue
-                near = float(event.detach().norm() - origin.norm()) < 1e-3
-                raise LawViolation(
-                    "gradients_are_finite",
-                    f"the gradient of {what} is finite",
-                    f"x = {event_text(event, 0)}",
-                    "finite numbers",
-                    str(gradient.reshape(-1)[:6].tolist()),
-                    "a norm, or a division by one, at the origin: use functions of the squared norm (numerics.sinhc)"
-                    if near
-                    else "an overflow, or 0 * infinity in the branch of a `where` that is not taken",
-                )
+        near = float(point.norm() - origin.norm()) < 1e-3
+        for name, way, start in (("t", transform, point), ("t.inv", transform.inv, transform(point))):
+            event = start.detach().clone().requires_grad_()
+            end = way(event)
+            for what, output in ((f"{name}(x)", end), (f"{name}'s log-det", way.log_abs_det_jacobian(event, end))):
+                _check_gradients(what, output, event, parameters, near)
+
+
+def _check_gradients(what: str, output: Tensor, event: Tensor, parameters: list[Tensor], near: bool) -> None:
+    if not output.requires_grad:
+        return
+    for gradient in torch.autograd.grad(output.sum(), [event, *parameters], retain_graph=True, allow_unused=True):
+        if gradient is None or bool(gradient.isfinite().all()):
+            continue
+        raise LawViolation(
+            "gradients_are_finite",
+            f"the gradient of {what} is finite",
+            f"x = {event_text(event, 0)}",
+            "finite numbers",
+            str(gradient.reshape(-1)[:6].tolist()),
+            "a norm, or a division by one, at the origin: use functions of the squared norm (numerics.sinhc)"
+            if near
+            else "an overflow, or 0 * infinity in the branch of a `where` that is not taken",
+        )
 
 
 def tolerance(transform: Transform, x: Tensor, y: Tensor, *, power: int) -> float:

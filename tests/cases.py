@@ -76,7 +76,7 @@ def _whc(dim: int, **kwargs: object) -> Callable[[geoopt.manifolds.base.Manifold
 
 
 def _flow(dim: int, layers: int, coupling: Callable[..., HT.Coupling]) -> Callable[..., object]:
-    return lambda M: shaken(ph.flows.coupling_flow(dim, layers, coupling, manifold=M))
+    return lambda M: shaken(ph.flows.coupling_flow(dim, layers, coupling, manifold=M), 0.4)
 
 
 #: Maps of a manifold to itself.

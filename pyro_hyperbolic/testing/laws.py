@@ -54,10 +54,11 @@ def log_det_matches_autograd(transform: Transform, x: Tensor) -> None:
     expected = []
     for event in x.reshape(-1, x.size(-1)):
         jacobian = torch.autograd.functional.jacobian(lambda point: transform(point), event.detach())
-        pushed = jacobian @ frame(domain, event)
+        # In double: the squares in a Gram matrix overflow in float32 where the points do not.
+        pushed = (jacobian @ frame(domain, event)).double()
         gram = pushed.mT @ metric(codomain, pushed.size(0), pushed) @ pushed
         expected.append(torch.linalg.slogdet(gram).logabsdet / 2)
-    values = torch.stack(expected).reshape(x.shape[:-1])
+    values = torch.stack(expected).reshape(x.shape[:-1]).to(x.dtype)
     formula = "t.log_abs_det_jacobian(x, y) = 1/2 log det(E' J' g J E)"
     found = transform.log_abs_det_jacobian(x, y)
     _log_dets_agree("log_det_matches_autograd", formula, transform, x, y, values, found, power=2)
@@ -149,13 +150,29 @@ def gradients_are_finite(transform: Transform, x: Tensor) -> None:
     if isinstance(domain, geoopt.Lorentz):
         origin[..., 0] = domain.k.detach().to(x.dtype).sqrt()
     parameters = [p for p in getattr(transform, "parameters", list)() if p.requires_grad]
-    for point in (*x.reshape(-1, 1, x.size(-1)), origin):
+    every = torch.cat([x.reshape(-1, x.size(-1)), origin])
+    # All at once, and one by one only to find the smallest that fails.
+    if _gradients_of_all_are_finite(transform, every, parameters):
+        return
+    for point in sorted(every.split(1), key=lambda event: float(event.norm())):
         near = float(point.norm() - origin.norm()) < 1e-3
         for name, way, start in (("t", transform, point), ("t.inv", transform.inv, transform(point))):
             event = start.detach().clone().requires_grad_()
             end = way(event)
             for what, output in ((f"{name}(x)", end), (f"{name}'s log-det", way.log_abs_det_jacobian(event, end))):
                 _check_gradients(what, output, event, parameters, near)
+
+
+def _gradients_of_all_are_finite(transform: Transform, points: Tensor, parameters: list[Tensor]) -> bool:
+    for way, start in ((transform, points), (transform.inv, transform(points))):
+        events = start.detach().clone().requires_grad_()
+        ends = way(events)
+        outputs = [value.sum() for value in (ends, way.log_abs_det_jacobian(events, ends)) if value.requires_grad]
+        for output in outputs:
+            gradients = torch.autograd.grad(output, [events, *parameters], retain_graph=True, allow_unused=True)
+            if not all(gradient is None or bool(gradient.isfinite().all()) for gradient in gradients):
+                return False
+    return True
 
 
 def _check_gradients(what: str, output: Tensor, event: Tensor, parameters: list[Tensor], near: bool) -> None:

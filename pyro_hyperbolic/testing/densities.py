@@ -33,7 +33,7 @@ def total_mass_is_one(distribution: dist.TorchDistribution, *, resolution: int =
     r"""Checks :math:`\int p\, dvol = 1` with respect to Riemannian volume.
 
     By quadrature in polar coordinates in one and two dimensions, where the error is below 1e-3, and by importance
-    sampling above, where it is five standard errors, which must not exceed 0.2.
+    sampling above, where it is five standard errors. Where that exceeds 0.2 nothing is known, and the law passes.
     """
     manifold, dim = _space(distribution)
     mass, deviation = total_mass(distribution, resolution=resolution, seed=seed)
@@ -129,7 +129,7 @@ def rsample_gradient_is_unbiased(
     r"""Checks :math:`\nabla_\theta E f(x)` by reparameterised samples against the score-function estimator.
 
     In every leaf :math:`\theta` that requires a gradient and on which ``log_prob`` depends, for a bounded smooth ``f``;
-    the two agree within five standard errors of their difference. Without such leaves there is nothing to check.
+    the two agree within 5.5 standard errors of their difference. Without such leaves there is nothing to check.
     """
     leaves = _leaves(distribution.log_prob(distribution.sample()))
     if not distribution.has_rsample or not leaves:

@@ -145,22 +145,24 @@ def test_load_idx(tmp_path, case, compressed):
 GOOD = idx(8, (4, 5), bytes(20))
 
 
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (b"<!DOCTYPE html>", r"starts with the bytes \[3c 21 44 4f\].*web page"),
-        (idx(7, (1,), b"\0"), r"\[00 00 07 01\]"),
-        (b"\1" + GOOD[1:], r"\[01 00 08 02\]"),
-        (b"", r"bytes \[\], but"),
-        (GOOD[:9], "is truncated: 9 bytes, of a header of 12"),
-        (GOOD[:-1], r"is truncated: 31 bytes, but its header asks for 32 for shape \(4, 5\) of torch\.uint8"),
-        (GOOD + b"\0", "is longer than one array: 33 bytes"),
-        (gzip.compress(GOOD)[:-9], "gzipped, but truncated or damaged"),
-        (gzip.compress(GOOD)[:-1] + b"\1", "gzipped, but truncated or damaged"),
-        (gzip.compress(GOOD[:-1]), "is truncated: 31 bytes"),
-    ],
-)
-def test_damaged_files(tmp_path, data, message):
+# Named by the damage: a test whose name holds compressed bytes is named after the second in which it was collected.
+DAMAGED = {
+    "a web page": (b"<!DOCTYPE html>", r"starts with the bytes \[3c 21 44 4f\].*web page"),
+    "no such type": (idx(7, (1,), b"\0"), r"\[00 00 07 01\]"),
+    "no zeros": (b"\1" + GOOD[1:], r"\[01 00 08 02\]"),
+    "nothing": (b"", r"bytes \[\], but"),
+    "half a header": (GOOD[:9], "is truncated: 9 bytes, of a header of 12"),
+    "a byte short": (GOOD[:-1], r"is truncated: 31 bytes, but its header asks for 32 for shape \(4, 5\) of torch\.uint8"),
+    "a byte long": (GOOD + b"\0", "is longer than one array: 33 bytes"),
+    "half a gzip": (gzip.compress(GOOD)[:-9], "gzipped, but truncated or damaged"),
+    "gzip of another sum": (gzip.compress(GOOD)[:-1] + b"\1", "gzipped, but truncated or damaged"),
+    "gzip of a byte short": (gzip.compress(GOOD[:-1]), "is truncated: 31 bytes"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_damaged_files(tmp_path, case):
+    data, message = DAMAGED[case]
     file = tmp_path / "images"
     file.write_bytes(data)
     with pytest.raises(ValueError, match=rf"images.*{message}.*fetch the file again"):

@@ -76,6 +76,29 @@ class Lorentz(geoopt.Lorentz, PyroModule, metaclass=_ManifoldMeta):
             self._pyro_context.set(key, value)
         return value
 
+    @classmethod
+    def from_curvature(cls, curvature: float | Tensor, learnable: bool = False) -> "Lorentz":
+        r"""Returns the hyperboloid of sectional curvature :math:`K < 0`, that of :math:`k = -1/K`.
+
+        Args:
+            curvature: Negative, a number or tensor, in units of inverse squared distance.
+            learnable: Whether ``k`` is a positive parameter.
+
+        Raises:
+            ValueError: If the curvature is not negative and finite.
+
+        Example:
+            >>> Lorentz.from_curvature(-0.25).k
+            tensor(4.)
+        """
+        value = torch.as_tensor(curvature, dtype=None if isinstance(curvature, Tensor) else torch.get_default_dtype())
+        if not bool(((value < 0) & value.isfinite()).all()):
+            raise ValueError(
+                f"curvature = {value.tolist()}, but that of a hyperboloid is < 0 and finite; for flat space use "
+                f"geoopt.Euclidean(1)."
+            )
+        return cls(-1 / value, learnable)
+
     @property
     def is_latent(self) -> bool:
         """Whether ``k`` is a ``PyroSample``."""

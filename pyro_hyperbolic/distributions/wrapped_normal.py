@@ -16,6 +16,12 @@ from pyro_hyperbolic.manifolds import STANDARD, is_of_one_run, resolved
 
 __all__ = ["WrappedDistribution", "WrappedMultivariateNormal", "WrappedNormal"]
 
+#: Pyro's autoguides and MCMC keep the support of their first run, with the curvature of that run.
+_THAW_BY = (
+    "k is latent, so a support that was kept from another run has another k: reparametrise the site with "
+    "TransformReparam, or use the autoguides of pyro_hyperbolic.infer, which keep none"
+)
+
 
 class WrappedDistribution(dist.TransformedDistribution):
     r"""Abstract base: the push-forward of a centred distribution on R^n by :math:`T_{loc} \circ \exp_o`.
@@ -75,7 +81,7 @@ class WrappedDistribution(dist.TransformedDistribution):
         elif is_of_one_run(self.manifold):
             # MCMC turns validation off, and keeps the support of its first run, off the manifold of every other one.
             finite = torch.where(value.isfinite().all(-1, keepdim=True), value, self.loc)
-            checks.check_points(self.manifold, finite, "value", validate=True)
+            checks.check_points(self.manifold, finite, "value", validate=True, advice=_THAW_BY)
         chart, translation = self.transforms
         x = translation.undo(value, checked=True)
         v = chart.undo(x, checked=True)
@@ -97,7 +103,8 @@ class WrappedDistribution(dist.TransformedDistribution):
 
     def _validate_sample(self, value: Tensor) -> None:
         # The words for shapes are torch's; its check of the support is left out, ours says more.
-        checks.check_points(self.manifold, value, "value", validate=self._validate_args)
+        advice = _THAW_BY if is_of_one_run(self.manifold) else ""
+        checks.check_points(self.manifold, value, "value", validate=self._validate_args, advice=advice)
         if value.shape[-1:] != self.event_shape:
             raise ValueError(
                 f"The right-most size of value must match event_shape: {value.size()} vs {self.event_shape}."

@@ -87,8 +87,10 @@ def check_shape(manifold: Manifold, x: Tensor, name: str = "x") -> None:
         )
 
 
-def check_points(manifold: Manifold, x: Tensor, name: str = "x", *, validate: bool | None = None) -> None:
-    """Raises unless every event of ``x`` is a point of the manifold.
+def check_points(
+    manifold: Manifold, x: Tensor, name: str = "x", *, validate: bool | None = None, advice: str = ""
+) -> None:
+    """Raises unless every event of ``x`` is a point of the manifold; ``advice`` ends the message.
 
     Raises:
         TypeError: If ``x`` is not a floating point tensor.
@@ -106,7 +108,7 @@ def check_points(manifold: Manifold, x: Tensor, name: str = "x", *, validate: bo
         "it holds NaN or infinity: look for a division by zero or an overflow before this point"
         if not bool(example.isfinite().all())
         else "map tangent coordinates with exp0(M, v), derive the time coordinate with M.projx(x), and use one "
-        "manifold (one k) and one dtype all along"
+        "manifold (one k) and one dtype all along" + (advice and f"; {advice}")
     )
     raise ValueError(
         f"{name} is not on {describe(manifold)}: {len(outside)} of {inside.numel()} events fail, the first is "

@@ -1,5 +1,6 @@
-r"""What Pyro's inference needs beyond the registered bijection."""
+r"""What Pyro's inference needs beyond the registered bijection: autoguides that know locations, KL rules."""
 
 from . import kl
+from .autoguide import AutoWrappedMultivariateNormal, AutoWrappedNormal, GeodesicBall
 
-__all__ = ["kl"]
+__all__ = ["AutoWrappedMultivariateNormal", "AutoWrappedNormal", "GeodesicBall", "kl"]

@@ -4,6 +4,7 @@ import math
 
 import geoopt
 import matplotlib
+import pyro
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -124,7 +125,7 @@ def test_arcs_are_shortest(ax, r):
     """Distances along the vertices add up to the distance of the ends, and the arc through two points is unique."""
     M = lorentz(1.0)
     x, y = circle_of_points(M, r), circle_of_points(M, r / 2, seed=1)
-    arcs = viz._arcs(M, x, y, 9)
+    arcs = viz.marks._arcs(M, x, y, 9)
     length = G.distance(M, arcs[:, 1:], arcs[:, :-1]).sum(-1)
     torch.testing.assert_close(length, G.distance(M, x, y), rtol=0, atol=1e-14 * math.exp(r))
 
@@ -248,3 +249,25 @@ def test_errors_name_the_remedy(ax):
         viz.density(ax, M, lambda x: x)
     with pytest.raises(ValueError, match="log_prob is NaN at"):
         viz.density(ax, M, lambda x: x[:, 0] * math.nan)
+
+
+@pytest.mark.parametrize("radius", [0.0, 1.5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_regions_hold_their_masses(radius, dtype):
+    """The border of the region of mass m is where the density is that of the m-quantile of draws, anywhere in H^2."""
+    manifold = geoopt.Lorentz(torch.tensor(2.0, dtype=dtype))
+    loc = G.exp0(manifold, radius * torch.tensor([0.6, 0.8], dtype=dtype))
+    d = hdist.WrappedNormal(loc, torch.tensor([0.4, 0.7], dtype=dtype), manifold)
+    masses = [0.9, 0.5]
+    contours = viz.regions(Figure().subplots(), manifold, lambda x: d.log_prob(x) - 3.0, masses, dtype=dtype)
+    pyro.set_rng_seed(0)
+    draws = d.log_prob(d.sample((20_000,))).double().exp()
+    found = (draws > torch.tensor(contours.levels).unsqueeze(-1) * math.exp(3.0)).double().mean(-1)
+    assert torch.allclose(found, torch.tensor(masses, dtype=torch.float64), atol=0.02)
+    assert len(contours.get_paths()) == 2
+
+
+@pytest.mark.parametrize("masses", [[], [0.0], [1.0], [0.5, float("nan")]])
+def test_regions_of_no_mass(masses):
+    with pytest.raises(ValueError, match=r"masses = .* must be in \(0, 1\)"):
+        viz.regions(Figure().subplots(), geoopt.Lorentz(), lambda x: x.sum(-1), masses)

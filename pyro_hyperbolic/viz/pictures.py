@@ -1,0 +1,65 @@
+r"""Where a point of a manifold is in its picture."""
+
+import geoopt
+import torch
+from geoopt.manifolds.base import Manifold
+from torch import Tensor
+
+from pyro_hyperbolic import charts
+from pyro_hyperbolic.geometry import checks
+
+__all__ = ["Z", "checked", "is_disk", "lift", "on_cpu", "picture"]
+
+
+class Z:
+    """The order of drawing, from back to front. Matplotlib's own patches are at 1 and lines at 2."""
+
+    DENSITY, TILING, GEODESICS, REGIONS, POINTS, BOUNDARY = 0.5, 0.7, 1.5, 2.2, 2.5, 3.0
+
+
+def is_disk(manifold: Manifold) -> bool:
+    """Returns whether the picture is a disk; False for the plane, an error for what has neither."""
+    if not isinstance(manifold, geoopt.Lorentz | geoopt.Euclidean):
+        raise TypeError(f"viz draws geoopt.Lorentz and geoopt.Euclidean(1), but the manifold is {manifold!r}.")
+    checks.check_manifold(manifold)
+    return isinstance(manifold, geoopt.Lorentz)
+
+
+def on_cpu(manifold: Manifold) -> Manifold:
+    """Returns the manifold on the CPU, in float64."""
+    if not is_disk(manifold):
+        return manifold
+    if manifold.k.numel() != 1:
+        raise ValueError(
+            f"k has shape {tuple(manifold.k.shape)}, but one picture shows one curvature; draw one by one."
+        )
+    return geoopt.Lorentz(k=manifold.k.detach().cpu().double().reshape(()))
+
+
+def checked(manifold: Manifold, x: Tensor, name: str) -> Tensor:
+    """Returns checked points of a two-dimensional manifold on the CPU, in float64."""
+    disk = is_disk(manifold)
+    checks.check_points(manifold, x, name)
+    n = x.size(-1) - 1 if disk else x.size(-1)
+    if n != 2:
+        remedy = (
+            "geometry.exp0(M, geometry.log0(M, x)[..., :2]), two of the tangent coordinates"
+            if n > 2 and disk
+            else f"{name}[..., :2]"
+            if n > 2
+            else "a histogram of geometry.log0(M, x)"
+        )
+        raise ValueError(f"{name} has n = {n} dimensions, but a picture shows n = 2; draw {remedy}.")
+    x = x.detach().cpu().double()
+    return lift(manifold, x[..., 1:]) if disk else x
+
+
+def lift(manifold: Manifold, space: Tensor) -> Tensor:
+    """Returns the points with that spatial part: what is stored in float32 is not on the manifold to float64."""
+    k = on_cpu(manifold).k
+    return torch.cat([torch.hypot(k.sqrt(), space.norm(dim=-1, keepdim=True)), space], dim=-1)
+
+
+def picture(manifold: Manifold, x: Tensor) -> Tensor:
+    """Returns where points are on the axes, shape ``(*, 2)``."""
+    return charts.to_poincare_ball(on_cpu(manifold), x) if is_disk(manifold) else x

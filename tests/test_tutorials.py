@@ -16,6 +16,9 @@ COMMANDS = {
         ["--epochs", "1", "--dim", "3", "--posterior", "whc", "--fixed-curvature"],
         ["--epochs", "1", "--data", "MNIST", "--posterior", "normal", "--manifold", "hyperbolic"],
     ],
+    "hyperbolic_location.py": [["--steps", "20", "--samples", "10"]],
+    "scale_out.py": [["--epochs", "2"]],
+    "scale_out_lightning.py": [["--epochs", "2"]],
     "write_your_own_layer.py": [["--steps", "20"]],
 }
 TUTORIALS = sorted(path.name for path in (ROOT / "tutorials").glob("*.py"))
@@ -52,6 +55,14 @@ def test_a_tutorial_runs(script, arguments, tmp_path):
         assert "volume terms are dropped" in done.stdout
         assert done.stdout.count("every law holds") == 2
         assert (tmp_path / "posterior.png").exists()
+        return
+    if script == "hyperbolic_location.py":
+        assert done.stdout.count("evidence") == 3
+        assert (tmp_path / "location.png").exists()
+        return
+    if script.startswith("scale_out"):
+        assert "1 process" in done.stdout
+        assert (tmp_path / "vae.pt").exists()
         return
     rows = json.loads((tmp_path / "results.json").read_text())
     assert len(rows) == (5 if "--posterior" not in arguments else 1)

@@ -1,7 +1,7 @@
 """Posteriors on H^2 at k = 2 whose evidence, moments and ELBOs are known by quadrature: the truth of inference.
 
-Nothing here is inference. A model is run once with its latents conditioned on a grid, and sums over the grid, weighted by
-Riemannian volume, are the integrals; the densities that it sums are held to independent ones in test_accuracy and
+Nothing here is inference. A model is run once with its latents conditioned on a grid, and sums over the grid, weighted
+by Riemannian volume, are the integrals; the densities that it sums are held to independent ones in test_accuracy and
 test_laws.
 """
 
@@ -153,6 +153,6 @@ POSTERIORS = {
 
 
 def moments(z: Tensor, **_: Tensor) -> Tensor:
-    """Functions of z to compare means of: normal coordinates at the origin, their squares, the distance to the beacon."""
+    """Functions of z to compare means of: normal coordinates at the origin, their squares, distance to the beacon."""
     v = G.log0(M, z)
     return torch.cat([v, v.square(), G.distance(M, z, BEACON).unsqueeze(-1)], -1)

@@ -2,8 +2,8 @@
 
 What runs is ``tutorials/scale_out.py`` itself, and ``scale_out_lightning.py``. The comparison with one process is of
 the same sums in another order, because both their ingredients can be matched. Data: the sampler deals a permutation
-out, so row i of a batch in process r of two is row 2 i + r of the batch of one process. Noise: the one process draws it from two generators, seeded
-as the two processes are, and interleaves it in the same way.
+out, so row i of a batch in process r of two is row 2 i + r of the batch of one process. Noise: the one process draws it
+from two generators, seeded as the two processes are, and interleaves it in the same way.
 """
 
 import os

@@ -36,7 +36,6 @@ def _float64():
 
 
 def train(model, guide, steps, lr=0.05, particles=4, elbo=Trace_ELBO, **kwargs) -> None:
-    guide()  # a guide that meets its parameters inside the plate of particles works too, but warns of the plate's place
     optimiser = pyro.optim.ClippedAdam({"lr": lr, "lrd": 0.05 ** (1 / steps)})
     svi = SVI(
         model,
@@ -269,6 +268,19 @@ def test_amortized_plates(guide):
     assert z.shape == (2, 6, 3)
     assert g.locs.z.shape == (2, 1, 2)
     assert z.flatten(0, -2).unique(dim=0).size(0) == 12
+
+
+@each_guide
+def test_a_first_run_among_particles(guide):
+    """Parameters are those of the model's sites, not of each particle."""
+    truth = POSTERIORS["scale"]
+    g = guide(truth.model)
+    Trace_ELBO(num_particles=7, vectorize_particles=True, max_plate_nesting=0).loss(truth.model, g)
+    assert {name: tuple(value.shape) for name, value in g.named_parameters()}.items() >= {
+        ("locs.z_unconstrained", (2,)),
+        ("anchors.z_unconstrained", (2,)),
+        ("scales.s_unconstrained", ()),
+    }
 
 
 @each_guide

@@ -80,6 +80,8 @@ class WrappedDistribution(dist.TransformedDistribution):
             self._validate_sample(value)
         elif is_of_one_run(self.manifold):
             # MCMC turns validation off, and keeps the support of its first run, off the manifold of every other one.
+            if checks.tracing():  # at the k of that run: nothing shows until the compiled function meets another
+                raise ValueError(f"a compiled sampler scores a value on {type(self).__name__}, but {_THAW_BY}.")
             finite = torch.where(value.isfinite().all(-1, keepdim=True), value, self.loc)
             checks.check_points(self.manifold, finite, "value", validate=True, advice=_THAW_BY)
         chart, translation = self.transforms
@@ -308,6 +310,7 @@ def _isotropic(scale: Tensor, dim: int) -> Tensor:
     if scale.size(-1) not in (1, dim):
         raise ValueError(
             f"scale has shape {tuple(scale.shape)}, but loc lives in n = {dim} dimensions; give standard deviations of "
-            f"the tangent coordinates, shape (*, {dim}), or (*, 1) for the same in every direction."
+            f"the tangent coordinates, shape (*, {dim}), or (*, 1) for the same in every direction. (If it comes from "
+            f"LocScaleReparam: a location on a manifold cannot be scaled; use TransformReparam.)"
         )
     return scale.expand((*scale.shape[:-1], dim))

@@ -86,6 +86,7 @@ class AutoWrappedNormal(AutoNormalMessenger):
         amortized_plates: tuple[str, ...] = (),
     ) -> None:
         super().__init__(model, init_loc_fn=init_loc_fn, init_scale=init_scale, amortized_plates=amortized_plates)
+        self.amortized_plates: tuple[str, ...] = amortized_plates
         self._seen: dict[str, Tensor] = {}
         self._hidden: dict[str, Any] = {}
         self._quantiles: tuple[Tensor, dict[str, Any]] | None = None
@@ -195,6 +196,16 @@ class AutoWrappedNormal(AutoNormalMessenger):
         deep_setattr(self, f"scales.{name}", PyroParam(scale, constraint=constraints.positive, event_dim=event_dim))
         # A parameter, so that it is saved, loaded and subsampled with the others; not one for an optimiser.
         self._stored("anchors", name).requires_grad_(False)
+
+    def _adjust_plates(self, value: Tensor, event_dim: int) -> Tensor:
+        # Pyro looks for the plates outside of the model among names, as frames, and finds none: a first run in a plate
+        # of particles would make parameters for each of them.
+        amortized: tuple[str, ...] = self.amortized_plates
+        self.amortized_plates = (*amortized, *self._outer_plates)
+        try:
+            return super()._adjust_plates(value, event_dim)
+        finally:
+            self.amortized_plates = amortized
 
     @torch.no_grad()
     def _follow(self, name: str, manifold: Manifold) -> None:

@@ -18,8 +18,9 @@ dispatching functions.
 import torch
 from geoopt import Lorentz
 from torch import Tensor
+from torch.nn.functional import pad
 
-from pyro_hyperbolic.numerics import asinhc, log_sinhc, sinhc
+from pyro_hyperbolic.numerics import asinhc, log_sinhc, near_log_sinhc, sinhc
 
 __all__ = [
     "contains",
@@ -99,7 +100,7 @@ def translate(manifold: Lorentz, p: Tensor, x: Tensor, inverse: bool) -> Tensor:
     if space.size(-1) == 1:
         moved = _boost_on_a_line(target, time_of(target), space, time_of(space))
     else:
-        moved, _ = _boost(target, 1 + time_of(target), space, 1 + time_of(space))
+        moved = _boost(target, 1 + time_of(target), space, 1 + time_of(space))
     # From the spatial part as it was rounded, not from the boost: the point must be on the manifold.
     return radius * torch.cat([time_of(moved), moved], dim=-1)
 
@@ -125,21 +126,31 @@ def translate_tangent(manifold: Lorentz, t: Tensor, v: Tensor, inverse: bool) ->
         # H^1 is flat: the boost is a shift by the distance to the target.
         moved = v + radius * (t / radius).asinh()
         return moved, moved.new_zeros(()).expand(moved.shape[:-1])
-    t, v = t / radius, v / radius
-    quarter = square_norm(v) / 4
-    stretch, half_v = _stretch(quarter)
-    moved, height = _boost(t, 1 + time_of(t), v * stretch, 2 + 2 * half_v)
-    # height = x0 - 1 of the moved point, free of cancellation; only the direction-carrying vector is divided by it.
-    h = moved / (4 + 2 * height).sqrt()
-    half_w = square_norm(h)
-    ratio = asinhc(half_w)
-    # Far out, one logarithm of the ratio of both stretches: their own logarithms are large and cancel. Near the origin
-    # the ratio is 1 up to rounding, and the logarithms are small and accurate.
-    z_v, z_w = 4 * quarter, 4 * half_w * ratio * ratio
-    near = log_sinhc(torch.stack([z_v, z_w]))
-    far = (stretch * ratio / (1 + half_w).sqrt()).log()
-    volume = torch.where((z_v < 1) & (z_w < 1), near[0] - near[1], far)
-    return (2 * radius) * (h * ratio), (v.size(-1) - 1) * volume.squeeze(-1)
+    # Everything as in _boost, by halves: p = t / 2, and eta = |v| / 2 instead of the distance from the origin.
+    diameter = 2 * radius
+    p, v = t / diameter, v / diameter
+    # Kept from zero, by what is lost in rounding. Then tanh(eta) / eta needs no Taylor branch: its derivative is noise
+    # of size u / eta^2 near zero, but what multiplies it is v times the derivative of |v|^2, of size eta^2. So for `w`.
+    eps = torch.finfo(v.dtype).eps
+    square = square_norm(v) + eps
+    eta = square.sqrt()
+    tanhc, half_x = eta.tanh() / eta, eta.cosh() ** 2
+    half_p = 0.5 + _hypotenuse(p, 0.5)
+    ball_p = p / half_p
+    total = v * tanhc + ball_p
+    rise = square_norm(total) * half_p
+    height = rise * half_x + eps  # sinh^2 of half the distance of the moved point, kept from zero too
+    sinh = height.sqrt()
+    moved_eta = sinh.asinh()
+    unwrap = moved_eta / (sinh * (1 + height).sqrt())
+    w = (total + rise * ball_p) * (half_x * unwrap * diameter)
+    # Far out, one logarithm of the product of both stretches: their own logarithms are large and cancel. Near the
+    # origin, where that product is 1 up to rounding, the series, small and accurate.
+    squares = torch.stack([square, moved_eta * moved_eta])
+    near_v, near_w = near_log_sinhc(4 * squares.masked_fill(squares >= 0.5, 0.0)).unbind()
+    far_v, far_w = torch.stack([half_x * tanhc, unwrap]).masked_fill(squares < 0.5, 1.0).unbind()
+    volume = (far_v * far_w).log() + (near_v - near_w)
+    return w, (v.size(-1) - 1) * volume.squeeze(-1)
 
 
 def radius_of(manifold: Lorentz, like: Tensor) -> Tensor:
@@ -154,10 +165,15 @@ def square_norm(v: Tensor) -> Tensor:
 
 def time_of(space: Tensor) -> Tensor:
     """Returns the time coordinate, ``sqrt(1 + |space|^2)``, of a point with the given spatial part."""
+    return _hypotenuse(space, 1.0)
+
+
+def _hypotenuse(v: Tensor, side: float) -> Tensor:
+    """Returns ``sqrt(side^2 + |v|^2)``."""
     # In float64 whatever the dtype: the square of a float32 point at r > 44 overflows, and an infinite time coordinate
     # makes its logarithm silently zero. (Float64 itself reaches r = 354 so. Apple's GPUs have none.)
-    wide = space if space.device.type == "mps" else space.double()
-    return (1 + square_norm(wide)).sqrt().to(space.dtype)
+    wide = v if v.device.type == "mps" else v.double()
+    return torch.linalg.vector_norm(pad(wide, (0, 1), value=side), dim=-1, keepdim=True).to(v.dtype)
 
 
 def _stretch(quarter: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,14 +183,16 @@ def _stretch(quarter: Tensor) -> tuple[Tensor, Tensor]:
     return ratio * (1 + half).sqrt(), half
 
 
-def _boost(p: Tensor, one_plus_p0: Tensor, x: Tensor, one_plus_x0: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the spatial part of ``T_p x`` and its time coordinate minus one.
+def _boost(p: Tensor, one_plus_p0: Tensor, x: Tensor, one_plus_x0: Tensor) -> Tensor:
+    """Returns the spatial part of ``T_p x``.
 
-    ``T_p x = x + p (X + a) / P`` with ``a = |x / X + p / P|^2 X P / 2 = cosh(d(x, -p)) - 1``, where capitals are time
-    coordinates plus one: no term cancels in ``a``, and the result is exactly zero at ``x = -p``.
+    ``T_p x = X (c + b |c|^2 P / 2)`` with ``b = p / P`` and ``c = x / X + b``, where capitals are time coordinates plus
+    one (so that ``b`` is the point of the Poincare ball). No term cancels: ``X P |c|^2 / 2 = cosh(d(x, -p)) - 1``, and
+    the result is exactly zero at ``x = -p``.
     """
-    height = square_norm(x / one_plus_x0 + p / one_plus_p0) * one_plus_x0 * (one_plus_p0 / 2)
-    return x + p * ((one_plus_x0 + height) / one_plus_p0), height
+    ball_p = p / one_plus_p0
+    total = x / one_plus_x0 + ball_p
+    return (total + ball_p * (square_norm(total) * (one_plus_p0 / 2))) * one_plus_x0
 
 
 def _boost_on_a_line(p: Tensor, p0: Tensor, x: Tensor, x0: Tensor) -> Tensor:

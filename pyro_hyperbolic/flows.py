@@ -76,7 +76,7 @@ class CouplingFlow(TangentModule):
     def _dependencies(self) -> Iterator[Tensor]:
         yield from super()._dependencies()
         for layer in self._couplings:
-            yield from layer._dependencies()
+            yield from layer.conditions()
 
 
 class ConditionalCouplingFlow(ConditionalTransformModule):

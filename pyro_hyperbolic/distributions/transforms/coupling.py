@@ -115,7 +115,11 @@ class Coupling(TangentModule):
 
     def _dependencies(self) -> Iterator[Tensor]:
         yield from super()._dependencies()
-        if isinstance(self.nn, Conditioned):  # no submodule, but what it depends on counts
+        yield from self.conditions()
+
+    def conditions(self) -> Iterator[Tensor]:
+        """Yields what the layer depends on and does not own: a context, and the network that it shares."""
+        if isinstance(self.nn, Conditioned):
             yield from self.nn.dependencies()
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:

@@ -126,30 +126,31 @@ def translate_tangent(manifold: Lorentz, t: Tensor, v: Tensor, inverse: bool) ->
         # H^1 is flat: the boost is a shift by the distance to the target.
         moved = v + radius * (t / radius).asinh()
         return moved, moved.new_zeros(()).expand(moved.shape[:-1])
-    # Everything as in _boost, by halves: p = t / 2, and eta = |v| / 2 instead of the distance from the origin.
+    # As _boost, but eta is half the distance from the origin, and v is half of itself.
     diameter = 2 * radius
-    p, v = t / diameter, v / diameter
+    t, v = t / radius, v / diameter
     # Kept from zero, by what is lost in rounding. Then tanh(eta) / eta needs no Taylor branch: its derivative is noise
     # of size u / eta^2 near zero, but what multiplies it is v times the derivative of |v|^2, of size eta^2. So for `w`.
     eps = torch.finfo(v.dtype).eps
     square = square_norm(v) + eps
     eta = square.sqrt()
     tanhc, half_x = eta.tanh() / eta, eta.cosh() ** 2
-    half_p = 0.5 + _hypotenuse(p, 0.5)
-    ball_p = p / half_p
-    total = v * tanhc + ball_p
-    rise = square_norm(total) * half_p
+    one_plus_t0 = 1 + time_of(t)
+    ball_t = t / one_plus_t0
+    total = v * tanhc + ball_t
+    rise = square_norm(total) * (one_plus_t0 / 2)
     height = rise * half_x + eps  # sinh^2 of half the distance of the moved point, kept from zero too
     sinh = height.sqrt()
     moved_eta = sinh.asinh()
     unwrap = moved_eta / (sinh * (1 + height).sqrt())
-    w = (total + rise * ball_p) * (half_x * unwrap * diameter)
+    w = (total + rise * ball_t) * (half_x * unwrap * diameter)
     # Far out, one logarithm of the product of both stretches: their own logarithms are large and cancel. Near the
     # origin, where that product is 1 up to rounding, the series, small and accurate.
-    squares = torch.stack([square, moved_eta * moved_eta])
+    squares = torch.stack(torch.broadcast_tensors(square, moved_eta * moved_eta))
     near_v, near_w = near_log_sinhc(4 * squares.masked_fill(squares >= 0.5, 0.0)).unbind()
-    far_v, far_w = torch.stack([half_x * tanhc, unwrap]).masked_fill(squares < 0.5, 1.0).unbind()
-    volume = (far_v * far_w).log() + (near_v - near_w)
+    v_is_near, w_is_near = (squares < 0.5).unbind()
+    far = (half_x * tanhc).masked_fill(v_is_near, 1.0) * unwrap.masked_fill(w_is_near, 1.0)
+    volume = far.log() + (near_v - near_w)
     return w, (v.size(-1) - 1) * volume.squeeze(-1)
 
 
@@ -165,15 +166,11 @@ def square_norm(v: Tensor) -> Tensor:
 
 def time_of(space: Tensor) -> Tensor:
     """Returns the time coordinate, ``sqrt(1 + |space|^2)``, of a point with the given spatial part."""
-    return _hypotenuse(space, 1.0)
-
-
-def _hypotenuse(v: Tensor, side: float) -> Tensor:
-    """Returns ``sqrt(side^2 + |v|^2)``."""
     # In float64 whatever the dtype: the square of a float32 point at r > 44 overflows, and an infinite time coordinate
     # makes its logarithm silently zero. (Float64 itself reaches r = 354 so. Apple's GPUs have none.)
-    wide = v if v.device.type == "mps" else v.double()
-    return torch.linalg.vector_norm(pad(wide, (0, 1), value=side), dim=-1, keepdim=True).to(v.dtype)
+    wide = space if space.device.type == "mps" else space.double()
+    # A norm that is at least 1 is smooth, and takes fewer kernels than a square, a sum and a root.
+    return torch.linalg.vector_norm(pad(wide, (0, 1), value=1.0), dim=-1, keepdim=True).to(space.dtype)
 
 
 def _stretch(quarter: Tensor) -> tuple[Tensor, Tensor]:

@@ -250,5 +250,7 @@ def check_bound(name: str, bound: float | None) -> None:
 
 def join(first: Tensor, second: Tensor) -> Tensor:
     """Returns both blocks as one vector, their batch shapes broadcast (a context can enlarge that of one)."""
+    if not checks.tracing() and first.shape[:-1] == second.shape[:-1]:  # torch.broadcast_shapes is slow
+        return torch.cat([first, second], dim=-1)
     batch = torch.broadcast_shapes(first.shape[:-1], second.shape[:-1])
     return torch.cat([first.expand((*batch, first.size(-1))), second.expand((*batch, second.size(-1)))], dim=-1)

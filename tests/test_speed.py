@@ -86,14 +86,14 @@ def test_a_tangent_flow_costs_the_chart_once(inverse):
 @pytest.mark.parametrize("inverse", [False, True])
 @pytest.mark.parametrize("dim", [4, 6, 64])
 def test_a_wrapped_layer_costs_the_same_in_every_dimension(dim, inverse):
-    """Over a tangent coupling, where the moving block is a plane or more: 388 with Taylor branches at every step."""
+    """Over a tangent coupling, where the moving block is a plane or more."""
     few, many = (
         len(flow(HT.wrapped_hyperboloid_coupling, M, dim, layers, inverse))
         - len(flow(HT.tangent_coupling, M, dim, layers, inverse))
         for layers in (1, 4)
     )
-    assert many - few <= 3 * 216
-    assert few <= 218
+    assert few <= 230
+    assert many - few <= 3 * 170  # the stretches of all layers are evaluated together
 
 
 @pytest.mark.parametrize("inverse", [False, True])

@@ -15,6 +15,8 @@ Shapes: points ``(*, n + 1)``, tangent coordinates ``(*, n)``, ``k`` ``()`` or a
 dispatching functions.
 """
 
+from collections.abc import Sequence
+
 import torch
 from geoopt import Lorentz
 from torch import Tensor
@@ -22,13 +24,19 @@ from torch.nn.functional import pad
 
 from pyro_hyperbolic.numerics import asinhc, log_sinhc, near_log_sinhc, sinhc
 
+# Before and after a translation in the chart: the square of half the radius, kept from zero, and sinhc of the radius,
+# or its inverse; shape ``(*, 2)`` each.
+Stretch = tuple[Tensor, Tensor]
+
 __all__ = [
+    "Stretch",
     "contains",
     "dim",
     "distance",
     "event_size",
     "exp0",
     "log0",
+    "log_stretch",
     "log_volume",
     "origin",
     "parameters",
@@ -118,14 +126,13 @@ def distance(manifold: Lorentz, x: Tensor, y: Tensor) -> Tensor:
     return (radius * apart).squeeze(-1)
 
 
-def translate_tangent(manifold: Lorentz, t: Tensor, v: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+def translate_tangent(manifold: Lorentz, t: Tensor, v: Tensor, inverse: bool) -> tuple[Tensor, Stretch | None]:
     radius = radius_of(manifold, v)
     if inverse:
         t = -t
     if v.size(-1) == 1:
         # H^1 is flat: the boost is a shift by the distance to the target.
-        moved = v + radius * (t / radius).asinh()
-        return moved, moved.new_zeros(()).expand(moved.shape[:-1])
+        return v + radius * (t / radius).asinh(), None
     # As _boost, but eta is half the distance from the origin, and v is half of itself.
     diameter = 2 * radius
     t, v = t / radius, v / diameter
@@ -144,14 +151,17 @@ def translate_tangent(manifold: Lorentz, t: Tensor, v: Tensor, inverse: bool) ->
     moved_eta = sinh.asinh()
     unwrap = moved_eta / (sinh * (1 + height).sqrt())
     w = (total + rise * ball_t) * (half_x * unwrap * diameter)
-    # Far out, one logarithm of the product of both stretches: their own logarithms are large and cancel. Near the
+    return w, (torch.cat([square, half_x * tanhc], -1), torch.cat([moved_eta * moved_eta, unwrap], -1))
+
+
+def log_stretch(n: int, stretches: Sequence[Stretch]) -> Tensor:
+    parts = torch.stack(torch.broadcast_tensors(*(part for stretch in stretches for part in stretch)))
+    squares, factors = parts.unbind(-1)
+    # Far out, one logarithm of the product of both factors: their own logarithms are large and cancel. Near the
     # origin, where that product is 1 up to rounding, the series, small and accurate.
-    squares = torch.stack(torch.broadcast_tensors(square, moved_eta * moved_eta))
-    near_v, near_w = near_log_sinhc(4 * squares.masked_fill(squares >= 0.5, 0.0)).unbind()
-    v_is_near, w_is_near = (squares < 0.5).unbind()
-    far = (half_x * tanhc).masked_fill(v_is_near, 1.0) * unwrap.masked_fill(w_is_near, 1.0)
-    volume = far.log() + (near_v - near_w)
-    return w, (v.size(-1) - 1) * volume.squeeze(-1)
+    near = near_log_sinhc(4 * squares.masked_fill(squares >= 0.5, 0.0))
+    far = factors.masked_fill(squares < 0.5, 1.0)
+    return (n - 1) * ((far[0::2] * far[1::2]).log() + (near[0::2] - near[1::2])).sum(0)
 
 
 def radius_of(manifold: Lorentz, like: Tensor) -> Tensor:

@@ -137,7 +137,8 @@ def translate_tangent(manifold: Lorentz, t: Tensor, v: Tensor, inverse: bool) ->
     diameter = 2 * radius
     t, v = t / radius, v / diameter
     # Kept from zero, by what is lost in rounding. Then tanh(eta) / eta needs no Taylor branch: its derivative is noise
-    # of size u / eta^2 near zero, but what multiplies it is v times the derivative of |v|^2, of size eta^2. So for `w`.
+    # of size u / eta^2 near zero, but what multiplies it is v times the derivative of |v|^2, of size eta^2. (The second
+    # derivatives are off by u / eta, at most sqrt(u).) The same goes for `unwrap`.
     eps = torch.finfo(v.dtype).eps
     square = square_norm(v) + eps
     eta = square.sqrt()

@@ -12,7 +12,7 @@ from torch import Tensor
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions import transforms as HT
 from pyro_hyperbolic.distributions.transforms import ConditionalCoupling, Coupling, TangentModule
-from pyro_hyperbolic.distributions.transforms.coupling import check_dim, check_split, join
+from pyro_hyperbolic.distributions.transforms.coupling import Move, check_dim, check_split, join, total_log_det
 from pyro_hyperbolic.geometry import checks
 
 __all__ = ["ConditionalCouplingFlow", "CouplingFlow", "coupling_flow"]
@@ -42,28 +42,30 @@ class CouplingFlow(TangentModule):
         self._sizes = tuple(layer.split_dim for layer in layers[:2])
 
     def _tangent_forward(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        return self._run(v, [(i, layer.couple) for i, layer in enumerate(self._couplings)])
+        return self._run(v, inverse=False)
 
     def _tangent_backward(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        return self._run(w, [(i, layer.uncouple) for i, layer in enumerate(self._couplings)][::-1])
+        return self._run(w, inverse=True)
 
     @property
     def _couplings(self) -> list[Coupling]:
         return list(self.layers)  # type: ignore[arg-type]  # the type of ModuleList's elements is lost
 
-    def _run(self, v: Tensor, steps: list[tuple[int, Callable[..., tuple[Tensor, Tensor]]]]) -> tuple[Tensor, Tensor]:
+    def _run(self, v: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
         check_dim(self._couplings[0].network, v.size(-1))
         check_split(self._sizes[0], v.size(-1))
         first, second = v[..., : self._sizes[0]], v[..., self._sizes[0] :]
-        total: Tensor | None = None
-        for i, step in steps:
+        moves: list[Move] = []
+        layers = list(enumerate(self._couplings))
+        for i, layer in reversed(layers) if inverse else layers:
+            step = layer.uncouple if inverse else layer.couple
             if i % 2 == 0:
-                second, log_det = step(first, second)
+                moves.append(step(first, second))
+                second = moves[-1].block
             else:
-                first, log_det = step(second, first)
-            total = log_det if total is None else total + log_det
-        assert total is not None  # there is a layer
-        return join(first, second), total
+                moves.append(step(second, first))
+                first = moves[-1].block
+        return join(first, second), total_log_det(self.manifold, moves, inverse=inverse)
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         """Returns the shape of ``y`` for an ``x`` of that shape."""
@@ -76,7 +78,7 @@ class CouplingFlow(TangentModule):
     def _dependencies(self) -> Iterator[Tensor]:
         yield from super()._dependencies()
         for layer in self._couplings:
-            yield from layer._dependencies()
+            yield from layer.conditions()
 
 
 class ConditionalCouplingFlow(ConditionalTransformModule):

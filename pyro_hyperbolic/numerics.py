@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["asinhc", "log_sinhc", "sinhc"]
+__all__ = ["asinhc", "log_sinhc", "near_log_sinhc", "sinhc"]
 
 # Below this z the Taylor polynomials are used. The number of terms in `_terms` belongs to this number: it makes the
 # value, the first and the second derivative accurate to the unit roundoff of the dtype.
@@ -89,8 +89,12 @@ def log_sinhc(z: Tensor) -> Tensor:
     small = z < 1.0
     near = z.masked_fill(~small, 0.0)
     r = z.masked_fill(small, 1.0).sqrt()
-    series = torch.log1p(near * _polynomial(_SINHC[1 : _terms(z, 8, 12)], near))
-    return torch.where(small, series, r + torch.log1p(-torch.exp(-2 * r)) - torch.log(2 * r))
+    return torch.where(small, near_log_sinhc(near), r + torch.log1p(-torch.exp(-2 * r)) - torch.log(2 * r))
+
+
+def near_log_sinhc(z: Tensor) -> Tensor:
+    """Returns :func:`log_sinhc` for ``z <= 2``, by its series alone."""
+    return torch.log1p(z * _polynomial(_SINHC[1 : _terms(z, 6, 11)], z))
 
 
 def _terms(z: Tensor, single: int, double: int) -> int:
@@ -98,17 +102,9 @@ def _terms(z: Tensor, single: int, double: int) -> int:
 
 
 def _polynomial(coefficients: Sequence[float], z: Tensor) -> Tensor:
-    """Returns ``sum_j coefficients[j] * z**j``, two coefficients to an operation."""
-    # c0 + c1 z is one kernel when written as a reversed subtraction; Horner in z^2 over such pairs halves the kernels.
-    pairs = [
-        torch.rsub(z, coefficients[j], alpha=-coefficients[j + 1]) if j + 1 < len(coefficients) else coefficients[j]
-        for j in range(0, len(coefficients), 2)
-    ]
-    square = z * z
-    result = pairs.pop()
-    while pairs:
-        pair = pairs.pop()
-        assert isinstance(pair, Tensor)  # only the last pair can be a single coefficient
-        result = torch.add(pair, square, alpha=result) if isinstance(result, float) else pair.addcmul(square, result)
-    assert isinstance(result, Tensor)
+    """Returns ``sum_j coefficients[j] * z**j``."""
+    *rest, before_last, last = coefficients
+    result = z * last + before_last
+    for coefficient in reversed(rest):
+        result = result * z + coefficient
     return result

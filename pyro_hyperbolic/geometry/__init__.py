@@ -276,4 +276,7 @@ def translate_tangent(manifold: Manifold, t: Tensor, v: Tensor, *, inverse: bool
     check_same_size(t=t, v=v)
     if validating():
         check_finite_result("v", v, kernels(manifold).exp0(manifold, v)[0])
-    return kernels(manifold).translate_tangent(manifold, t, v, inverse)
+    w, stretch = kernels(manifold).translate_tangent(manifold, t, v, inverse)
+    if stretch is None:
+        return w, w.new_zeros(()).expand(w.shape[:-1])
+    return w, kernels(manifold).log_stretch(w.size(-1), [stretch])

@@ -143,11 +143,13 @@ def check_manifold(manifold: Manifold, *, validate: bool | None = None) -> None:
         TypeError: If no geometry is registered for its type.
         ValueError: If ``k`` is not positive, or a Euclidean manifold does not treat the last dimension as the vector.
     """
-    for name, value in kernels(manifold).parameters(manifold).items():
-        remedy = (
-            "on Lorentz it is the squared radius, curvature is -1/k; learn it with constraint=constraints.positive."
-        )
-        check_positive(f"{name} of {name_of(manifold)}", value, remedy, validate=validate)
+    found = kernels(manifold)
+    if validating(validate):  # asked before k is read: where k is a Pyro parameter that is slow
+        for name, value in found.parameters(manifold).items():
+            remedy = (
+                "on Lorentz it is the squared radius, curvature is -1/k; learn it with constraint=constraints.positive."
+            )
+            check_positive(f"{name} of {name_of(manifold)}", value, remedy, validate=validate)
     if isinstance(manifold, geoopt.Euclidean) and manifold.ndim != 1:
         raise ValueError(
             f"geoopt.Euclidean has ndim = {manifold.ndim}, but points are vectors; use geoopt.Euclidean(1)."

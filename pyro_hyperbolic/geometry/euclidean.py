@@ -4,6 +4,9 @@ r"""Kernels of Euclidean space :math:`\mathbb{R}^n` (``geoopt.Euclidean(1)``): t
 is corrupted by the optimiser's in-place update.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from geoopt import Euclidean
 from torch import Tensor
@@ -15,6 +18,7 @@ __all__ = [
     "event_size",
     "exp0",
     "log0",
+    "log_stretch",
     "log_volume",
     "origin",
     "parameters",
@@ -63,9 +67,12 @@ def distance(manifold: Euclidean, x: Tensor, y: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x - y, dim=-1)
 
 
-def translate_tangent(manifold: Euclidean, t: Tensor, v: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-    moved = v - t if inverse else v + t
-    return moved, _zero(moved)
+def translate_tangent(manifold: Euclidean, t: Tensor, v: Tensor, inverse: bool) -> tuple[Tensor, None]:
+    return (v - t if inverse else v + t), None
+
+
+def log_stretch(n: int, stretches: Sequence[Any]) -> Tensor:
+    raise NotImplementedError("no translation of Euclidean space has a stretch")
 
 
 def _zero(v: Tensor) -> Tensor:

@@ -15,19 +15,28 @@ Shapes: points ``(*, n + 1)``, tangent coordinates ``(*, n)``, ``k`` ``()`` or a
 dispatching functions.
 """
 
+from collections.abc import Sequence
+
 import torch
 from geoopt import Lorentz
 from torch import Tensor
+from torch.nn.functional import pad
 
-from pyro_hyperbolic.numerics import asinhc, log_sinhc, sinhc
+from pyro_hyperbolic.numerics import asinhc, log_sinhc, near_log_sinhc, sinhc
+
+# Before and after a translation in the chart: the square of half the radius, kept from zero, and sinhc of the radius,
+# or its inverse; shape ``(*, 2)`` each.
+Stretch = tuple[Tensor, Tensor]
 
 __all__ = [
+    "Stretch",
     "contains",
     "dim",
     "distance",
     "event_size",
     "exp0",
     "log0",
+    "log_stretch",
     "log_volume",
     "origin",
     "parameters",
@@ -99,7 +108,7 @@ def translate(manifold: Lorentz, p: Tensor, x: Tensor, inverse: bool) -> Tensor:
     if space.size(-1) == 1:
         moved = _boost_on_a_line(target, time_of(target), space, time_of(space))
     else:
-        moved, _ = _boost(target, 1 + time_of(target), space, 1 + time_of(space))
+        moved = _boost(target, 1 + time_of(target), space, 1 + time_of(space))
     # From the spatial part as it was rounded, not from the boost: the point must be on the manifold.
     return radius * torch.cat([time_of(moved), moved], dim=-1)
 
@@ -117,29 +126,43 @@ def distance(manifold: Lorentz, x: Tensor, y: Tensor) -> Tensor:
     return (radius * apart).squeeze(-1)
 
 
-def translate_tangent(manifold: Lorentz, t: Tensor, v: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+def translate_tangent(manifold: Lorentz, t: Tensor, v: Tensor, inverse: bool) -> tuple[Tensor, Stretch | None]:
     radius = radius_of(manifold, v)
     if inverse:
         t = -t
     if v.size(-1) == 1:
         # H^1 is flat: the boost is a shift by the distance to the target.
-        moved = v + radius * (t / radius).asinh()
-        return moved, moved.new_zeros(()).expand(moved.shape[:-1])
-    t, v = t / radius, v / radius
-    quarter = square_norm(v) / 4
-    stretch, half_v = _stretch(quarter)
-    moved, height = _boost(t, 1 + time_of(t), v * stretch, 2 + 2 * half_v)
-    # height = x0 - 1 of the moved point, free of cancellation; only the direction-carrying vector is divided by it.
-    h = moved / (4 + 2 * height).sqrt()
-    half_w = square_norm(h)
-    ratio = asinhc(half_w)
-    # Far out, one logarithm of the ratio of both stretches: their own logarithms are large and cancel. Near the origin
-    # the ratio is 1 up to rounding, and the logarithms are small and accurate.
-    z_v, z_w = 4 * quarter, 4 * half_w * ratio * ratio
-    near = log_sinhc(torch.stack([z_v, z_w]))
-    far = (stretch * ratio / (1 + half_w).sqrt()).log()
-    volume = torch.where((z_v < 1) & (z_w < 1), near[0] - near[1], far)
-    return (2 * radius) * (h * ratio), (v.size(-1) - 1) * volume.squeeze(-1)
+        return v + radius * (t / radius).asinh(), None
+    # As _boost, but eta is half the distance from the origin, and v is half of itself.
+    diameter = 2 * radius
+    t, v = t / radius, v / diameter
+    # Kept from zero, by what is lost in rounding. Then tanh(eta) / eta needs no Taylor branch: its derivative is noise
+    # of size u / eta^2 near zero, but what multiplies it is v times the derivative of |v|^2, of size eta^2. (The second
+    # derivatives are off by u / eta, at most sqrt(u).) The same goes for `unwrap`.
+    eps = torch.finfo(v.dtype).eps
+    square = square_norm(v) + eps
+    eta = square.sqrt()
+    tanhc, half_x = eta.tanh() / eta, eta.cosh() ** 2
+    one_plus_t0 = 1 + time_of(t)
+    ball_t = t / one_plus_t0
+    total = v * tanhc + ball_t
+    rise = square_norm(total) * (one_plus_t0 / 2)
+    height = rise * half_x + eps  # sinh^2 of half the distance of the moved point, kept from zero too
+    sinh = height.sqrt()
+    moved_eta = sinh.asinh()
+    unwrap = moved_eta / (sinh * (1 + height).sqrt())
+    w = (total + rise * ball_t) * (half_x * unwrap * diameter)
+    return w, (torch.cat([square, half_x * tanhc], -1), torch.cat([moved_eta * moved_eta, unwrap], -1))
+
+
+def log_stretch(n: int, stretches: Sequence[Stretch]) -> Tensor:
+    parts = torch.stack(torch.broadcast_tensors(*(part for stretch in stretches for part in stretch)))
+    squares, factors = parts.unbind(-1)
+    # Far out, one logarithm of the product of both factors: their own logarithms are large and cancel. Near the
+    # origin, where that product is 1 up to rounding, the series, small and accurate.
+    near = near_log_sinhc(4 * squares.masked_fill(squares >= 0.5, 0.0))
+    far = factors.masked_fill(squares < 0.5, 1.0)
+    return (n - 1) * ((far[0::2] * far[1::2]).log() + (near[0::2] - near[1::2])).sum(0)
 
 
 def radius_of(manifold: Lorentz, like: Tensor) -> Tensor:
@@ -157,7 +180,8 @@ def time_of(space: Tensor) -> Tensor:
     # In float64 whatever the dtype: the square of a float32 point at r > 44 overflows, and an infinite time coordinate
     # makes its logarithm silently zero. (Float64 itself reaches r = 354 so. Apple's GPUs have none.)
     wide = space if space.device.type == "mps" else space.double()
-    return (1 + square_norm(wide)).sqrt().to(space.dtype)
+    # A norm that is at least 1 is smooth, and takes fewer kernels than a square, a sum and a root.
+    return torch.linalg.vector_norm(pad(wide, (0, 1), value=1.0), dim=-1, keepdim=True).to(space.dtype)
 
 
 def _stretch(quarter: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,14 +191,16 @@ def _stretch(quarter: Tensor) -> tuple[Tensor, Tensor]:
     return ratio * (1 + half).sqrt(), half
 
 
-def _boost(p: Tensor, one_plus_p0: Tensor, x: Tensor, one_plus_x0: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the spatial part of ``T_p x`` and its time coordinate minus one.
+def _boost(p: Tensor, one_plus_p0: Tensor, x: Tensor, one_plus_x0: Tensor) -> Tensor:
+    """Returns the spatial part of ``T_p x``.
 
-    ``T_p x = x + p (X + a) / P`` with ``a = |x / X + p / P|^2 X P / 2 = cosh(d(x, -p)) - 1``, where capitals are time
-    coordinates plus one: no term cancels in ``a``, and the result is exactly zero at ``x = -p``.
+    ``T_p x = X (c + b |c|^2 P / 2)`` with ``b = p / P`` and ``c = x / X + b``, where capitals are time coordinates plus
+    one (so that ``b`` is the point of the Poincare ball). No term cancels: ``X P |c|^2 / 2 = cosh(d(x, -p)) - 1``, and
+    the result is exactly zero at ``x = -p``.
     """
-    height = square_norm(x / one_plus_x0 + p / one_plus_p0) * one_plus_x0 * (one_plus_p0 / 2)
-    return x + p * ((one_plus_x0 + height) / one_plus_p0), height
+    ball_p = p / one_plus_p0
+    total = x / one_plus_x0 + ball_p
+    return (total + ball_p * (square_norm(total) * (one_plus_p0 / 2))) * one_plus_x0
 
 
 def _boost_on_a_line(p: Tensor, p0: Tensor, x: Tensor, x0: Tensor) -> Tensor:

@@ -270,7 +270,9 @@ def batch_shapes(manifold: Manifold) -> list[torch.Size]:
 
 def with_batch(shape: torch.Size, *batches: torch.Size) -> torch.Size:
     """Returns ``shape``, an event dimension last, with its batch part broadcast with ``batches``."""
-    return torch.broadcast_shapes(shape[:-1], *batches) + shape[-1:]
+    # torch.broadcast_shapes costs as much as ten kernels: not where there is nothing to broadcast.
+    batches = tuple(batch for batch in batches if len(batch) > 0)
+    return torch.broadcast_shapes(shape[:-1], *batches) + shape[-1:] if batches else shape
 
 
 def _version(value: Tensor) -> int:

@@ -2,7 +2,7 @@ r"""What the coupling layers share: the split, the network's outputs, their boun
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from geoopt.manifolds.base import Manifold
@@ -10,19 +10,46 @@ from pyro.distributions.conditional import ConditionalTransformModule
 from pyro.nn import ConditionalDenseNN, DenseNN
 from torch import Tensor
 
+from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions.constraints import on_manifold
 from pyro_hyperbolic.geometry import checks
 from pyro_hyperbolic.manifolds import STANDARD
 
 from .base import TangentModule, own_if_learnable, tensors_of, with_batch
 
-__all__ = ["ConditionalCoupling", "Coupling", "build"]
+__all__ = ["ConditionalCoupling", "Coupling", "Move", "build"]
 
 #: Bounds of the builders: |log scale| per layer, and the radius of the target point of a translation over sqrt(k).
 LOG_SCALE_BOUND = 3.0
 SHIFT_BOUND = 3.0
 
 Hypernet = Callable[..., tuple[Tensor, Tensor]]
+
+
+class Move(NamedTuple):
+    """What a layer, or its inverse, did to its block, and what the log-determinant is made of."""
+
+    block: Tensor
+    log_scale: Tensor  # the logarithm of the determinant of the scaling, that of the forward map, shape (*)
+    stretch: Any = None  # that of the translation, in the direction in which it went; see Kernels
+
+
+def total_log_det(manifold: Manifold, moves: Sequence[Move], *, inverse: bool) -> Tensor:
+    """Returns ``log |det|`` of the layers together, of the *forward* map, with respect to Lebesgue measure.
+
+    The stretches of all layers are evaluated together: one by one they are a third of the cost of a layer.
+    """
+    total = moves[0].log_scale
+    for move in moves[1:]:
+        total = total + move.log_scale
+    by_size: dict[int, list[Any]] = {}
+    for move in moves:
+        if move.stretch is not None:
+            by_size.setdefault(move.block.size(-1), []).append(move.stretch)
+    for size, stretches in by_size.items():
+        log_stretch = geometry.kernels(manifold).log_stretch(size, stretches)
+        total = total - log_stretch if inverse else total + log_stretch
+    return total
 
 
 class Coupling(TangentModule):
@@ -56,20 +83,20 @@ class Coupling(TangentModule):
         self.log_scale_bound = log_scale_bound
 
     @abstractmethod
-    def _move(self, x2: Tensor, shift: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the second block after the layer, and ``log |det|``."""
+    def _move(self, x2: Tensor, shift: Tensor, log_scale: Tensor) -> Move | tuple[Tensor, Tensor]:
+        """Returns the second block after the layer and ``log |det|``, or a part of it and a stretch."""
 
     @abstractmethod
-    def _move_back(self, y2: Tensor, shift: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the second block before the layer, and ``log |det|`` of the *forward* map there."""
+    def _move_back(self, y2: Tensor, shift: Tensor, log_scale: Tensor) -> Move | tuple[Tensor, Tensor]:
+        """Returns the second block before the layer, with ``log |det|`` of the *forward* map, as :meth:`_move`."""
 
-    def couple(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the moved second block ``(*, n - d)`` and ``log |det|`` with respect to Lebesgue measure."""
-        return self._move(x2, *self._outputs(x1, x2))
+    def couple(self, x1: Tensor, x2: Tensor) -> Move:
+        """Returns the moved second block ``(*, n - d)``, and what :func:`total_log_det` needs."""
+        return Move(*self._move(x2, *self._outputs(x1, x2)))
 
-    def uncouple(self, y1: Tensor, y2: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the second block before the layer, and ``log |det|`` of the forward map there."""
-        return self._move_back(y2, *self._outputs(y1, y2))
+    def uncouple(self, y1: Tensor, y2: Tensor) -> Move:
+        """Returns the second block before the layer, and what :func:`total_log_det` needs."""
+        return Move(*self._move_back(y2, *self._outputs(y1, y2)))
 
     def _outputs(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
         if isinstance(self.network, torch.nn.Module):
@@ -100,13 +127,13 @@ class Coupling(TangentModule):
 
     def _tangent_forward(self, v: Tensor) -> tuple[Tensor, Tensor]:
         v1, v2 = self._split(v)
-        w2, log_det = self.couple(v1, v2)
-        return join(v1, w2), log_det
+        move = self.couple(v1, v2)
+        return join(v1, move.block), total_log_det(self.manifold, [move], inverse=False)
 
     def _tangent_backward(self, w: Tensor) -> tuple[Tensor, Tensor]:
         w1, w2 = self._split(w)
-        v2, log_det = self.uncouple(w1, w2)
-        return join(w1, v2), log_det
+        move = self.uncouple(w1, w2)
+        return join(w1, move.block), total_log_det(self.manifold, [move], inverse=True)
 
     def _split(self, v: Tensor) -> tuple[Tensor, Tensor]:
         check_dim(self.network, v.size(-1))
@@ -115,7 +142,11 @@ class Coupling(TangentModule):
 
     def _dependencies(self) -> Iterator[Tensor]:
         yield from super()._dependencies()
-        if isinstance(self.nn, Conditioned):  # no submodule, but what it depends on counts
+        yield from self.conditions()
+
+    def conditions(self) -> Iterator[Tensor]:
+        """Yields what the layer depends on and does not own: a context, and the network that it shares."""
+        if isinstance(self.nn, Conditioned):
             yield from self.nn.dependencies()
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
@@ -246,5 +277,7 @@ def check_bound(name: str, bound: float | None) -> None:
 
 def join(first: Tensor, second: Tensor) -> Tensor:
     """Returns both blocks as one vector, their batch shapes broadcast (a context can enlarge that of one)."""
+    if not checks.tracing() and first.shape[:-1] == second.shape[:-1]:  # torch.broadcast_shapes is slow
+        return torch.cat([first, second], dim=-1)
     batch = torch.broadcast_shapes(first.shape[:-1], second.shape[:-1])
     return torch.cat([first.expand((*batch, first.size(-1))), second.expand((*batch, second.size(-1)))], dim=-1)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from geoopt.manifolds.base import Manifold
 from torch import Tensor
 
-from .coupling import LOG_SCALE_BOUND, ConditionalCoupling, Coupling, build
+from .coupling import LOG_SCALE_BOUND, ConditionalCoupling, Coupling, Move, build
 
 __all__ = ["ConditionalTangentCoupling", "TangentCoupling", "conditional_tangent_coupling", "tangent_coupling"]
 
@@ -45,11 +45,11 @@ class TangentCoupling(Coupling):
         tensor([3.0000, 4.0000])
     """
 
-    def _move(self, x2: Tensor, shift: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
-        return x2 * log_scale.exp() + shift, log_scale.sum(-1)  # eq. (11)
+    def _move(self, x2: Tensor, shift: Tensor, log_scale: Tensor) -> Move:
+        return Move(x2 * log_scale.exp() + shift, log_scale.sum(-1))  # eq. (11)
 
-    def _move_back(self, y2: Tensor, shift: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
-        return (y2 - shift) * (-log_scale).exp(), log_scale.sum(-1)
+    def _move_back(self, y2: Tensor, shift: Tensor, log_scale: Tensor) -> Move:
+        return Move((y2 - shift) * (-log_scale).exp(), log_scale.sum(-1))
 
 
 class ConditionalTangentCoupling(ConditionalCoupling):

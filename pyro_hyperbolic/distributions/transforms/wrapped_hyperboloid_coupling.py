@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pyro_hyperbolic import geometry
 
-from .coupling import LOG_SCALE_BOUND, SHIFT_BOUND, ConditionalCoupling, Coupling, Hypernet, build, check_bound
+from .coupling import LOG_SCALE_BOUND, SHIFT_BOUND, ConditionalCoupling, Coupling, Hypernet, Move, build, check_bound
 
 __all__ = [
     "ConditionalWrappedHyperboloidCoupling",
@@ -92,15 +92,15 @@ class WrappedHyperboloidCoupling(Coupling):
         k = k.unsqueeze(-1) if k.dim() else k
         return shift / (1 + (shift * shift).sum(-1, keepdim=True) / (bound**2 * k)).sqrt()
 
-    def _move(self, x2: Tensor, shift: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
+    def _move(self, x2: Tensor, shift: Tensor, log_scale: Tensor) -> Move:
         kernels = geometry.kernels(self.manifold)
-        y2, log_det = kernels.translate_tangent(self.manifold, shift, x2 * log_scale.exp(), False)  # eq. (14)
-        return y2, log_scale.sum(-1) + log_det
+        y2, stretch = kernels.translate_tangent(self.manifold, shift, x2 * log_scale.exp(), False)  # eq. (14)
+        return Move(y2, log_scale.sum(-1), stretch)
 
-    def _move_back(self, y2: Tensor, shift: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
+    def _move_back(self, y2: Tensor, shift: Tensor, log_scale: Tensor) -> Move:
         kernels = geometry.kernels(self.manifold)
-        u, inverse_log_det = kernels.translate_tangent(self.manifold, shift, y2, True)
-        return u * (-log_scale).exp(), log_scale.sum(-1) - inverse_log_det
+        u, stretch = kernels.translate_tangent(self.manifold, shift, y2, True)
+        return Move(u * (-log_scale).exp(), log_scale.sum(-1), stretch)
 
 
 class ConditionalWrappedHyperboloidCoupling(ConditionalCoupling):

@@ -101,6 +101,10 @@ class ConditionalCouplingFlow(ConditionalTransformModule):
         """The geoopt manifold on which the flow acts."""
         return self.layers[0].manifold
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Raises: there is no transform without a context."""
+        raise TypeError(f"{type(self).__name__} is no transform until it has a context; use .condition(context)(x).")
+
     def condition(self, context: Tensor) -> CouplingFlow:
         """Returns the flow at ``context``, a tensor ``(*, context_dim)`` that broadcasts with points."""
         return CouplingFlow([layer.condition(context) for layer in self.layers])  # type: ignore[operator]
@@ -149,8 +153,13 @@ def coupling_flow(
         >>> d.rsample((5,)).shape, d.support
         (torch.Size([5, 3]), on_manifold(Lorentz(k=1)))
     """
-    if layers < 1:
-        raise ValueError(f"layers = {layers}, but a flow has at least 1; 2 move every coordinate.")
+    checks.check_count("layers", layers, 1, "2 move every coordinate")
+    checks.check_count("dim", dim, 2, "in one dimension lift a transform of R with HT.TangentTransform")
+    if not callable(coupling) or isinstance(coupling, type):
+        raise TypeError(
+            f"coupling = {coupling!r}, but must build a layer: HT.tangent_coupling, HT.wrapped_hyperboloid_coupling or "
+            f"a function of (dim, hidden_dims=, split_dim=, manifold=)."
+        )
     options: dict[str, Any] = {}
     while isinstance(coupling, partial):
         options = {**coupling.keywords, **options}

@@ -304,6 +304,52 @@ ALWAYS = {
     ),
     # ranges
     "origin, n = 0": Case(lambda: G.origin(M, 0), ValueError, "n = 0", "at least 1", "intrinsic"),
+    "origin, n = 2.5": Case(lambda: G.origin(M, 2.5), TypeError, "n = 2.5", "integer of at least 1", "intrinsic"),
+    "dim = 2.0": Case(lambda: tc(2.0), TypeError, "dim = 2.0", "integer of at least 2", "TangentTransform"),
+    "layers = 2.0": Case(lambda: flow(2, 2.0), TypeError, "layers = 2.0", "integer of at least 1", "2 move every"),
+    "hidden_dims = []": Case(lambda: tc(2, hidden_dims=[]), ValueError, r"hidden_dims = \[\]", "one hidden", r"\[20\]"),
+    "hidden_dims = 32": Case(lambda: tc(2, hidden_dims=32), ValueError, "hidden_dims = 32", "one hidden", r"\[20\]"),
+    "hidden_dims = [0]": Case(lambda: tc(2, hidden_dims=[0]), ValueError, "hidden_dim = 0", "at least 1", "width"),
+    "context_dim = 0": Case(
+        lambda: flow(context_dim=0), ValueError, "context_dim = 0", "at least 1", "length of a context vector"
+    ),
+    "context_dim = -1": Case(
+        lambda: HT.conditional_tangent_coupling(2, -1), ValueError, "context_dim = -1", "at least 1", "length"
+    ),
+    "coupling, a name": Case(lambda: flow(coupling="tc"), TypeError, "coupling = 'tc'", "build a layer", "HT.tangent_"),
+    "coupling, a class": Case(
+        lambda: flow(coupling=HT.TangentCoupling), TypeError, "TangentCoupling", "build a layer", "HT.tangent_coupling"
+    ),
+    "conditional, no context": Case(lambda: conditional()(P), TypeError, "Conditional", "context", r"\.condition\("),
+    "conditional flow, no context": Case(
+        lambda: flow(context_dim=3)(P), TypeError, "ConditionalCouplingFlow", "context", r"\.condition\("
+    ),
+    "distance, batches": Case(
+        lambda: G.distance(M, P.expand(3, 3), P.expand(4, 3)),
+        ValueError,
+        r"x \(3,\) and y \(4,\)",
+        "broadcast",
+        "equal",
+    ),
+    "WN, batches": Case(
+        lambda: normal(P.expand(3, 3), t(1, 1).expand(4, 2)),
+        ValueError,
+        r"loc \(3,\) and scale \(4,\)",
+        "broadcast",
+        "1",
+    ),
+    "WMN, batches": Case(
+        lambda: hdist.WrappedMultivariateNormal(
+            P.expand(3, 3), torch.eye(2, dtype=P.dtype).expand(4, 2, 2), manifold=M
+        ),
+        ValueError,
+        r"loc \(3,\) and covariance_matrix \(4,\)",
+        "broadcast",
+        "equal",
+    ),
+    "positive curvature": Case(
+        lambda: ph.manifolds.Lorentz.from_curvature(0.5), ValueError, "curvature = 0.5", "< 0", "Euclidean"
+    ),
     "split_dim = 0": bad_split(lambda: HT.TangentCoupling(0, network(), M), "0"),
     "split_dim = -1": bad_split(lambda: HT.WrappedHyperboloidCoupling(-1, network(), M), "-1"),
     "split_dim = n on a call": bad_split(lambda: HT.TangentCoupling(2, network(), M)(P), "2"),

@@ -191,6 +191,7 @@ class WrappedNormal(WrappedDistribution):
         checks.check_floating("scale", scale)
         checks.check_same_dtype(loc=loc, scale=scale)
         scale = _isotropic(scale, dim)
+        checks.check_batches(loc=loc.shape[:-1], scale=scale.shape[:-1])
         remedy = "it holds standard deviations; pass a network's output through softplus or exp."
         checks.check_positive("scale", scale, remedy, validate=validate_args)
         base = dist.Normal(scale.new_zeros(()), scale, validate_args=False).to_event(1)
@@ -274,6 +275,7 @@ class WrappedMultivariateNormal(WrappedDistribution):
                 f"{name} has shape {tuple(matrix.shape)}, but loc of shape {tuple(loc.shape)} lives in n = {dim} "
                 f"dimensions; give a matrix (*, {dim}, {dim})."
             )
+        checks.check_batches(loc=loc.shape[:-1], **{name: matrix.shape[:-2]})
         base = dist.MultivariateNormal(matrix.new_zeros(dim), **given, validate_args=validate_args)
         super().__init__(base, loc, manifold, validate_args)
 

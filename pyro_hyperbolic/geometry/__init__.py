@@ -16,6 +16,7 @@ from geoopt.manifolds.base import Manifold
 from torch import Tensor
 
 from .checks import (
+    check_count,
     check_finite_result,
     check_manifold,
     check_pair,
@@ -91,8 +92,7 @@ def origin(
         >>> origin(geoopt.Lorentz(k=4.0), 2)
         tensor([2., 0., 0.])
     """
-    if n < 1:
-        raise ValueError(f"n = {n}, but the intrinsic dimension is at least 1.")
+    check_count("n", n, 1, "it is the intrinsic dimension, one less than the length of a point of the hyperboloid")
     check_manifold(manifold)
     return kernels(manifold).origin(manifold, n, dtype, device)
 

@@ -12,6 +12,8 @@ from torch import Tensor
 from .registry import kernels, name_of
 
 __all__ = [
+    "check_batches",
+    "check_count",
     "check_finite_result",
     "check_floating",
     "check_manifold",
@@ -169,6 +171,25 @@ def check_pair(manifold: Manifold, **points: Tensor) -> None:
         check_points(manifold, value, name)
     check_same_dtype(**points)
     check_same_size(**points)
+    check_batches(**{name: value.shape[:-1] for name, value in points.items()})
+
+
+def check_batches(**shapes: torch.Size) -> None:
+    try:
+        torch.broadcast_shapes(*shapes.values())
+    except RuntimeError as error:
+        found = " and ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
+        raise ValueError(
+            f"the batch shapes of {found} do not broadcast; make them equal, or 1, from the right (unsqueeze one)."
+        ) from error
+
+
+def check_count(name: str, value: int, least: int, remedy: str) -> None:
+    """Raises unless ``value`` is an integer of at least ``least``."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} = {value!r}, but must be an integer of at least {least}; {remedy}.")
+    if value < least:
+        raise ValueError(f"{name} = {value}, but must be at least {least}; {remedy}.")
 
 
 def check_same_size(**tensors: Tensor) -> None:

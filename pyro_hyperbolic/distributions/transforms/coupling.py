@@ -217,6 +217,10 @@ class ConditionalCoupling(ConditionalTransformModule):
 
     domain = codomain = property(lambda self: self._on_manifold)
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Raises: there is no transform without a context."""
+        raise TypeError(f"{type(self).__name__} is no transform until it has a context; use .condition(context)(x).")
+
     def condition(self, context: Tensor) -> Coupling:
         """Returns the coupling layer at ``context``, a tensor ``(*, context_dim)`` that broadcasts with points."""
         return self.transform_type(self.split_dim, Conditioned(self.nn, context), self.manifold, **self.kwargs)
@@ -226,14 +230,22 @@ def build(
     dim: int, context_dim: int | None, hidden_dims: Sequence[int] | None, split_dim: int | None
 ) -> tuple[int, Any]:
     """Returns ``split_dim`` and a dense network for a coupling layer that starts near the identity."""
-    if dim < 2:
-        raise ValueError(
-            f"dim = {dim}, but a coupling layer needs two blocks, so an intrinsic dimension of at least 2; "
-            f"in one dimension lift a spline or an affine transform with TangentTransform."
-        )
+    remedy = (
+        "a coupling layer needs two blocks of the intrinsic dimensions; in one dimension lift a spline or an affine "
+        "transform with TangentTransform"
+    )
+    checks.check_count("dim", dim, 2, remedy)
+    if context_dim is not None:
+        checks.check_count("context_dim", context_dim, 1, "it is the length of a context vector")
     split_dim = dim // 2 if split_dim is None else split_dim
     check_split(split_dim, dim)
+    if hidden_dims is not None and (isinstance(hidden_dims, int) or not list(hidden_dims)):
+        raise ValueError(
+            f"hidden_dims = {hidden_dims!r}, but must be the widths of one hidden layer or more; give [{10 * dim}]."
+        )
     widths = [10 * dim] if hidden_dims is None else list(hidden_dims)
+    for width in widths:
+        checks.check_count("a hidden_dim", width, 1, "it is the width of a hidden layer")
     moving = dim - split_dim
     network = (
         DenseNN(split_dim, widths, [moving, moving])

@@ -16,6 +16,7 @@ COMMANDS = {
         ["--epochs", "1", "--dim", "3", "--posterior", "whc", "--fixed-curvature"],
         ["--epochs", "1", "--data", "MNIST", "--posterior", "normal", "--manifold", "hyperbolic"],
     ],
+    "curvature.py": [["--steps", "20", "--samples", "5"]],
     "hyperbolic_location.py": [["--steps", "20", "--samples", "10"]],
     "scale_out.py": [["--epochs", "2"]],
     "scale_out_lightning.py": [["--epochs", "2"]],
@@ -55,6 +56,10 @@ def test_a_tutorial_runs(script, arguments, tmp_path):
         assert "volume terms are dropped" in done.stdout
         assert done.stdout.count("every law holds") == 2
         assert (tmp_path / "posterior.png").exists()
+        return
+    if script == "curvature.py":
+        assert done.stdout.count("posterior by") == 2
+        assert (tmp_path / "curvature.png").exists()
         return
     if script == "hyperbolic_location.py":
         assert done.stdout.count("evidence") == 3

@@ -152,7 +152,10 @@ DAMAGED = {
     "no zeros": (b"\1" + GOOD[1:], r"\[01 00 08 02\]"),
     "nothing": (b"", r"bytes \[\], but"),
     "half a header": (GOOD[:9], "is truncated: 9 bytes, of a header of 12"),
-    "a byte short": (GOOD[:-1], r"is truncated: 31 bytes, but its header asks for 32 for shape \(4, 5\) of torch\.uint8"),
+    "a byte short": (
+        GOOD[:-1],
+        r"is truncated: 31 bytes, but its header asks for 32 for shape \(4, 5\) of torch\.uint8",
+    ),
     "a byte long": (GOOD + b"\0", "is longer than one array: 33 bytes"),
     "half a gzip": (gzip.compress(GOOD)[:-9], "gzipped, but truncated or damaged"),
     "gzip of another sum": (gzip.compress(GOOD)[:-1] + b"\1", "gzipped, but truncated or damaged"),

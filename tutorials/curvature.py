@@ -93,8 +93,8 @@ print(f"maximum of the ELBO  {estimate:.2f}  (the truth is {truth.curvature.item
 # ## A latent, by SVI
 #
 # `PyroSample` makes `k` a site of the model. Each value of `k` has a hyperboloid of its own, so no guide can keep
-# points of one: `TransformReparam` gives it their tangent vectors instead, which are free of `k`. (Without it you are told.
-# The autoguides of `ph.infer` do without, but are independent between sites; here `k` and the places are not.)
+# points of one: `TransformReparam` gives it their tangent vectors instead, which are free of `k`. (Without it you are
+# told. The autoguides of `ph.infer` do without, but are independent between sites; here `k` and the places are not.)
 
 # %%
 latent = Survey(ph.manifolds.Lorentz())

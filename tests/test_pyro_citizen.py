@@ -202,7 +202,7 @@ def test_repr_support_and_constraints():
         assert made.has_rsample
         assert not made.is_discrete if hasattr(made, "is_discrete") else True
     assert on_manifold(FLAT) == on_manifold(geoopt.Euclidean(1))
-    assert {name: c.event_dim for name, c in d.arg_constraints.items()} == {"loc": 1, "scale": 1}
+    assert {name: d.arg_constraints[name].event_dim for name in ("loc", "scale")} == {"loc": 1, "scale": 1}
     assert d.support.check(d.sample((10,))).all()
     x = d.sample((2,))
     assert d.support.check(torch.stack([x[0], 1.001 * x[0], x[0] * float("nan"), -x[0]])).tolist() == [True] + 3 * [

@@ -23,6 +23,12 @@ _THAW_BY = (
 )
 
 
+#: The entry of ``arg_constraints`` that LocScaleReparam trips over. It copies every argument but loc and scale by its
+#: name here, before anything else, and leaves no other place to refuse: in MCMC, where nothing is validated, it would
+#: sample from ``loc * centered``, off the manifold and on that of k = 1, without a word.
+_NO_LOC_SCALE = {"decentered": constraints.dependent(is_discrete=False, event_dim=1)}
+
+
 class WrappedDistribution(dist.TransformedDistribution):
     r"""Abstract base: the push-forward of a centred distribution on R^n by :math:`T_{loc} \circ \exp_o`.
 
@@ -66,6 +72,14 @@ class WrappedDistribution(dist.TransformedDistribution):
         raise NotImplementedError(
             f"{type(self).__name__} has no variance of its coordinates; in normal coordinates at loc, "
             f"log0(M, translate(M, loc, x, inverse=True)), its covariance is that of the scale."
+        )
+
+    @property
+    def decentered(self) -> Tensor:
+        """Not defined: a point of a manifold has no multiples, ``centered * loc``, as LocScaleReparam wants."""
+        raise NotImplementedError(
+            f"LocScaleReparam wants multiples of loc, which a point of a manifold does not have ({type(self).__name__} "
+            f"on {checks.describe(self.manifold)}); reparametrise the site with TransformReparam."
         )
 
     def entropy(self) -> Tensor:
@@ -174,6 +188,7 @@ class WrappedNormal(WrappedDistribution):
     arg_constraints = {  # noqa: RUF012
         "loc": constraints.dependent(is_discrete=False, event_dim=1),
         "scale": constraints.independent(constraints.positive, 1),
+        **_NO_LOC_SCALE,
     }
     _repr_names = ("loc", "scale")
 
@@ -243,6 +258,7 @@ class WrappedMultivariateNormal(WrappedDistribution):
         "covariance_matrix": constraints.positive_definite,
         "precision_matrix": constraints.positive_definite,
         "scale_tril": constraints.lower_cholesky,
+        **_NO_LOC_SCALE,
     }
     _repr_names = ("loc", "scale_tril")
 
@@ -312,7 +328,6 @@ def _isotropic(scale: Tensor, dim: int) -> Tensor:
     if scale.size(-1) not in (1, dim):
         raise ValueError(
             f"scale has shape {tuple(scale.shape)}, but loc lives in n = {dim} dimensions; give standard deviations of "
-            f"the tangent coordinates, shape (*, {dim}), or (*, 1) for the same in every direction. (If it comes from "
-            f"LocScaleReparam: a location on a manifold cannot be scaled; use TransformReparam.)"
+            f"the tangent coordinates, shape (*, {dim}), or (*, 1) for the same in every direction."
         )
     return scale.expand((*scale.shape[:-1], dim))

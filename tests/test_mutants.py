@@ -82,9 +82,10 @@ def radius_counted_twice(patch):
 
 
 def sign_of_the_inverse_flipped(patch):
-    patch.setattr(
-        lorentz, "translate_tangent", lambda manifold, t, v, inverse: translate_tangent(manifold, t, v, False)
-    )
+    def mutant(manifold, t, v, inverse, bound=None):
+        return translate_tangent(manifold, t, v, False, bound)
+
+    patch.setattr(lorentz, "translate_tangent", mutant)
 
 
 def sign_of_the_inverse_log_det_flipped(patch):
@@ -110,21 +111,11 @@ def sign_of_the_chart_terms_flipped(patch):
 def target_off_the_manifold_at_odd_n(patch):
     """Defect 2 of the paper's code: at odd n the time of ``t`` belongs to a vector of another size."""
 
-    def mutant(manifold, t, v, inverse):
-        if t.size(-1) < 2:
-            return translate_tangent(manifold, t, v, inverse)
-        target = -t if inverse else t
+    def mutant(t, bound):
+        half = (1 + time_of(t[..., :-1])) / 2
+        return t / (2 * half), half
 
-        def mistaken(space):
-            odd = torch.equal(space, target / radius_of(manifold, v))
-            return time_of(space[..., :-1] if odd else space)
-
-        patch.setattr(lorentz, "time_of", mistaken)
-        result = translate_tangent(manifold, target, v, False)
-        patch.setattr(lorentz, "time_of", time_of)
-        return result
-
-    patch.setattr(lorentz, "translate_tangent", mutant)
+    patch.setattr(lorentz, "_in_ball", mutant)
 
 
 def bound_of_the_scale_only_forward(patch):

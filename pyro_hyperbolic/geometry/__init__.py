@@ -279,4 +279,4 @@ def translate_tangent(manifold: Manifold, t: Tensor, v: Tensor, *, inverse: bool
     w, stretch = kernels(manifold).translate_tangent(manifold, t, v, inverse)
     if stretch is None:
         return w, w.new_zeros(()).expand(w.shape[:-1])
-    return w, kernels(manifold).log_stretch(w.size(-1), [stretch])
+    return w, kernels(manifold).log_stretch(w.size(-1), [stretch]).to(w.dtype)

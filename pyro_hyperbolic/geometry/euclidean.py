@@ -67,7 +67,10 @@ def distance(manifold: Euclidean, x: Tensor, y: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x - y, dim=-1)
 
 
-def translate_tangent(manifold: Euclidean, t: Tensor, v: Tensor, inverse: bool) -> tuple[Tensor, None]:
+def translate_tangent(
+    manifold: Euclidean, t: Tensor, v: Tensor, inverse: bool, bound: float | None = None
+) -> tuple[Tensor, None]:
+    # No bound: flat space has no radius to count lengths in, and is well-conditioned everywhere.
     return (v - t if inverse else v + t), None
 
 

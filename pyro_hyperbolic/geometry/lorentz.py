@@ -16,17 +16,27 @@ dispatching functions.
 """
 
 from collections.abc import Sequence
+from functools import reduce
+from typing import NamedTuple
 
 import torch
 from geoopt import Lorentz
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pyro_hyperbolic.numerics import asinhc, log_sinhc, near_log_sinhc, sinhc
+from pyro_hyperbolic.numerics import log_sinhc, near_log_sinhc
 
-# Before and after a translation in the chart: the square of half the radius, kept from zero, and sinhc of the radius,
-# or its inverse; shape ``(*, 2)`` each.
-Stretch = tuple[Tensor, Tensor]
+
+class Stretch(NamedTuple):
+    """What a translation in the chart stretches volume by, per dimension: the product of ``factors``.
+
+    These are ``sinh(r) / r`` before it and ``r / sinh(r)`` after, shape ``(*, 2)``, with the squares of half the radii.
+    Where they are of a wider dtype than the points, shape ``(*, 1)`` and no squares: there the logarithm is exact.
+    """
+
+    factors: Tensor
+    squares: Tensor | None
+
 
 __all__ = [
     "Stretch",
@@ -79,20 +89,21 @@ def contains(manifold: Lorentz, x: Tensor) -> Tensor:
 
 def exp0(manifold: Lorentz, v: Tensor) -> tuple[Tensor, Tensor]:
     radius = radius_of(manifold, v)
-    v = v / radius
-    stretch, half = _stretch(square_norm(v) / 4)
-    x = radius * torch.cat([1 + 2 * half, v * stretch], dim=-1)
-    return x, (v.size(-1) - 1) * stretch.squeeze(-1).log()
+    scaled = v / radius
+    r = (_sum_of_squares(scaled) + _floor(v) ** 2).sqrt()
+    ratio = (r.sinh() / r).to(v.dtype)
+    x = torch.cat([radius * r.cosh().to(v.dtype), v * ratio], dim=-1)
+    return x, (v.size(-1) - 1) * _log_ratio(r, ratio, v)
 
 
 def log0(manifold: Lorentz, x: Tensor) -> tuple[Tensor, Tensor]:
-    radius = radius_of(manifold, x)
-    space = x[..., 1:] / radius
-    h = space / (2 + 2 * time_of(space)).sqrt()
-    half = square_norm(h)
-    ratio = asinhc(half)
-    volume = (torch.log1p(half) / 2 - ratio.log()).squeeze(-1)
-    return (2 * radius) * (h * ratio), (space.size(-1) - 1) * volume
+    space = x[..., 1:]
+    # The square of a float32 point at r > 44 overflows: this norm squares in float64.
+    scaled = pad(space / radius_of(manifold, x), (0, 1), value=_floor(x))
+    norm = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True, dtype=_wide(x))
+    r = norm.asinh()
+    ratio = (norm / r).to(x.dtype)
+    return space / ratio, (space.size(-1) - 1) * _log_ratio(r, ratio, x)
 
 
 def log_volume(manifold: Lorentz, v: Tensor) -> Tensor:
@@ -126,43 +137,58 @@ def distance(manifold: Lorentz, x: Tensor, y: Tensor) -> Tensor:
     return (radius * apart).squeeze(-1)
 
 
-def translate_tangent(manifold: Lorentz, t: Tensor, v: Tensor, inverse: bool) -> tuple[Tensor, Stretch | None]:
+def translate_tangent(
+    manifold: Lorentz, t: Tensor, v: Tensor, inverse: bool, bound: float | None = None
+) -> tuple[Tensor, Stretch | None]:
     radius = radius_of(manifold, v)
     if inverse:
         t = -t
     if v.size(-1) == 1:
         # H^1 is flat: the boost is a shift by the distance to the target.
         return v + radius * (t / radius).asinh(), None
+    ball_t, half_t = _in_ball(t / radius, bound)
     # As _boost, but eta is half the distance from the origin, and v is half of itself.
     diameter = 2 * radius
-    t, v = t / radius, v / diameter
-    # Kept from zero, by what is lost in rounding. Then tanh(eta) / eta needs no Taylor branch: its derivative is noise
-    # of size u / eta^2 near zero, but what multiplies it is v times the derivative of |v|^2, of size eta^2. (The second
-    # derivatives are off by u / eta, at most sqrt(u).) The same goes for `unwrap`.
-    eps = torch.finfo(v.dtype).eps
-    square = square_norm(v) + eps
+    v = v / diameter
+    floor = _floor(v) ** 2
+    square = _sum_of_squares(v) + floor
     eta = square.sqrt()
-    tanhc, half_x = eta.tanh() / eta, eta.cosh() ** 2
-    one_plus_t0 = 1 + time_of(t)
-    ball_t = t / one_plus_t0
-    total = v * tanhc + ball_t
-    rise = square_norm(total) * (one_plus_t0 / 2)
-    height = rise * half_x + eps  # sinh^2 of half the distance of the moved point, kept from zero too
+    ratio, cosh = eta.sinh() / eta, eta.cosh()
+    total = v * ratio.to(v.dtype) + ball_t * cosh.to(v.dtype)
+    height = _sum_of_squares(total) * half_t + floor  # sinh^2 of half the distance of the moved point
     sinh = height.sqrt()
     moved_eta = sinh.asinh()
     unwrap = moved_eta / (sinh * (1 + height).sqrt())
-    w = (total + rise * ball_t) * (half_x * unwrap * diameter)
-    return w, (torch.cat([square, half_x * tanhc], -1), torch.cat([moved_eta * moved_eta, unwrap], -1))
+    w = (total * cosh.to(v.dtype) + ball_t * height.to(v.dtype)) * (unwrap.to(v.dtype) * diameter)
+    if unwrap.dtype != v.dtype:
+        return w, Stretch(ratio * cosh * unwrap, None)
+    return w, Stretch(torch.cat([ratio * cosh, unwrap], -1), torch.cat([square, moved_eta * moved_eta], -1))
+
+
+def _in_ball(t: Tensor, bound: float | None) -> tuple[Tensor, Tensor]:
+    """Returns ``t / (1 + t_0)``, the point in the Poincare ball, and ``(1 + t_0) / 2``.
+
+    With a bound, of ``t / sqrt(1 + |t|^2 / bound^2)``, whose norm is less: in terms of ``|t|^2``, at the same price.
+    """
+    if bound is None:
+        half = (1 + time_of(t)) / 2
+        return t / (2 * half), half
+    square = square_norm(t)
+    shrunk, rest = (1 + square / bound**2).sqrt(), (1 + square * (1 + 1 / bound**2)).sqrt()
+    total = shrunk + rest
+    return t / total, total / (2 * shrunk)
 
 
 def log_stretch(n: int, stretches: Sequence[Stretch]) -> Tensor:
+    if stretches[0].squares is None:
+        return (n - 1) * reduce(torch.mul, [stretch.factors for stretch in stretches]).squeeze(-1).log()
     parts = torch.stack(torch.broadcast_tensors(*(part for stretch in stretches for part in stretch)))
-    squares, factors = parts.unbind(-1)
+    factors, squares = parts[0::2], parts[1::2]
     # Far out, one logarithm of the product of both factors: their own logarithms are large and cancel. Near the
     # origin, where that product is 1 up to rounding, the series, small and accurate.
     near = near_log_sinhc(4 * squares.masked_fill(squares >= 0.5, 0.0))
     far = factors.masked_fill(squares < 0.5, 1.0)
-    return (n - 1) * ((far[0::2] * far[1::2]).log() + (near[0::2] - near[1::2])).sum(0)
+    return (n - 1) * (far.prod(-1).log() + near[..., 0] - near[..., 1]).sum(0)
 
 
 def radius_of(manifold: Lorentz, like: Tensor) -> Tensor:
@@ -175,20 +201,39 @@ def square_norm(v: Tensor) -> Tensor:
     return (v * v).sum(-1, keepdim=True)
 
 
+def _sum_of_squares(v: Tensor) -> Tensor:
+    """Returns :func:`square_norm`, summed in float64."""
+    return torch.sum(v * v, -1, keepdim=True, dtype=_wide(v))
+
+
 def time_of(space: Tensor) -> Tensor:
     """Returns the time coordinate, ``sqrt(1 + |space|^2)``, of a point with the given spatial part."""
-    # In float64 whatever the dtype: the square of a float32 point at r > 44 overflows, and an infinite time coordinate
-    # makes its logarithm silently zero. (Float64 itself reaches r = 354 so. Apple's GPUs have none.)
-    wide = space if space.device.type == "mps" else space.double()
-    # A norm that is at least 1 is smooth, and takes fewer kernels than a square, a sum and a root.
-    return torch.linalg.vector_norm(pad(wide, (0, 1), value=1.0), dim=-1, keepdim=True).to(space.dtype)
+    # A norm that is at least 1 is smooth, and takes fewer kernels than a square, a sum and a root. In float64, since
+    # the square of a float32 point at r > 44 overflows. (Float64 itself reaches r = 354 so.)
+    wide = pad(space, (0, 1), value=1.0)
+    return torch.linalg.vector_norm(wide, dim=-1, keepdim=True, dtype=_wide(space)).to(space.dtype)
 
 
-def _stretch(quarter: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns ``sinh(r)/r`` and ``sinh(r/2)^2`` for ``quarter = (r/2)^2``."""
-    ratio = sinhc(quarter)
-    half = quarter * ratio * ratio
-    return ratio * (1 + half).sqrt(), half
+def _floor(x: Tensor) -> float:
+    """Returns what a radius is kept from zero by, through the root of a sum of squares: what is lost in rounding.
+
+    Then ``sinh(r) / r`` needs no Taylor branch: its derivative is noise of size u / r near zero, but what multiplies it
+    is a vector times the derivative of the radius, ``v / r``. (Second derivatives are off by u / r, at most 1e-8: where
+    points are of float32, radii are of float64, one for each event, and kept from zero by more.)
+    """
+    return float(2.0**-26 if x.dtype == _wide(x) == torch.float64 else 2.0**-12)
+
+
+def _log_ratio(r: Tensor, ratio: Tensor, like: Tensor) -> Tensor:
+    """Returns ``log(sinh(r) / r)``, shape ``(*)``, to the rounding of ``like``, with its derivatives in ``r^2``."""
+    # No vector multiplies this derivative: in one and the same dtype the logarithm of the ratio has none at the origin.
+    log_ratio = log_sinhc(r * r) if like.dtype == _wide(like) else ratio.log()
+    return log_ratio.squeeze(-1)
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """Returns float64, in which norms are computed whatever the dtype; on Apple's GPUs, which have none, the dtype."""
+    return x.dtype if x.device.type == "mps" else torch.float64
 
 
 def _boost(p: Tensor, one_plus_p0: Tensor, x: Tensor, one_plus_x0: Tensor) -> Tensor:

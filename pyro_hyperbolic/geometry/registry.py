@@ -17,8 +17,10 @@ class Kernels(Protocol):
     """What a module must hold to serve a manifold: pure functions of checked arguments.
 
     ``exp0`` and ``log0`` return the value together with ``log |det d exp0|`` at the tangent vector, shape ``(*)``.
-    ``translate_tangent`` returns the value and its stretch, or None where it preserves Lebesgue measure; of any number
-    of stretches ``log_stretch`` makes the sum of their log-determinants, for the price of one.
+    ``translate_tangent`` takes the spatial part of its target (if ``bound`` is given and the space is no line, it is
+    shortened smoothly to less than ``bound`` radii), and returns the value and its stretch, or None where it preserves
+    Lebesgue measure; of any number of stretches ``log_stretch`` makes the sum of their log-determinants, for the price
+    of one.
     """
 
     def event_size(self, n: int) -> int: ...
@@ -31,7 +33,9 @@ class Kernels(Protocol):
     def log_volume(self, manifold: Manifold, v: Tensor) -> Tensor: ...
     def translate(self, manifold: Manifold, p: Tensor, x: Tensor, inverse: bool) -> Tensor: ...
     def distance(self, manifold: Manifold, x: Tensor, y: Tensor) -> Tensor: ...
-    def translate_tangent(self, manifold: Manifold, t: Tensor, v: Tensor, inverse: bool) -> tuple[Tensor, Any]: ...
+    def translate_tangent(
+        self, manifold: Manifold, t: Tensor, v: Tensor, inverse: bool, bound: float | None = None
+    ) -> tuple[Tensor, Any]: ...
     def log_stretch(self, n: int, stretches: Sequence[Any]) -> Tensor: ...
 
 

@@ -1,6 +1,5 @@
 r"""The chart at the origin, from R^n to the manifold."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -54,7 +53,7 @@ class ExponentialMap(ManifoldTransform):
     def _backward(self, y: Tensor) -> tuple[Tensor, Tensor]:
         return geometry.kernels(self.manifold).log0(self.manifold, y)
 
-    def _dependencies(self) -> Iterator[Tensor]:
+    def _dependencies(self) -> list[Tensor]:
         return tensors_of(self.manifold)
 
     def _check_domain(self, x: Tensor) -> None:

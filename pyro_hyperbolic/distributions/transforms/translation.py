@@ -1,6 +1,5 @@
 r"""The isometry that carries the origin to a point."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -65,9 +64,8 @@ class Translation(ManifoldTransform):
         y = geometry.kernels(self.manifold).translate(self.manifold, self.loc, x, inverse)
         return y, y.new_zeros(()).expand(y.shape[:-1])
 
-    def _dependencies(self) -> Iterator[Tensor]:
-        yield self.loc
-        yield from tensors_of(self.manifold)
+    def _dependencies(self) -> list[Tensor]:
+        return [self.loc, *tensors_of(self.manifold)]
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         """Returns the shape with its batch part broadcast with those of ``loc`` and ``k``."""

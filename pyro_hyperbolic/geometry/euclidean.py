@@ -17,7 +17,9 @@ __all__ = [
     "distance",
     "event_size",
     "exp0",
+    "exp_at",
     "log0",
+    "log_at",
     "log_stretch",
     "log_volume",
     "origin",
@@ -53,6 +55,16 @@ def exp0(manifold: Euclidean, v: Tensor) -> tuple[Tensor, Tensor]:
 
 def log0(manifold: Euclidean, x: Tensor) -> tuple[Tensor, Tensor]:
     return x.clone(), _zero(x)
+
+
+def exp_at(manifold: Euclidean, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    x = v + p
+    return x, _zero(x)
+
+
+def log_at(manifold: Euclidean, p: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    v = x - p
+    return v, _zero(v)
 
 
 def log_volume(manifold: Euclidean, v: Tensor) -> Tensor:

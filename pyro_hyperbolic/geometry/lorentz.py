@@ -45,7 +45,9 @@ __all__ = [
     "distance",
     "event_size",
     "exp0",
+    "exp_at",
     "log0",
+    "log_at",
     "log_stretch",
     "log_volume",
     "origin",
@@ -89,26 +91,52 @@ def contains(manifold: Lorentz, x: Tensor) -> Tensor:
 
 def exp0(manifold: Lorentz, v: Tensor) -> tuple[Tensor, Tensor]:
     radius = radius_of(manifold, v)
-    scaled = v / radius
-    r = (_sum_of_squares(scaled) + _floor(v) ** 2).sqrt()
-    ratio = (r.sinh() / r).to(v.dtype)
-    x = torch.cat([radius * r.cosh().to(v.dtype), v * ratio], dim=-1)
-    return x, (v.size(-1) - 1) * _log_ratio(r, ratio, v)
+    r = (_sum_of_squares(v / radius) + _floor(v) ** 2).sqrt()
+    ratio = r.sinh() / r
+    x = torch.cat([radius * r.cosh().to(v.dtype), v * ratio.to(v.dtype)], dim=-1)
+    return x, (v.size(-1) - 1) * _log_ratio(r / 2, ratio, v)
 
 
 def log0(manifold: Lorentz, x: Tensor) -> tuple[Tensor, Tensor]:
     space = x[..., 1:]
-    # The square of a float32 point at r > 44 overflows: this norm squares in float64.
-    scaled = pad(space / radius_of(manifold, x), (0, 1), value=_floor(x))
-    norm = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True, dtype=_wide(x))
+    norm = _norm_with(space / radius_of(manifold, x), _floor(x))
     r = norm.asinh()
-    ratio = (norm / r).to(x.dtype)
-    return space / ratio, (space.size(-1) - 1) * _log_ratio(r, ratio, x)
+    ratio = norm / r
+    return space / ratio.to(x.dtype), (space.size(-1) - 1) * _log_ratio(r / 2, ratio, x)
 
 
 def log_volume(manifold: Lorentz, v: Tensor) -> Tensor:
     # Not the by-product of exp0: this one is accurate relative to its own size near the origin, and never overflows.
     return (v.size(-1) - 1) * log_sinhc(square_norm(v / radius_of(manifold, v))).squeeze(-1)
+
+
+def exp_at(manifold: Lorentz, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    radius = radius_of(manifold, v)
+    target = p[..., 1:]
+    if v.size(-1) == 1:
+        moved = (target / radius).asinh() + v / radius
+        return radius * torch.cat([moved.cosh(), moved.sinh()], -1), torch.zeros_like(moved).squeeze(-1)
+    ball_t, half_t = _in_ball(target, radius)
+    start, total, height = _carried(ball_t, half_t, v / (2 * radius))
+    space = 2 * (total * start.cosh.to(v.dtype) + ball_t * height.to(v.dtype))
+    # The time coordinate is that of the spatial part as it was rounded: the point must be on the manifold.
+    x = radius * torch.cat([time_of(space), space], dim=-1)
+    return x, (v.size(-1) - 1) * _log_ratio(start.eta, start.ratio * start.cosh, v)
+
+
+def log_at(manifold: Lorentz, p: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    radius = radius_of(manifold, x)
+    target, space = -p[..., 1:], x[..., 1:]
+    if space.size(-1) == 1:
+        target, space = target / radius, space / radius
+        v = radius * _boost_on_a_line(target, time_of(target), space, time_of(space)).asinh()
+        return v, torch.zeros_like(v).squeeze(-1)
+    (ball_t, half_t), (ball_x, half_x) = _in_ball(target, radius), _in_ball(space, radius)
+    total = ball_x + ball_t
+    height = _sum_of_squares(total) * (half_t * half_x) + _floor(x) ** 2
+    eta, unwrap = _unwrap(height)
+    w = total * (half_x * unwrap).to(x.dtype) + ball_t * (height * unwrap).to(x.dtype)
+    return w * (2 * radius), (1 - space.size(-1)) * _log_ratio(eta, unwrap, x, inverse=True)
 
 
 def translate(manifold: Lorentz, p: Tensor, x: Tensor, inverse: bool) -> Tensor:
@@ -146,35 +174,55 @@ def translate_tangent(
     if v.size(-1) == 1:
         # H^1 is flat: the boost is a shift by the distance to the target.
         return v + radius * (t / radius).asinh(), None
-    ball_t, half_t = _in_ball(t / radius, bound)
-    # As _boost, but eta is half the distance from the origin, and v is half of itself.
+    ball_t, half_t = _in_ball(t, radius, bound)
     diameter = 2 * radius
-    v = v / diameter
-    floor = _floor(v) ** 2
-    square = _sum_of_squares(v) + floor
-    eta = square.sqrt()
-    ratio, cosh = eta.sinh() / eta, eta.cosh()
-    total = v * ratio.to(v.dtype) + ball_t * cosh.to(v.dtype)
-    height = _sum_of_squares(total) * half_t + floor  # sinh^2 of half the distance of the moved point
-    sinh = height.sqrt()
-    moved_eta = sinh.asinh()
-    unwrap = moved_eta / (sinh * (1 + height).sqrt())
-    w = (total * cosh.to(v.dtype) + ball_t * height.to(v.dtype)) * (unwrap.to(v.dtype) * diameter)
+    start, total, height = _carried(ball_t, half_t, v / diameter)
+    eta, unwrap = _unwrap(height)
+    stretch = start.cosh * unwrap
+    w = (total * stretch.to(v.dtype) + ball_t * (height * unwrap).to(v.dtype)) * diameter
     if unwrap.dtype != v.dtype:
-        return w, Stretch(ratio * cosh * unwrap, None)
-    return w, Stretch(torch.cat([ratio * cosh, unwrap], -1), torch.cat([square, moved_eta * moved_eta], -1))
+        return w, Stretch(start.ratio * stretch, None)
+    return w, Stretch(torch.cat([start.ratio * start.cosh, unwrap], -1), torch.cat([start.eta**2, eta**2], -1))
 
 
-def _in_ball(t: Tensor, bound: float | None) -> tuple[Tensor, Tensor]:
-    """Returns ``t / (1 + t_0)``, the point in the Poincare ball, and ``(1 + t_0) / 2``.
+class _Start(NamedTuple):
+    """Functions of half the distance ``eta`` from the origin of what is carried along."""
+
+    eta: Tensor
+    ratio: Tensor  # sinh(eta) / eta
+    cosh: Tensor
+
+
+def _carried(ball_t: Tensor, half_t: Tensor, v: Tensor) -> tuple[_Start, Tensor, Tensor]:
+    """Returns what :func:`_boost` calls ``c``, times ``cosh(eta)``, and the height of the image of ``exp_o(2 v)``.
+
+    The height is ``sinh(r / 2) ** 2`` at distance ``r`` from the origin, kept from zero; it is free of cancellation.
+    """
+    eta = (_sum_of_squares(v) + _floor(v) ** 2).sqrt()
+    start = _Start(eta, eta.sinh() / eta, eta.cosh())
+    total = v * start.ratio.to(v.dtype) + ball_t * start.cosh.to(v.dtype)
+    return start, total, _sum_of_squares(total) * half_t + _floor(v) ** 2
+
+
+def _unwrap(height: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns half the radius ``r`` and ``r / sinh(r)``, both from ``sinh(r / 2) ** 2``, which is kept from zero."""
+    eta = height.sqrt().asinh()
+    return eta, eta * (height * (1 + height)).rsqrt()
+
+
+def _in_ball(t: Tensor, radius: Tensor, bound: float | None = None) -> tuple[Tensor, Tensor]:
+    """Returns ``t / (1 + t_0)``, the point in the Poincare ball, and ``(1 + t_0) / 2``, for lengths in radii.
 
     With a bound, of ``t / sqrt(1 + |t|^2 / bound^2)``, whose norm is less: in terms of ``|t|^2``, at the same price.
     """
     if bound is None:
-        half = (1 + time_of(t)) / 2
-        return t / (2 * half), half
+        t = t / (2 * radius)
+        half = _norm_with(t, 0.5) + 0.5
+        return t / half.to(t.dtype), half
+    t = t / radius
     square = square_norm(t)
-    shrunk, rest = (1 + square / bound**2).sqrt(), (1 + square * (1 + 1 / bound**2)).sqrt()
+    shrunk = 1 + square / bound**2
+    rest, shrunk = (shrunk + square).sqrt(), shrunk.sqrt()
     total = shrunk + rest
     return t / total, total / (2 * shrunk)
 
@@ -208,10 +256,15 @@ def _sum_of_squares(v: Tensor) -> Tensor:
 
 def time_of(space: Tensor) -> Tensor:
     """Returns the time coordinate, ``sqrt(1 + |space|^2)``, of a point with the given spatial part."""
-    # A norm that is at least 1 is smooth, and takes fewer kernels than a square, a sum and a root. In float64, since
-    # the square of a float32 point at r > 44 overflows. (Float64 itself reaches r = 354 so.)
-    wide = pad(space, (0, 1), value=1.0)
-    return torch.linalg.vector_norm(wide, dim=-1, keepdim=True, dtype=_wide(space)).to(space.dtype)
+    return _norm_with(space, 1.0).to(space.dtype)
+
+
+def _norm_with(space: Tensor, coordinate: float) -> Tensor:
+    """Returns the norm of a vector with one more coordinate, in float64."""
+    # A norm that is positive is smooth, and takes fewer kernels than a square, a sum and a root. In float64, since the
+    # square of a float32 point at r > 44 overflows. (Float64 itself reaches r = 354 so.)
+    extended = pad(space, (0, 1), value=coordinate)
+    return torch.linalg.vector_norm(extended, dim=-1, keepdim=True, dtype=_wide(space))
 
 
 def _floor(x: Tensor) -> float:
@@ -224,11 +277,16 @@ def _floor(x: Tensor) -> float:
     return float(2.0**-26 if x.dtype == _wide(x) == torch.float64 else 2.0**-12)
 
 
-def _log_ratio(r: Tensor, ratio: Tensor, like: Tensor) -> Tensor:
-    """Returns ``log(sinh(r) / r)``, shape ``(*)``, to the rounding of ``like``, with its derivatives in ``r^2``."""
+def _log_ratio(eta: Tensor, ratio: Tensor, like: Tensor, *, inverse: bool = False) -> Tensor:
+    """Returns the logarithm of ``ratio = sinh(r) / r`` at ``r = 2 eta``, or of its inverse, shape ``(*)``.
+
+    It has derivatives in ``r^2``, and is accurate to the rounding of ``like``.
+    """
+    if like.dtype != _wide(like):
+        return ratio.squeeze(-1).log().to(like.dtype)
     # No vector multiplies this derivative: in one and the same dtype the logarithm of the ratio has none at the origin.
-    log_ratio = log_sinhc(r * r) if like.dtype == _wide(like) else ratio.log()
-    return log_ratio.squeeze(-1)
+    log_ratio = log_sinhc(4 * eta * eta).squeeze(-1)
+    return -log_ratio if inverse else log_ratio
 
 
 def _wide(x: Tensor) -> torch.dtype:

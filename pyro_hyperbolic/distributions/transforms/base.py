@@ -21,6 +21,13 @@ from pyro_hyperbolic.manifolds import STANDARD
 __all__ = ["ManifoldTransform", "TangentModule"]
 
 
+#: For those who meet the manifold when an optimiser, or a reparametrisation of R^n, has moved a location off it.
+LEARN_IT_BY = (
+    "learn a location by pyro.param(..., constraint=on_manifold(M)), which any optimiser can move, or by geoopt's "
+    "RiemannianAdam if it is a ManifoldParameter, and decentre it by TransformReparam, not LocScaleReparam"
+)
+
+
 class _Pair(NamedTuple):
     """A point and its image, made together, and what they depended on at the time."""
 
@@ -274,7 +281,7 @@ def batch_shapes(manifold: Manifold) -> list[torch.Size]:
 def with_batch(shape: torch.Size, *batches: torch.Size) -> torch.Size:
     """Returns ``shape``, an event dimension last, with its batch part broadcast with ``batches``."""
     # torch.broadcast_shapes costs as much as ten kernels: not where there is nothing to broadcast.
-    batches = tuple(batch for batch in batches if len(batch) > 0)
+    batches = tuple(batch for batch in batches if len(batch) > 0 and batch != shape[:-1])
     return torch.broadcast_shapes(shape[:-1], *batches) + shape[-1:] if batches else shape
 
 

@@ -122,13 +122,14 @@ def test_builder_arguments_are_bound_by_partial():
 
 @pytest.mark.parametrize("size", [0.0, 1e-6, 1.0, 30.0, 1e3])
 def test_bounds_hold_whatever_the_network_says(size):
-    """A block at zero goes to the target, which is shortened to t / sqrt(1 + |t|^2 / (b^2 k)), less than b sqrt(k)."""
+    """A block at zero goes to the target, shortened to |t| < b sqrt(k) in the Poincare ball."""
     M, bound = lorentz(4.0), 3.0
     t = HT.WrappedHyperboloidCoupling(1, outputs(2, size, size), M, log_scale_bound=bound, shift_bound=bound)
     v = G.log0(M, t(G.exp0(M, torch.tensor([0.5, 0.0, 0.0], dtype=torch.float64))))
     raw = torch.full((2,), size * math.cos(0.5), dtype=torch.float64)
-    shortened = raw.norm() / (1 + raw.square().sum() / (bound**2 * 4)).sqrt()
-    assert torch.allclose(v[1:].norm(), 2 * (shortened / 2).asinh(), rtol=1e-12, atol=0)
+    half, longest = raw.norm() / 4, math.tanh(math.asinh(bound) / 2)  # over 2 sqrt(k), and that of the bound
+    distance = 4 * (half / (1 + (half / longest) ** 2).sqrt()).atanh()
+    assert torch.allclose(v[1:].norm(), distance, rtol=1e-12, atol=0)
     assert v[1:].norm() < 2 * math.asinh(bound)
     _, log_scale = t._outputs(torch.ones(7, 1, dtype=torch.float64), torch.ones(7, 2, dtype=torch.float64))
     assert log_scale.abs().max() <= bound

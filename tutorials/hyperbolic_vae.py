@@ -236,7 +236,7 @@ class Report:
 
 
 def run_all(function, jobs, epochs, processes=2):
-    """Returns ``function(*arguments, report)`` for each of ``{name: arguments}``, run in processes, with progress bars."""
+    """Returns ``function(*arguments, report)`` for each of ``{name: arguments}``, in processes, with progress bars."""
     columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     context = multiprocessing.get_context("spawn")
     with (

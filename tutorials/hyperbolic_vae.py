@@ -73,8 +73,8 @@ class Gyroplanes(torch.nn.Module):
             return x @ self.z.mT - b * length
         k = self.manifold.k
         radius = k.sqrt().unsqueeze(-1) if k.dim() else k.sqrt()
-        # Both terms grow as e^r and cancel for points that are far out but near the plane. In single precision the worst
-        # of 4000 points is off by 3e-4 radii at 8.5 radii, as far as samples go on the diffusion after 3000 epochs.
+        # Both terms grow as e^r and cancel for points that are far out but near the plane. In single precision the
+        # worst of 4000 points is off by 3e-4 radii at 8.5 radii, as far as samples go on the diffusion in 3000 epochs.
         space = x[..., 1:] @ (self.z / length.mT).mT * (b / radius).cosh()
         return length * radius * ((space - x[..., :1] * (b / radius).sinh()) / radius).asinh()
 

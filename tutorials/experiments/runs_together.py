@@ -78,9 +78,10 @@ def score(vae, data, num_samples=500):
     nesting = data.dim() - 1
     kept = {"elbo": [], "likelihood": [], "published": []}
     for x in data.split(STEP, dim=-2):
-        _, model, guide = vectorized_importance_weights(
-            vae.model, vae.guide, x, num_samples=num_samples, max_plate_nesting=nesting
-        )
+        with pyro.validation_enabled(False):  # the samples are the guide's own
+            _, model, guide = vectorized_importance_weights(
+                vae.model, vae.guide, x, num_samples=num_samples, max_plate_nesting=nesting
+            )
         z = model.nodes["z"]["value"]
         log_w = model.nodes["z"]["log_prob"] + model.nodes["x"]["log_prob"] - guide.nodes["z"]["log_prob"]
         extra = torch.zeros_like(log_w)

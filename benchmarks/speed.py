@@ -150,11 +150,10 @@ def derived(rows):
             extra = (row.operations - counted.operations) / (1 if row.subject == "TC" else row.where["layers"])
             yield Row("operations", row.where, row.subject, base, extra)
     for name in OURS:
-        along = [row for row in rows if row.part == "growth" and row.subject == name and row.where["batch"] == 128]
-        along = [row for row in along if row.where["layers"] == 4 and row.where["n"] > 2]
-        if len(along) > 1:
-            where = {"n": f"{along[-1].where['n']} to {along[0].where['n']}"}
-            yield Row("flatness", where, name, PLAIN, along[-1].value / along[0].value)
+        along = {row.where["n"]: row for row in rows if row.part == "growth" and row.subject == name}
+        along = {n: row for n, row in along.items() if row.where["batch"] == 128 and row.where["layers"] == 4}
+        if {8, 512} <= along.keys():  # from where the moving block is a plane or more
+            yield Row("flatness", {"n": "8 to 512"}, name, PLAIN, along[512].value / along[8].value)
 
 
 def table(rows):

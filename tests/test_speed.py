@@ -142,7 +142,7 @@ def test_a_wrapped_layer_costs_the_same_in_every_dimension(dim, inverse):
             len(flow(coupling, M, dim, layers, inverse))
             for coupling in (HT.wrapped_hyperboloid_coupling, HT.tangent_coupling)
         )
-        assert wrapped - tangent <= 145 * layers + 2  # and one logarithm
+        assert wrapped - tangent <= 145 * layers + 4  # and one logarithm
 
 
 @pytest.mark.parametrize("inverse", [False, True])
@@ -154,7 +154,7 @@ def test_a_wrapped_layer_is_a_shift_where_the_moving_block_is_a_line(inverse):
 
 
 @pytest.mark.parametrize("dim", [2, 6])
-@pytest.mark.parametrize(("stored", "most"), [(False, 85), (True, 240)])
+@pytest.mark.parametrize(("stored", "most"), [(False, 70), (True, 245)])
 def test_a_wrapped_normal_over_a_normal(dim, stored, most):
     assert len(wrapped_normal(dim, stored)) - len(normal(dim)) <= most
 

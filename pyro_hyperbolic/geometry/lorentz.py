@@ -250,8 +250,8 @@ def square_norm(v: Tensor) -> Tensor:
 
 
 def _sum_of_squares(v: Tensor) -> Tensor:
-    """Returns :func:`square_norm`, summed in float64."""
-    return torch.sum(v * v, -1, keepdim=True, dtype=_wide(v))
+    """Returns :func:`square_norm` in float64, for functions of it."""
+    return square_norm(v).to(_wide(v))  # not summed in it: torch would copy the whole vectors first
 
 
 def time_of(space: Tensor) -> Tensor:

@@ -136,6 +136,15 @@ def test_peaks(name, centre, peak):
     assert target(name).log_prob(G.exp0(M, v)).exp().item() == pytest.approx(peak / stretch, rel=1e-6)
 
 
+def test_wrapped_is_long_along_the_first_axis():
+    """By 1 and 1/4: steps of one standard deviation from the mode cost exp(-1/2) each, beside the stretch."""
+    v = torch.tensor([[1.0, 0.0], [0.0, 0.25]], dtype=torch.float64)
+    loc = G.exp0(M, torch.tensor([-1.0, 1.0], dtype=torch.float64))
+    costs = target("wrapped").log_prob(loc) - target("wrapped").log_prob(G.translate(M, loc, G.exp0(M, v)))
+    expected = [0.5 + math.log(math.sinh(r) / r) for r in (1.0, 0.25)]
+    torch.testing.assert_close(costs, torch.tensor(expected, dtype=torch.float64))
+
+
 def test_four_wrapped_has_its_long_axes():
     """Along its long axis a component falls off five times slower; at (1.3, 1.3) that is the second, by transport."""
     law = target("four_wrapped")

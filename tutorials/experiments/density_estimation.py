@@ -205,6 +205,12 @@ def rings(reach, cells):
     return ph.geometry.exp0(M, torch.cat(points)), torch.cat(areas)
 
 
+def log_prob(model, x):
+    """Returns the log-density, minus infinity where the noise is out of range."""
+    log_q = torch.cat([model.log_prob(part) for part in x.split(4096)])
+    return torch.where(log_q.isnan(), -math.inf, log_q)
+
+
 @torch.no_grad()
 def score(transforms, name):
     """Returns the divergence with its standard error, and the mass with the change from a grid half as fine.
@@ -212,12 +218,7 @@ def score(transforms, name):
     The mass is an integral over a disk that holds all draws of the target, and what share of its own is beyond it.
     """
     model, (x, log_p) = distribution(transforms), evaluation(name)
-
-    def log_prob(x):
-        log_q = torch.cat([model.log_prob(part) for part in x.split(4096)])
-        return torch.where(log_q.isnan(), -math.inf, log_q)  # noise out of range, as above
-
-    terms = log_p - log_prob(x)
+    terms = log_p - log_prob(model, x)
     # Detail is spread evenly in the tangent space, or on the manifold.
     grid, cells = (rings, 800_000) if name in ("four_wrapped", "tree") else (square, 200_000)
     pyro.set_rng_seed(2_000_000)
@@ -227,7 +228,7 @@ def score(transforms, name):
     for number in (2000, 1000) if SMOKE else (cells, cells // 4):
         points, areas = grid(reach, number)
         inside = ph.geometry.log0(M, points).norm(dim=-1) < reach  # a square has corners
-        masses.append((log_prob(points).exp() * areas)[inside].sum().item())
+        masses.append((log_prob(model, points).exp() * areas)[inside].sum().item())
     return {
         "kl": terms.mean().item(),
         "kl_error": (terms.std() / len(terms) ** 0.5).item(),
@@ -331,7 +332,7 @@ def picture(runs, folder, file):
     if ("tree", None) in views:
         views.append(("tree", 7))
     figure = Figure(figsize=(1.5 * len(views) + 0.2, 6.3), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)
+    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.04, wspace=0.0, hspace=0.0)
     axes = figure.subplots(4, len(views), squeeze=False)
     for column, (target, node) in zip(axes.T, views, strict=True):
         mine = [row for row in rows if row["target"] == target]
@@ -345,7 +346,7 @@ def picture(runs, folder, file):
             ax.text(0.5, -0.02, label, transform=ax.transAxes, ha="center", va="top", fontsize=7)
     for ax, label in zip(axes[:, 0], ("target", "samples", "best flow", "TC"), strict=True):
         ax.text(-0.06, 0.5, label, transform=ax.transAxes, rotation=90, va="center", ha="right", fontsize=8)
-    figure.savefig(file, dpi=150)
+    figure.savefig(file, dpi=120)
 
 
 def load(row, folder):
@@ -365,13 +366,13 @@ def draw(column, target, flows, name, node):
     x = target.sample((20_000,))
     half = min(1.01, 1.1 * ph.charts.to_poincare_ball(M, seen(x)).norm(dim=-1).quantile(0.9999).item())
     extent = (-half, half, -half, half)
-    options = {"extent": extent, "resolution": 60 if SMOKE else 240}
+    options = {"extent": extent, "resolution": 60 if SMOKE else 200}
     options["vmax"] = target.log_prob(x).exp().quantile(0.98).item()
     for ax in column:
         viz.poincare_disk(ax, M, tiling=(3, 7), linewidth=0.6)
         ax.set(xlim=extent[:2], ylim=extent[2:])
     for ax, law in zip(column[[0, 2, 3]], (target, *flows), strict=True):
-        viz.density(ax, M, lambda y, law=law: law.log_prob(ph.geometry.translate(M, centre, y)), **options)
+        viz.density(ax, M, lambda y, law=law: log_prob(law, ph.geometry.translate(M, centre, y)), **options)
     drawn = flows[0].sample((4000,))
     viz.points(column[1], M, seen(drawn[drawn.isfinite().all(-1)]), s=0.5, c="0.15")
     if name == "tree":

@@ -121,7 +121,7 @@ FLOWS = {
     "polar": polar(4, 64),
 }
 BUDGETS = {"table": Budget(2000, 256), "long": Budget(6000, 512)}
-LONG = {"tree": "polar", "checkerboard": "spline", "big_checkerboard": "spline"}
+LONG = {"tree": "polar"}
 if SMOKE:
     TARGETS, SEEDS, BUDGETS = ["tree"], (0,), {name: Budget(4, 64) for name in BUDGETS}
 

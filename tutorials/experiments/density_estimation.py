@@ -488,9 +488,8 @@ def section(runs):
     leaves = []
     for flow, budget in dict.fromkeys((row["flow"], row["budget"]) for row in rows if row["target"] == "tree"):
         mine = [row for row in rows if (row["target"], row["flow"], row["budget"]) == ("tree", flow, budget)]
-        part, whole = (
-            sum(values) / len(mine) for values in zip(*((r["kl_by_depth"][-1], r["kl"]) for r in mine), strict=True)
-        )
+        part = sum(row["kl_by_depth"][-1] for row in mine) / len(mine)
+        whole = sum(row["kl"] for row in mine) / len(mine)
         leaves.append(f"{flow}{', longer' if budget == 'long' else ''} {part:.2f} of {whole:.2f}")
     return "\n".join(lines) + "\n" + NOTES.format(lost="; ".join(lost) or "none", leaves="; ".join(leaves))
 

@@ -126,6 +126,10 @@ AUTOMORPHISMS = [
         4.0,
         lambda M: shaken(HT.TangentTransform(dist.transforms.affine_autoregressive(3, [16]), M), 1.0),
     ),
+    *[
+        _case("polar", 2, k, lambda M: shaken(HT.polar_coupling([16], 6, 2.5, 1.0, manifold=M)))
+        for k in (1.0, 4.0, None)
+    ],
     _case(
         "lifted-stack",
         3,

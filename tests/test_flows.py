@@ -145,3 +145,17 @@ def test_a_learnable_curvature_is_among_the_parameters_of_what_is_built_on_it():
     flow = ph.flows.coupling_flow(2, 2, manifold=M)
     flow(x).sum().backward()
     assert M.k_unconstrained.grad.abs() > 0
+
+
+def test_tc_is_real_nvp_pushed_through_the_exponential_map():
+    """So on a target that is a pushed planar density, or on any other, TC can do what RealNVP can, and nothing else."""
+    M, plane = lorentz(), geoopt.Euclidean(1)
+    flow = shaken(ph.flows.coupling_flow(2, 4, HT.tangent_coupling, manifold=M), 0.4)
+    flat = shaken(ph.flows.coupling_flow(2, 4, HT.tangent_coupling, manifold=plane), 0.4)
+    base = hdist.WrappedNormal(G.origin(M, 2, dtype=torch.float64), 1.0, M)
+    pushed = dist.TransformedDistribution(
+        hdist.WrappedNormal(torch.zeros(2, dtype=torch.float64), 1.0, plane), [flat, HT.ExponentialMap(M)]
+    )
+    x = G.exp0(M, torch.randn(20, 2, dtype=torch.float64))
+    log_probs = [d.log_prob(x) for d in (dist.TransformedDistribution(base, [flow]), pushed)]
+    torch.testing.assert_close(*log_probs, rtol=1e-12, atol=1e-12)

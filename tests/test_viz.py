@@ -271,3 +271,103 @@ def test_regions_hold_their_masses(radius, dtype):
 def test_regions_of_no_mass(masses):
     with pytest.raises(ValueError, match=r"masses = .* must be in \(0, 1\)"):
         viz.regions(Figure().subplots(), geoopt.Lorentz(), lambda x: x.sum(-1), masses)
+
+
+@every_k
+def test_lebesgue_density_sums_to_one_over_the_area_of_the_picture(ax, k):
+    """And the one with respect to Riemannian volume does not; both say which they are."""
+    M = lorentz(k)
+    loc = G.exp0(M, torch.tensor([0.7, -0.4], dtype=torch.float64) * math.sqrt(k))
+    d = hdist.WrappedNormal(loc, torch.tensor([0.3, 0.4], dtype=torch.float64) * math.sqrt(k), M)
+    cell = (2 * math.sqrt(k) / 200) ** 2
+    sums = {}
+    for measure in ("riemannian", "lebesgue"):
+        mesh = viz.density(ax, M, d.log_prob, measure=measure, resolution=200, dtype=torch.float64)
+        assert measure in mesh.get_label().lower()
+        sums[measure] = mesh.get_array().filled(0.0)
+    assert sums["lebesgue"].sum() * cell == pytest.approx(1.0, abs=1e-6)
+    # The metric of the disk is 4 |dp|^2 / (1 - |p|^2 / k)^2: areas are four times as large in the middle.
+    for row, column in ((100, 100), (100, 140), (60, 130)):
+        square = (-1 + 0.01 * (row + 0.5)) ** 2 + (-1 + 0.01 * (column + 0.5)) ** 2  # of the middle of the cell
+        ratio = sums["lebesgue"][row, column] / sums["riemannian"][row, column]
+        assert ratio == pytest.approx(4 / (1 - square) ** 2, rel=1e-9)
+    with pytest.raises(ValueError, match="measure = 'haar', but must be one of riemannian, lebesgue"):
+        viz.density(ax, M, d.log_prob, measure="haar")
+
+
+def test_lebesgue_density_is_the_same_in_the_plane(ax):
+    d = hdist.WrappedNormal(torch.zeros(2), torch.ones(2), PLANE)
+    one, other = (
+        viz.density(ax, PLANE, d.log_prob, measure=measure, extent=(-3, 3, -3, 3), resolution=20).get_array()
+        for measure in ("riemannian", "lebesgue")
+    )
+    assert (one == other).all()
+
+
+def tangent(M, x, seed=3):
+    """Tangent vectors at points: velocities of the boosted straight lines through the origin."""
+    v = torch.randn(*x.shape[:-1], 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+    def at(t):
+        return G.translate(M, x, G.exp0(M, t * v))
+
+    return v, torch.autograd.functional.jvp(at, torch.zeros((), dtype=torch.float64), torch.ones(()).double())[1]
+
+
+@every_k
+@pytest.mark.parametrize("r", [0.0, 0.5, 4.0, 12.0])
+def test_arrows_are_velocities_of_the_picture(ax, k, r):
+    M = lorentz(k)
+    x = circle_of_points(M, r)
+    v, u = tangent(M, x)
+    arrows = viz.vectors(ax, M, x, u)
+    found = torch.tensor([*zip(arrows.U, arrows.V, strict=True)])
+    # Lengths of the conformal factor, |dp| = |u| (1 - |p|^2 / k) / 2 = |u| / (2 cosh^2(r / 2)), in the metric of M.
+    factor = 1 / (2 * math.cosh(r / 2) ** 2)
+    torch.testing.assert_close(
+        found.norm(dim=-1), factor * v.norm(dim=-1), rtol=1e-13 * math.exp(2 * r) + 1e-12, atol=0
+    )
+    if r <= 4:  # and the directions of differences of points that are drawn
+        step = 1e-6
+        ends = [
+            torch.tensor(viz.points(ax, M, G.translate(M, x, G.exp0(M, s * v))).get_offsets()) for s in (step, -step)
+        ]
+        torch.testing.assert_close(found, (ends[0] - ends[1]) / (2 * step), rtol=1e-5, atol=1e-8)
+    positions = torch.tensor(arrows.XY)
+    torch.testing.assert_close(positions, torch.tensor(viz.points(ax, M, x).get_offsets()))
+    ax.figure.canvas.draw()
+
+
+def test_arrows_of_the_plane_and_errors(ax):
+    x, u = torch.zeros(3, 2), torch.tensor([[1.0, 2.0]]).expand(3, 2)
+    arrows = viz.vectors(ax, PLANE, x, u, color="red")
+    assert arrows.U.tolist() == [1.0] * 3
+    assert arrows.V.tolist() == [2.0] * 3
+    M = lorentz(1.0)
+    points = circle_of_points(M, 1.0, size=3)
+    with pytest.raises(ValueError, match=r"3 of 3 vectors are not tangent.*proju"):
+        viz.vectors(ax, M, points, points)
+    with pytest.raises(ValueError, match="give each point its vector"):
+        viz.vectors(ax, M, points, points[:1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_vector_field_reaches_the_rim(ax, dtype):
+    """The gradient of the distance from the origin is a unit vector outwards, near the boundary too."""
+    M = lorentz(4.0)
+
+    def outwards(x):
+        assert x.dtype == dtype
+        size = x[:, 1:].norm(dim=-1, keepdim=True)
+        return torch.cat([size, x[:, :1] * x[:, 1:] / size], dim=-1) / 2
+
+    arrows = viz.vector_field(ax, M, outwards, resolution=40, dtype=dtype)
+    p, dp = torch.tensor(arrows.XY), torch.tensor([*zip(arrows.U, arrows.V, strict=True)])
+    radius = p.norm(dim=-1)
+    assert 1.9 < radius.max() < 0.98 * 2
+    along = (p * dp).sum(-1) / radius
+    expected = (1 - radius.square() / 4) / 2
+    torch.testing.assert_close(along, expected, rtol=1e-3 if dtype == torch.float32 else 1e-10, atol=0)
+    torch.testing.assert_close(dp.norm(dim=-1), along, rtol=1e-3, atol=0)
+    plane = viz.vector_field(ax, PLANE, lambda x: 0 * x + 1, extent=(0, 1, 0, 1), resolution=4)
+    assert plane.N == 16

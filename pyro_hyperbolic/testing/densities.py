@@ -32,8 +32,9 @@ FAILURE_RATE = 2e-5
 def total_mass_is_one(distribution: dist.TorchDistribution, *, resolution: int = 200, seed: int = 0) -> None:
     r"""Checks :math:`\int p\, dvol = 1` with respect to Riemannian volume.
 
-    By quadrature in polar coordinates in one and two dimensions, where the error is below 1e-3, and by importance
-    sampling above, where it is five standard errors. Where that exceeds 0.2 nothing is known, and the law passes.
+    By quadrature in polar coordinates in one and two dimensions, where the error is below 1e-3 or what fewer angles
+    change, and by importance sampling above, where it is five standard errors. Where that exceeds 0.2 nothing is known,
+    and the law passes.
     """
     manifold, dim = _space(distribution)
     mass, deviation = total_mass(distribution, resolution=resolution, seed=seed)
@@ -191,13 +192,20 @@ class _Nodes(NamedTuple):
     x: Tensor
     weights: Tensor
     centre: Tensor
-    sampled: bool
+    angles: int  # on each ring; 0 for random points
 
     def integral(self, values: Tensor) -> tuple[float, float]:
         """Returns the integral of ``values`` over the density, and its standard error."""
         terms = self.weights * values
+        if self.angles == 0:
+            error = float(terms.std()) * len(terms) ** 0.5
+        elif self.angles == 2:
+            error = 0.0
+        else:
+            # What each quarter of the angles says: nothing else tells of modes too far out for the angles to find.
+            quarters = 4 * terms.view(-1, self.angles // 4, 4).sum((0, 1))
+            error = float((quarters - terms.sum()).abs().max())
         # Spectrally accurate for a smooth density; a flow's kinks leave some 1e-4.
-        error = float(terms.std()) * len(terms) ** 0.5 if self.sampled else 2e-4
         return float(terms.sum()), max(error, 2e-4)
 
     @classmethod
@@ -217,11 +225,12 @@ class _Nodes(NamedTuple):
                 reach = 1.5 * away.max()
                 radius = (reach * (nodes + 1) / 2)[:, None]
                 log_weights = (weights * reach / 2).log()[:, None]
-                angles = torch.arange(2 if dim == 1 else resolution, dtype=samples.dtype)
-                angles = 2 * math.pi * angles / len(angles)
+                number = 2 if dim == 1 else 4 * math.ceil(resolution / 4)
+                angles = 2 * math.pi * torch.arange(number, dtype=samples.dtype) / number
                 directions = torch.stack([angles.cos(), angles.sin()], dim=-1)[:, :dim]
-                log_weights = log_weights + (math.log(2 * math.pi / len(angles)) if dim == 2 else 0.0)
+                log_weights = log_weights + (math.log(2 * math.pi / number) if dim == 2 else 0.0)
             else:
+                number = 0
                 shape = torch.as_tensor(dim / 1.5, dtype=samples.dtype)
                 proposal = torch.distributions.Gamma(shape, shape / (1.3 * away.mean()))
                 radius = proposal.sample((20_000, 1))
@@ -244,7 +253,7 @@ class _Nodes(NamedTuple):
         x = x.reshape(-1, x.size(-1))
         with torch.no_grad():
             log_density = torch.cat([distribution.log_prob(chunk) for chunk in x.split(40_000)])
-        return cls(x, (log_weights + log_density).exp(), centre, dim > 2)
+        return cls(x, (log_weights + log_density).exp(), centre, number)
 
 
 def _space(distribution: dist.TorchDistribution) -> tuple[Manifold, int]:

@@ -12,7 +12,9 @@ __all__ = ["frame", "manifold_of", "metric", "scaled_radius"]
 
 
 def manifold_of(constraint: Constraint) -> Manifold:
-    """Returns the manifold of a domain or codomain: that of ``on_manifold``, or Euclidean space for real vectors."""
+    """Returns the manifold of a domain, codomain or support: that of ``on_manifold``, or Euclidean space."""
+    while not isinstance(constraint, OnManifold) and hasattr(constraint, "base_constraint"):
+        constraint = constraint.base_constraint  # of a mixture, or of independent coordinates
     return constraint.manifold if isinstance(constraint, OnManifold) else geoopt.Euclidean(1)
 
 

@@ -12,8 +12,20 @@ try:
 except ImportError as error:
     raise ImportError("pyro_hyperbolic.viz needs matplotlib: pip install pyro-hyperbolic[viz]") from error
 
+from .arrows import vector_field, vectors
 from .fields import density, regions
 from .frames import frame, plane, poincare_disk
 from .marks import geodesics, points, tree
 
-__all__ = ["density", "frame", "geodesics", "plane", "poincare_disk", "points", "regions", "tree"]
+__all__ = [
+    "density",
+    "frame",
+    "geodesics",
+    "plane",
+    "poincare_disk",
+    "points",
+    "regions",
+    "tree",
+    "vector_field",
+    "vectors",
+]

@@ -19,12 +19,18 @@ from .pictures import Z, is_disk, on_cpu
 
 __all__ = ["density", "regions"]
 
+_LABELS = {
+    "riemannian": "density with respect to Riemannian volume",
+    "lebesgue": "density with respect to Lebesgue measure of the picture",
+}
+
 
 def density(
     ax: Axes,
     manifold: Manifold,
     log_prob: Callable[[Tensor], Tensor],
     *,
+    measure: str = "riemannian",
     extent: tuple[float, float, float, float] | None = None,
     resolution: int = 300,
     batch_size: int = 16384,
@@ -38,10 +44,17 @@ def density(
     have there, and only looks smaller. Cells outside of the disk are left blank; those cut by the boundary show the
     density just inside.
 
+    Measured by the area of the picture instead, ``measure="lebesgue"``, the same law is denser by the factor
+    :math:`4 / (1 - |p|^2/k)^2`, without bound towards the rim: how many samples one sees in a part of the picture. Its
+    mode is another one. The artist's label says which measure it is:
+    ``figure.colorbar(mesh, label=mesh.get_label())``.
+
     Args:
         ax: Axes to draw on.
         manifold: ``geoopt.Lorentz`` or ``geoopt.Euclidean(1)``.
-        log_prob: Maps points ``(B, 3)``, or ``(B, 2)`` in the plane, to ``(B)``; called without gradients.
+        log_prob: Maps points ``(B, 3)``, or ``(B, 2)`` in the plane, to ``(B)``, with respect to Riemannian volume;
+            called without gradients.
+        measure: ``"riemannian"``, or ``"lebesgue"`` for the measure of the disk's own coordinates.
         extent: ``(left, right, bottom, top)``; the whole disk, or the present limits of ``ax`` in the plane.
         resolution: Cells along each side.
         batch_size: Points in one call of ``log_prob``.
@@ -54,7 +67,7 @@ def density(
 
     Raises:
         TypeError: If the manifold is neither.
-        ValueError: If ``log_prob`` returns another shape, or NaN.
+        ValueError: If ``measure`` is neither, or ``log_prob`` returns another shape, or NaN.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -63,10 +76,15 @@ def density(
         >>> mesh = density(Figure().subplots(), M, normal.log_prob, resolution=51)
         >>> torch.tensor(mesh.get_array().max())  # 1 / (2 pi) in the middle
         tensor(0.1592, dtype=torch.float64)
+        >>> mesh.get_label()
+        'density with respect to Riemannian volume'
     """
+    if measure not in _LABELS:
+        raise ValueError(f"measure = {measure!r}, but must be one of {', '.join(_LABELS)}.")
     mesh = _Mesh(ax, manifold, extent, resolution, batch_size, dtype, device)
-    values = mesh.log_prob(log_prob).exp()
-    style = {"cmap": "Blues", "zorder": Z.DENSITY, "rasterized": True} | ({} if "norm" in kwargs else {"vmin": 0.0})
+    values = (mesh.log_prob(log_prob) + (mesh.log_volume if measure == "lebesgue" else 0.0)).exp()
+    style = {"cmap": "Blues", "zorder": Z.DENSITY, "rasterized": True, "label": _LABELS[measure]}
+    style |= {} if "norm" in kwargs else {"vmin": 0.0}
     artist = ax.pcolormesh(*(border.numpy() for border in mesh.borders), values.numpy(), **{**style, **kwargs})
     if math.isfinite(mesh.radius):
         artist.set_clip_path(Circle((0.0, 0.0), mesh.radius, transform=ax.transData))
@@ -163,11 +181,14 @@ class _Mesh:
         #: Of each cell, with respect to Riemannian volume; 0 where its middle is outside of the disk.
         self.volume = torch.full(self._shown.shape, float((self.borders[0][1] - self.borders[0][0]).abs()))
         self.volume = self.volume.double() * (self.borders[1][1] - self.borders[1][0]).abs()
+        #: Of Riemannian volume with respect to Lebesgue measure, where the density is taken.
+        self.log_volume = torch.zeros(self._shown.shape, dtype=torch.float64)
         if disk:
             inside = (1 - (norms.squeeze(-1) / self.radius).square()).clamp(min=0.0)
             self.volume = torch.where(inside > 0, 4 * self.volume / inside.square(), 0.0)
             # A quarter of a cell inside, the time coordinate is finite in every dtype; a clip cuts what sticks out.
             centres = centres * (self.radius * (1 - cell / self.radius / 4) / norms).clamp(max=1.0)
+            self.log_volume = charts.poincare_ball_log_volume(flat, centres)
         x = charts.from_poincare_ball(flat, centres[self._shown]) if disk else centres[self._shown]
         self._batches = x.to(device=device, dtype=dtype or torch.get_default_dtype()).split(batch_size)
 

@@ -3,6 +3,7 @@ r"""Transforms on manifolds: the chart, the isometries, and couplings in the tan
 from .base import ManifoldTransform, TangentModule
 from .coupling import ConditionalCoupling, Coupling
 from .exponential_map import ExponentialMap
+from .polar_coupling import PolarCoupling, polar_coupling
 from .tangent import TangentTransform
 from .tangent_coupling import (
     ConditionalTangentCoupling,
@@ -25,6 +26,7 @@ __all__ = [
     "Coupling",
     "ExponentialMap",
     "ManifoldTransform",
+    "PolarCoupling",
     "TangentCoupling",
     "TangentModule",
     "TangentTransform",
@@ -32,6 +34,7 @@ __all__ = [
     "WrappedHyperboloidCoupling",
     "conditional_tangent_coupling",
     "conditional_wrapped_hyperboloid_coupling",
+    "polar_coupling",
     "tangent_coupling",
     "wrapped_hyperboloid_coupling",
 ]

@@ -1,0 +1,141 @@
+r"""The branching diffusion process: noisy observations of a random walk on a tree."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["BranchingDiffusion", "branching_diffusion"]
+
+
+@dataclass(frozen=True, eq=False)
+class BranchingDiffusion:
+    r"""Noisy observations of a random walk on a tree, with the tree; made by :func:`branching_diffusion`.
+
+    Nodes are numbered level by level from the root, 0. With ``N`` nodes and ``B`` observations:
+
+    Attributes:
+        x: Observations, standardised, shape ``(B, dim)``.
+        node: The node that each observes, shape ``(B,)``.
+        train: Indices of the training observations, a random subset in random order.
+        test: Indices of the others.
+        nodes: Coordinates of the nodes without noise, in the same standardisation, shape ``(N, dim)``.
+        node_depth: Distance of each node from the root, in edges, shape ``(N,)``.
+        parent: The parent of each node, -1 at the root, shape ``(N,)``.
+        mean: What the standardisation subtracted, shape ``(dim,)``.
+        scale: What it divided by: ``scale * x + mean`` are the observations as drawn.
+    """
+
+    x: Tensor
+    node: Tensor
+    train: Tensor
+    test: Tensor
+    nodes: Tensor
+    node_depth: Tensor
+    parent: Tensor
+    mean: Tensor
+    scale: Tensor
+
+    @property
+    def depth(self) -> Tensor:
+        """The depth of the node that each observation observes, shape ``(B,)``."""
+        return self.node_depth[self.node]
+
+    @property
+    def edges(self) -> Tensor:
+        """Pairs (parent, child), shape ``(N - 1, 2)``, as :func:`pyro_hyperbolic.viz.tree` takes them."""
+        child = torch.arange(1, len(self.parent))
+        return torch.stack([self.parent[1:], child], dim=-1)
+
+
+def branching_diffusion(
+    seed: int = 0,
+    *,
+    dim: int = 50,
+    depth: int = 5,
+    branching: int = 2,
+    observations: int = 5,
+    noise_variance: float = 0.1,
+    test_fraction: float = 0.3,
+) -> BranchingDiffusion:
+    r"""Draws the branching diffusion process, :math:`\mathrm{child} = \mathrm{parent} + \mathcal N(0, I)`, root at 0.
+
+    Each node is observed several times with Gaussian noise; the nodes themselves are not data. The defaults are those
+    of the paper: 63 nodes, 315 observations, 220 of them for training and 95 for testing.
+
+    *Standardised* means: from each coordinate its mean over all observations is subtracted, and the result divided by
+    its standard deviation (that of the sample itself, not the unbiased one). As in the paper the statistics are those
+    of the whole data, test observations included.
+
+    Args:
+        seed: Of the generator from which everything is drawn: first the nodes, then the noise, then the split.
+        dim: Dimension of the observations.
+        depth: Edges from the root to each leaf; the root has depth 0.
+        branching: Children of each inner node.
+        observations: Noisy observations of each node.
+        noise_variance: Variance of the noise in each coordinate.
+        test_fraction: Share of test observations, rounded up to whole ones.
+
+    Returns:
+        A :class:`BranchingDiffusion`, floats in the default dtype.
+
+    Raises:
+        ValueError: If an argument is out of its range, or a coordinate has no variance.
+
+    References:
+        Emile Mathieu, Charline Le Lan, Chris J. Maddison, Ryota Tomioka, Yee Whye Teh, *Continuous Hierarchical
+        Representations with Poincaré Variational Auto-Encoders*, 2019, arXiv:1901.06033.
+        Avishek Joey Bose, Ariella Smofsky, Renjie Liao, Prakash Panangaden, William L. Hamilton, *Latent Variable
+        Modelling with Hyperbolic Normalizing Flows*, 2020, arXiv:2002.06336.
+
+    Example:
+        >>> data = branching_diffusion(seed=0)
+        >>> data.x.shape, len(data.nodes), len(data.train), len(data.test)
+        (torch.Size([315, 50]), 63, 220, 95)
+        >>> data.parent[:7]
+        tensor([-1,  0,  0,  1,  1,  2,  2])
+    """
+    for name, value, least in (
+        ("dim", dim, 1),
+        ("depth", depth, 0),
+        ("branching", branching, 1),
+        ("observations", observations, 1),
+        ("noise_variance", noise_variance, 0),
+    ):
+        if not value >= least:
+            raise ValueError(f"{name} = {value}, but must be at least {least}.")
+    if not 0 <= test_fraction <= 1:
+        raise ValueError(f"test_fraction = {test_fraction}, but is a share of all observations, from 0 to 1.")
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(rows: int) -> Tensor:
+        return torch.randn(rows, dim, generator=generator, dtype=torch.float64)
+
+    levels, parents = [torch.zeros(1, dim, dtype=torch.float64)], [torch.tensor([-1])]
+    for _ in range(depth):
+        first = sum(len(level) for level in levels[:-1])  # the number of the first node of the last level
+        above = torch.arange(len(levels[-1])).repeat_interleave(branching)
+        levels.append(levels[-1][above] + normal(len(above)))
+        parents.append(first + above)
+    nodes, node = torch.cat(levels), torch.arange(sum(map(len, levels))).repeat_interleave(observations)
+    x = nodes[node] + math.sqrt(noise_variance) * normal(len(node))
+    mean, scale = x.mean(0), x.std(0, correction=0)
+    if not bool((scale > 0).all()):
+        raise ValueError("a coordinate has no variance to standardise by; ask for more nodes, observations or noise.")
+
+    order = torch.randperm(len(x), generator=generator)
+    # Rounded before up: 0.07 * 100 is 7.000000000000001.
+    held_out = math.ceil(round(test_fraction * len(x), 6))
+    dtype = torch.get_default_dtype()
+    return BranchingDiffusion(
+        x=((x - mean) / scale).to(dtype),
+        node=node,
+        train=order[held_out:],
+        test=order[:held_out],
+        nodes=((nodes - mean) / scale).to(dtype),
+        node_depth=torch.arange(depth + 1).repeat_interleave(torch.tensor([len(level) for level in levels])),
+        parent=torch.cat(parents),
+        mean=mean.to(dtype),
+        scale=scale.to(dtype),
+    )

@@ -52,7 +52,12 @@ def run(name, dim, seed, args, report):
         "torch": torch.__version__,
         "machine": platform.machine(),
     }
-    write(args.out, f"{name}-{dim}-{seed}", record)
+    write(args.out, job_name(name, dim, seed, args.epochs), record)
+
+
+def job_name(name, dim, seed, epochs):
+    """Runs of other budgets are other runs."""
+    return f"{name}-{dim}-{seed}-{epochs}"
 
 
 def main():
@@ -64,7 +69,7 @@ def main():
     parser.add_argument("--processes", type=int, default=2)
     args = parser.parse_args()
     jobs = {
-        f"{name}-{dim}-{seed}": (name, dim, seed, args)
+        job_name(name, dim, seed, args.epochs): (name, dim, seed, args)
         for seed in SEEDS
         for dim in DIMS
         for name in list(MODELS)[: 2 if SMOKE else 5]

@@ -177,9 +177,10 @@ MNIST_HEAD = """## VAEs on MNIST (table 2)
 
 `python tutorials/experiments/vae_mnist.py --data FOLDER --epochs {epochs} --samples {samples}`. Seeds: {seeds}
 (the tables say how many each row has). {epochs} epochs where the paper has 80, which is what two shared cores had time
-for: compare rows with each other, not with the paper's. The importance-weighted estimate is over all 10,000 test images (the paper's code stops after the
-first 128), with {samples} samples each (the paper has 500). Images are binarised anew in each epoch, test images at
-0.5. **Runs that failed numerically: {failed} of {runs}.** Seconds are of training, on a part of a core.
+for: compare rows with each other, not with the paper's. The importance-weighted estimate is over all 10,000 test images
+(the paper's code stops after the first 128), with {samples} samples each (the paper has 500). Images are binarised anew
+in each epoch, test images at 0.5. **Runs that failed numerically: {failed} of {runs}.** Seconds are of training, on a
+part of a core.
 """
 
 MNIST_NONE = """## VAEs on MNIST (table 2)

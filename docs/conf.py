@@ -7,7 +7,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 # Sphinx reads below this folder only; the copies are ignored by git.
-shutil.copytree(HERE.parent / "tutorials", HERE / "tutorials", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__*"))
+ignored = shutil.ignore_patterns("__*", "experiments")  # those have a page of their own, with its records
+shutil.copytree(HERE.parent / "tutorials", HERE / "tutorials", dirs_exist_ok=True, ignore=ignored)
 
 project = "pyro_hyperbolic"
 author = "The pyro_hyperbolic developers"

@@ -91,6 +91,36 @@ def test_runs_together_are_those_apart(coupling, gyroplanes):
         assert torch.allclose(value, apart, rtol=1e-6, atol=1e-9), name
 
 
+@pytest.mark.filterwarnings("ignore:Encountered NaN")
+def test_a_run_that_fails_takes_no_other_with_it():
+    """Where the first of two runs has become NaN, the second is what it would have been."""
+    from runs_together import hyperbolic_vae, score, together
+
+    def trained(weight):
+        vae = together(
+            lambda manifold: hyperbolic_vae.VAE(5, 4, manifold, HT.wrapped_hyperboloid_coupling, hidden_dim=6),
+            ph.manifolds.Lorentz(torch.ones(2, 1), learnable=True),
+            [3, 4],
+        )
+        with torch.no_grad():
+            vae.encoder.layers[0].weight[0] *= weight
+        pyro.set_rng_seed(0)
+        x = torch.randn(2, 7, 5)
+        # As in all epochs but the first, which looks at every value.
+        with pyro.validation_enabled(False):
+            optimizer = torch.optim.Adam(vae.parameters())
+            for _ in range(2):
+                loss = pyro.infer.Trace_ELBO()(vae.model, vae.guide)(x)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        return score(vae, x)["likelihood"]
+
+    sound, failed = trained(1.0), trained(math.nan)
+    assert failed.isnan().tolist() == [True, False]
+    assert failed[1] == sound[1]
+
+
 def test_one_run_together_is_the_tutorial_s_vae():
     """Initial weights are those of a single VAE made from the seed."""
     from runs_together import hyperbolic_vae, together
@@ -104,6 +134,8 @@ def test_one_run_together_is_the_tutorial_s_vae():
         pyro.set_rng_seed(seed)
         single = make(geoopt.Euclidean(1))
         assert torch.allclose(merged.posterior(x).mean[j], single.posterior(x[j]).mean, atol=1e-6)
+        z = torch.randn(4, 2, 7, 2)  # four samples for each point
+        assert torch.allclose(merged.decoder(z)[:, j], single.decoder(z[:, j]), atol=1e-6)
 
 
 def test_the_published_estimator_is_too_low_by_the_volume():

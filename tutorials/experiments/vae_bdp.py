@@ -18,7 +18,7 @@ import geoopt
 import pyro
 import torch
 from records import missing, write
-from runs_together import curvature_of, data_of, hyperbolic_vae, score, together
+from runs_together import AsPublished, curvature_of, data_of, hyperbolic_vae, score, together
 
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions.transforms as HT
@@ -27,24 +27,28 @@ SMOKE = "SMOKE_TEST" in os.environ
 SEEDS = list(range(2 if SMOKE else 10))  # declared before any run
 EPOCHS = (1, 2) if SMOKE else (80, 3000)
 DIMS = (2,) if SMOKE else (6, 2, 4)
-MODELS = {  # name: (hyperbolic, coupling, gyroplanes)
-    "N-VAE": (False, None, False),
-    "H-VAE": (True, None, False),
-    "RealNVP": (False, HT.tangent_coupling, False),
-    "TC": (True, HT.tangent_coupling, False),
-    "WHC": (True, HT.wrapped_hyperboloid_coupling, False),
-    "N-VAE, hyperplanes": (False, None, True),
-    "H-VAE, gyroplanes": (True, None, True),
-    "WHC, gyroplanes": (True, HT.wrapped_hyperboloid_coupling, True),
+VAE, PLANES = hyperbolic_vae.VAE, partial(hyperbolic_vae.VAE, gyroplanes=True)
+MODELS = {  # name: (hyperbolic, coupling, class)
+    "N-VAE": (False, None, VAE),
+    "H-VAE": (True, None, VAE),
+    "RealNVP": (False, HT.tangent_coupling, VAE),
+    "TC": (True, HT.tangent_coupling, VAE),
+    "WHC": (True, HT.wrapped_hyperboloid_coupling, VAE),
+    "N-VAE, hyperplanes": (False, None, PLANES),
+    "H-VAE, gyroplanes": (True, None, PLANES),
+    "WHC, gyroplanes": (True, HT.wrapped_hyperboloid_coupling, PLANES),
+    "H-VAE, as published": (True, None, AsPublished),
+    "TC, as published": (True, HT.tangent_coupling, AsPublished),
+    "WHC, as published": (True, HT.wrapped_hyperboloid_coupling, AsPublished),
 }
+GROUPS = [(list(MODELS)[:5], DIMS), (list(MODELS)[5:8], DIMS), (list(MODELS)[8:], DIMS[:1])]
 
 
 def run(name, dim, folder, report):
     """Trains all seeds of a model, and writes their scores."""
-    hyperbolic, coupling, gyroplanes = MODELS[name]
+    hyperbolic, coupling, model = MODELS[name]
     manifold = ph.manifolds.Lorentz(torch.ones(len(SEEDS), 1), learnable=True) if hyperbolic else geoopt.Euclidean(1)
-    options = {"coupling": coupling, "hidden_dim": 200, "gyroplanes": gyroplanes}
-    vae = together(partial(hyperbolic_vae.VAE, 50, dim, **options), manifold, SEEDS)
+    vae = together(partial(model, 50, dim, coupling=coupling, hidden_dim=200), manifold, SEEDS)
     batches, test = data_of(SEEDS)
     pyro.set_rng_seed(dim)
     scores, start = {}, time.perf_counter()
@@ -71,8 +75,7 @@ def main():
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "runs" / "vae_bdp")
     parser.add_argument("--processes", type=int, default=2)
     args = parser.parse_args()
-    jobs = {f"{name}-{dim}": (name, dim, args.out) for dim in DIMS for name in list(MODELS)[:5]}
-    jobs |= {f"{name}-{dim}": (name, dim, args.out) for dim in DIMS for name in list(MODELS)[5:]}
+    jobs = {f"{name}-{dim}": (name, dim, args.out) for names, dims in GROUPS for dim in dims for name in names}
     hyperbolic_vae.run_all(run, missing(args.out, jobs), EPOCHS[-1], args.processes)
 
 

@@ -3,7 +3,8 @@
     python tutorials/experiments/vae_mnist.py --data FOLDER   # the four idx files; resumes where it was interrupted
     python tutorials/experiments/report.py                    # writes README.md from what the scripts have written
 
-One run per process, two at a time. The paper trained for 80 epochs; `--epochs` says for how many here.
+One run per process, two at a time. The paper trained for 80 epochs and scored with 500 samples; `--epochs` and
+`--samples` say how many here.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import geoopt
 import pyro
 import torch
 from records import missing, write
-from runs_together import curvature_of, hyperbolic_vae, score
+from runs_together import SAMPLES, curvature_of, hyperbolic_vae, score
 from vae_bdp import MODELS
 
 import pyro_hyperbolic as ph
@@ -29,21 +30,22 @@ DIMS = (2,) if SMOKE else (2, 6)
 
 def run(name, dim, seed, args, report):
     """Trains one model from one seed, and writes its scores."""
-    hyperbolic, coupling, _ = MODELS[name]
+    hyperbolic, coupling, model = MODELS[name]
     pyro.set_rng_seed(seed)
     batches, test, _, options = hyperbolic_vae.load(seed, args.data)
     manifold = ph.manifolds.Lorentz(learnable=True) if hyperbolic else geoopt.Euclidean(1)
-    vae = hyperbolic_vae.VAE(test.size(-1), dim, manifold, coupling, **options)
+    vae = model(test.size(-1), dim, manifold, coupling, **options)
     start, elbo = time.perf_counter(), math.nan
     for epoch, elbo in hyperbolic_vae.train(vae, batches, args.epochs):
         report(epoch, elbo)
     seconds = time.perf_counter() - start
-    scores = {**score(vae, test), "curvature": curvature_of(vae)}
+    scores = {**score(vae, test, args.samples), "curvature": curvature_of(vae)}
     record = {
         "model": name,
         "dim": dim,
         "seed": seed,
         "epochs": args.epochs,
+        "samples": args.samples,
         "train_elbo": elbo,
         **{key: value.item() for key, value in scores.items()},
         "seconds": round(seconds),
@@ -62,6 +64,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the four idx files")
     parser.add_argument("--epochs", type=int, default=1 if SMOKE else 80)
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="importance samples for each test image")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "runs" / "vae_mnist")
     parser.add_argument("--processes", type=int, default=2)
     args = parser.parse_args()

@@ -1,183 +1,240 @@
 """Speed as ratios to a Euclidean floor: interleaved rounds in one process and one thread, medians of per-round ratios.
 
 Absolute times drift with the machine; the ratio of two calls a millisecond apart does not. The floor is a hand-written
-affine coupling flow with the same networks. Everything is forward and backward, in float32, validation off.
+affine coupling flow with the same networks. Everything is forward and backward, in float32, validation off. Writes a
+table to the terminal, and ``speed.json`` and ``speed.png`` to ``--out``. With ``SMOKE_TEST=1`` in the environment a few
+cells run for two rounds, to see that they do.
 """
 
 import argparse
 import json
-import platform
-import statistics
-import time
+import os
+import warnings
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import geoopt
+import measure
 import pyro
-import pyro.distributions as dist
+import subjects
 import torch
+import vaes
+from matplotlib.figure import Figure
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 from rich.table import Table
-from torch.utils._python_dispatch import TorchDispatchMode
 
-import pyro_hyperbolic as ph
-import pyro_hyperbolic.distributions as hdist
-import pyro_hyperbolic.distributions.transforms as HT
+SMOKE_TEST = os.environ.get("SMOKE_TEST") == "1"
+OURS, PLAIN = ("TC", "WHC"), "floor"
+PYRO = "Pyro affine_coupling"
 
-
-class Floor(torch.nn.Module):
-    """RealNVP by hand: no transform, no cache, no manifold."""
-
-    def __init__(self, dim, layers, hidden_dims):
-        super().__init__()
-        sizes = [(dim // 2, dim - dim // 2), (dim - dim // 2, dim // 2)]
-        self.split = dim // 2
-        self.nets = torch.nn.ModuleList([torch.nn.Sequential(*_mlp(*sizes[i % 2], hidden_dims)) for i in range(layers)])
-
-    def forward(self, x):
-        halves, total = [x[..., : self.split], x[..., self.split :]], 0.0
-        for i, net in enumerate(self.nets):
-            moving = 1 - i % 2
-            shift, log_scale = net(halves[1 - moving]).chunk(2, -1)
-            log_scale = 3 * torch.tanh(log_scale / 3)
-            halves[moving] = halves[moving] * log_scale.exp() + shift
-            total = total + log_scale.sum(-1)
-        return torch.cat(halves, -1), total
-
-
-def _mlp(inputs, outputs, hidden_dims):
-    sizes = [inputs, *hidden_dims]
-    for a, b in zip(sizes, hidden_dims, strict=False):
-        yield torch.nn.Linear(a, b)
-        yield torch.nn.ReLU()
-    yield torch.nn.Linear(sizes[-1], 2 * outputs)
+# (part, subject, over what, where, must, stretch): times, but "operations" are extra ones, per flow (TC), layer (WHC).
+GOALS = (
+    ("flow", "TC", PLAIN, {"batch": [128]}, 1.40, 1.20),
+    ("flow", "TC", PLAIN, {"batch": [2048]}, 1.12, 1.05),
+    ("flow", "WHC", PLAIN, {"n": [2], "batch": [128]}, 1.5, 1.25),
+    ("flow", "WHC", PLAIN, {"n": [2], "batch": [2048]}, 1.15, 1.1),
+    ("flow", "WHC", PLAIN, {"n": [6, 64], "batch": [128]}, 2.5, 1.9),
+    ("flow", "WHC", PLAIN, {"n": [6, 64], "batch": [2048]}, 1.5, 1.3),
+    ("flow", "TC", PYRO, {}, 0.97, 0.8),
+    ("compiled", "TC, compiled", "floor, compiled", {}, 1.1, 1.05),
+    ("compiled", "WHC, compiled", "floor, compiled", {}, 1.4, 1.2),
+    ("distribution", "WrappedNormal, own sample", "Normal", {}, 3.5, 2.3),
+    ("distribution", "WrappedNormal, stored point", "Normal", {}, 5.0, 3.3),
+    ("SVI step", "VAE, WrappedNormal", "VAE, Normal", {}, 1.15, 1.08),
+    ("SVI step", "VAE, WrappedNormal + 2 TC", "VAE, WrappedNormal", {}, 1.35, 1.25),
+    ("operations", "TC", PLAIN, {}, 60, 45),
+    ("operations", "WHC", PLAIN, {}, 130, 90),
+    ("flatness", "TC", PLAIN, {}, 1.1, 1.05),
+    ("flatness", "WHC", PLAIN, {}, 1.1, 1.05),
+)
 
 
-class Counter(TorchDispatchMode):
-    """Counts aten operations: unlike times they do not vary."""
+@dataclass
+class Row:
+    """One comparison: ``value`` is a median ratio of times between its quartiles, or a number of operations."""
 
-    count = 0
+    part: str
+    where: dict
+    subject: str
+    over: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    operations: int | None = None
+    waits: int | None = None
+    saved_bytes_per_sample: float | None = None
+    must: float | None = None
+    stretch: float | None = None
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += 1
-        return func(*args, **(kwargs or {}))
+    def __post_init__(self):
+        for part, subject, over, where, must, stretch in GOALS:
+            here = all(self.where.get(key) in values for key, values in where.items())
+            if here and (part, subject, over) == (self.part, self.subject, self.over):
+                self.must, self.stretch = must, stretch
+
+    @property
+    def verdict(self):
+        if self.must is None:
+            return ""
+        return "stretch" if self.value <= self.stretch else "met" if self.value <= self.must else "NOT MET"
 
 
-def flows(dim, layers, batch, device):
-    """Returns callables that push a batch forward, add up value and log-determinant, and differentiate."""
-    M, flat, hidden = ph.manifolds.Lorentz(), geoopt.Euclidean(1), [128, 128]
-    v = torch.randn(batch, dim, device=device)
-    x = ph.geometry.exp0(M, v)
-    affine = dist.transforms.ComposeTransformModule(
-        [
-            part
-            for i in range(layers)
-            for part in (
-                dist.transforms.affine_coupling(dim, hidden, split_dim=dim // 2 if i % 2 == 0 else dim - dim // 2),
-                dist.transforms.permute(dim, torch.arange(dim).roll(dim // 2)),
+@dataclass
+class Cell:
+    """Subjects that are measured together, and which is compared with which (all with the first, by default)."""
+
+    part: str
+    where: dict
+    make: object
+    pairs: list = field(default_factory=list)
+
+
+def cells(device):
+    grid = [(6, 128)] if SMOKE_TEST else [(n, batch) for n in (2, 6, 64) for batch in (128, 2048)]
+    names = list(subjects.FLOWS)
+    for n, batch in grid:
+        where = {"n": n, "batch": batch, "layers": 4}
+        pairs = [*((name, PLAIN) for name in names), ("TC", PYRO)]
+        yield Cell("flow", where, lambda n=n, batch=batch: subjects.flows(names, n, 4, batch, device), pairs)
+    for n in (6,) if SMOKE_TEST else (2, 6, 64):
+        yield Cell("distribution", {"n": n, "batch": 128}, lambda n=n: subjects.distributions(n, 128, device))
+    where = {"n": vaes.LATENT_DIM, "batch": 128}
+    pairs = [(f"VAE, WrappedNormal + 2 {name}", "VAE, WrappedNormal") for name in OURS]
+    pairs = [("VAE, WrappedNormal", "VAE, Normal"), *pairs]
+    yield Cell("SVI step", where, lambda: vaes.posteriors(128, device), pairs)
+    yield Cell("SVI idiom", where, lambda: vaes.idioms(128, device))
+    for where in growth():
+        yield Cell("growth", where, lambda where=where: subjects.flows([PLAIN, *OURS], *where.values(), device))
+    if not SMOKE_TEST:
+        for n, batch in ((2, 128), (6, 128), (64, 128), (6, 2048)):
+            where = {"n": n, "batch": batch, "layers": 4}
+            pairs = [("floor, compiled", PLAIN), *((f"{name}, compiled", "floor, compiled") for name in OURS)]
+            yield Cell("compiled", where, lambda n=n, batch=batch: subjects.compiled(n, 4, batch, device), pairs)
+
+
+def growth():
+    if SMOKE_TEST:
+        return [{"n": n, "layers": 1, "batch": 8} for n in (8, 16)]
+    dims = [{"n": n, "layers": 4, "batch": 128} for n in (2, 8, 32, 128, 512)]
+    batches = [{"n": 6, "layers": 4, "batch": batch} for batch in (1, 8, 64, 512, 8192)]
+    return [*dims, *batches, *({"n": 6, "layers": layers, "batch": 128} for layers in (1, 2, 4, 8, 16))]
+
+
+def rows_of(cell, rounds, device, report):
+    """Measures a cell, and yields a row for each of its pairs."""
+    functions = cell.make()
+    times = measure.interleaved(functions, rounds, device, report)
+    counts = {name: measure.operations(function) for name, function in functions.items() if "ompiled" not in name}
+    first = next(iter(functions))
+    for name, over in cell.pairs or [(name, first) for name in functions]:
+        if name not in functions:
+            continue  # a peer that is not installed
+        kept, subject = None, functions[name]
+        if cell.part in ("flow", "distribution"):
+            kept = measure.saved_bytes(subject, subject.parameters) / cell.where["batch"]
+        figures = measure.ratio(times, name, over)
+        yield Row(cell.part, cell.where, name, over, *figures, *counts.get(name, (None, None)), kept)
+
+
+def derived(rows):
+    """Yields rows that compare rows: operations over the floor, and growth of the ratio with n."""
+    for row in rows:
+        if row.part == "flow" and row.subject in OURS and row.over == PLAIN:
+            floor = next(other for other in rows if other.where == row.where and other.subject == PLAIN)
+            extra = (row.operations - floor.operations) / (1 if row.subject == "TC" else row.where["layers"])
+            yield Row("operations", row.where, row.subject, PLAIN, extra)
+    for name in OURS:
+        along = [row for row in rows if row.part == "growth" and row.subject == name and row.where["batch"] == 128]
+        along = [row for row in along if row.where["layers"] == 4 and row.where["n"] > 2]
+        if len(along) > 1:
+            where = {"n": f"{along[-1].where['n']} to {along[0].where['n']}"}
+            yield Row("flatness", where, name, PLAIN, along[-1].value / along[0].value)
+
+
+def table(rows):
+    shown = Table("", "what", "over", "ratio", "quartiles", "goal", "", "operations", "kept, B/sample")
+    previous = None
+    for row in rows:
+        here = f"{row.part}, " + ", ".join(f"{key} = {value}" for key, value in row.where.items())
+        if row.part == "growth":
+            continue  # in the picture
+        goal = "" if row.must is None else f"{row.must:g} / {row.stretch:g}"
+        verdict = f"[red]{row.verdict}" if row.verdict == "NOT MET" else f"[green]{row.verdict}"
+        quartiles = "" if row.low is None else f"{row.low:.2f}-{row.high:.2f}"
+        kept = "" if row.saved_bytes_per_sample is None else f"{row.saved_bytes_per_sample:.0f}"
+        count = "" if row.operations is None else f"{row.operations}" + (f" ({row.waits} waits)" if row.waits else "")
+        shown.add_row(
+            *(here if here != previous else "", row.subject, row.over, f"{row.value:.2f}", quartiles),
+            *(goal, verdict, count, kept),
+            end_section=False,
+        )
+        previous = here
+    return shown
+
+
+def picture(rows, path):
+    """Ratios as the flow grows, and beside those of others."""
+    figure = Figure(figsize=(13, 3.6), layout="constrained")
+    axes = figure.subplots(1, 4, width_ratios=[1, 1, 1, 1.3])
+    colours = {"TC": "tab:blue", "WHC": "tab:red"}
+    fixed = {"n": 6, "layers": 4, "batch": 128}
+    labels = {"n": "dimension n", "batch": "batch size B", "layers": "layers"}
+    for ax, key in zip(axes, labels, strict=False):
+        for name in OURS:
+            line = [row for row in rows if row.part == "growth" and row.subject == name]
+            line = [row for row in line if all(row.where[k] == v for k, v in fixed.items() if k not in (key, "n"))]
+            line = [row for row in line if (row.where["n"] == fixed["n"]) != (key == "n")]
+            x = [row.where[key] for row in line]
+            ax.plot(x, [row.value for row in line], "o-", color=colours[name], label=name, markersize=4)
+            ax.fill_between(
+                x, [row.low for row in line], [row.high for row in line], color=colours[name], alpha=0.2, linewidth=0
             )
-        ]
-    )
-    transforms = {
-        "Pyro affine_coupling": (affine, v),
-        "ours, Euclidean": (ph.flows.coupling_flow(dim, layers, HT.tangent_coupling, hidden, flat), v),
-        "ours, TC": (ph.flows.coupling_flow(dim, layers, HT.tangent_coupling, hidden, M), x),
-        "ours, WHC": (ph.flows.coupling_flow(dim, layers, HT.wrapped_hyperboloid_coupling, hidden, M), x),
-    }
-    floor = Floor(dim, layers, hidden).to(device)
-
-    # Each round sees a new tensor object, as data is in training: Pyro's cache would otherwise give back a freed graph.
-    def by_hand():
-        y, log_det = floor(v.detach())
-        (y.sum() + log_det.sum()).backward()
-
-    def through_pyro(transform, points):
-        transform = transform.to(device)
-
-        def run():
-            x = points.detach()
-            y = transform(x)
-            (y.sum() + transform.log_abs_det_jacobian(x, y).sum()).backward()
-
-        return run
-
-    return {"floor": by_hand, **{name: through_pyro(*pair) for name, pair in transforms.items()}}
-
-
-def distributions(dim, batch, device):
-    """Returns callables that draw a reparameterised sample, score it, and differentiate both."""
-    M = ph.manifolds.Lorentz()
-    base = torch.randn(batch, dim, device=device)
-
-    def draw(make, stored):
-        def run():
-            loc, scale = base.clone().requires_grad_(), torch.ones_like(base).requires_grad_()
-            d = make(loc, scale)
-            x = d.rsample()
-            d.log_prob(x.clone() if stored else x).sum().backward()
-
-        return run
-
-    def normal(loc, scale):
-        return dist.Normal(loc, scale).to_event(1)
-
-    def wrapped(loc, scale):
-        return hdist.WrappedNormal(ph.geometry.exp0(M, loc), scale, M)
-
-    return {
-        "floor": draw(normal, False),
-        "WrappedNormal, own sample": draw(wrapped, False),
-        "WrappedNormal, stored point": draw(wrapped, True),
-    }
-
-
-def measure(name, functions, rounds, device):
-    """Returns the median over rounds of each function's time over the floor's in that round, and its operations."""
-    times = {key: [] for key in functions}
-    for i in track(range(rounds + 3), description=f"{name:<28}"):
-        for key, function in functions.items():
-            start = time.perf_counter()
-            function()
-            if device != "cpu":
-                torch.cuda.synchronize()
-            if i >= 3:
-                times[key].append(time.perf_counter() - start)
-    rows = []
-    for key, function in functions.items():
-        with Counter() as counter:
-            function()
-        ratios = [a / b for a, b in zip(times[key], times["floor"], strict=True)]
-        rows.append({"what": name, "name": key, "ratio": statistics.median(ratios), "operations": counter.count})
-    return rows
+        ax.axhline(1, color="grey", linestyle=":")
+        ax.set_xscale("log", base=2)
+        ax.set_xlabel(labels[key])
+        ax.set_ylim(bottom=0)
+    axes[0].set_ylabel("time over the floor")
+    axes[0].legend(frameon=False)
+    bars = [row for row in rows if row.part == "flow" and row.over == PLAIN and row.where["n"] == 6]
+    bars = [row for row in bars if row.where["batch"] == 128]
+    names = [row.subject for row in bars]
+    axes[3].barh(names, [row.value for row in bars], color=[colours.get(name, "lightgrey") for name in names])
+    axes[3].invert_yaxis()
+    axes[3].set_xscale("log", base=2)
+    axes[3].set_xlabel("time over the floor, n = 6, B = 128, 4 layers")
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=2 if SMOKE_TEST else 60)
+    parser.add_argument("--parts", nargs="*", help="some of: flow, distribution, 'SVI step', 'SVI idiom', growth, ...")
     parser.add_argument("--out", type=Path, default=Path("results/bench"))
     args = parser.parse_args()
     torch.set_num_threads(1)
+    torch.manual_seed(0)
     pyro.enable_validation(False)
+    warnings.simplefilter("ignore", torch.jit.TracerWarning)
     rows = []
-    for dim in (2, 6, 64):
-        for batch in (128, 2048):
-            functions = flows(dim, 4, batch, args.device)
-            rows += measure(f"flow, n = {dim}, B = {batch}", functions, args.rounds, args.device)
-    for dim in (2, 6):
-        functions = distributions(dim, 128, args.device)
-        rows += measure(f"sample, n = {dim}, B = 128", functions, args.rounds, args.device)
-    table = Table("what", "name", "time over floor", "aten operations", title="forward and backward")
-    for row in rows:
-        table.add_row(row["what"], row["name"], f"{row['ratio']:.2f}", str(row["operations"]))
-    Console().print(table)
+    chosen = [cell for cell in cells(args.device) if not args.parts or cell.part in args.parts]
+    with Progress(transient=True) as progress:
+        task = progress.add_task("", total=len(chosen) * args.rounds)
+        for cell in chosen:
+            progress.update(task, description=f"{cell.part} {cell.where}")
+            try:
+                rows += rows_of(cell, args.rounds, args.device, lambda _: progress.advance(task))
+            except torch._inductor.exc.InductorError as error:
+                progress.console.print(f"{cell.part} is left out, for want of a compiler: {error}")
+    rows += derived(rows)
+    Console().print(table(rows))
     args.out.mkdir(parents=True, exist_ok=True)
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "torch": torch.__version__,
-        "device": args.device,
-    }
-    (args.out / "speed.json").write_text(json.dumps({"machine": machine, "rows": rows}, indent=2))
+    facts = {"machine": measure.machine(args.device), "rounds": args.rounds, "rows": [asdict(row) for row in rows]}
+    (args.out / "speed.json").write_text(json.dumps(facts, indent=2))
+    picture(rows, args.out / "speed.png")
+    print(f"figures: {args.out / 'speed.json'}; picture: {args.out / 'speed.png'}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,113 @@
+"""What is measured of a callable: its time beside others', the operations it runs, and the memory it keeps."""
+
+import platform
+import statistics
+import time
+from importlib import metadata, util
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+VIEWS = {
+    *("alias", "detach", "expand", "permute", "select", "slice", "split", "split_with_sizes", "squeeze", "t"),
+    *("transpose", "unbind", "unsqueeze", "view", "_reshape_alias", "_unsafe_view", "lift_fresh"),
+}
+WAITS = {"_local_scalar_dense", "item", "nonzero", "equal", "is_nonzero"}
+
+
+def ratio(times, name, over):
+    """Returns the median of per-round ratios, and their quartiles.
+
+    A subject that is measured in fewer rounds is compared within those.
+    """
+    ratios = [times[name][i] / times[over][i] for i in times[name] if i in times[over]]
+    low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    return middle, low, high
+
+
+def interleaved(functions, rounds, device, report=lambda _: None):
+    """Returns ``{name: {round: seconds}}``; each round runs every function once, in an order that rotates."""
+    for function in functions.values():
+        for _ in range(3):
+            function()
+    first = {name: _seconds(function, device) for name, function in functions.items()}
+    # A spline takes the time of 20 floors: every fifth round is enough for it, and the others are run for longer.
+    fastest = min(first.values())
+    every = {name: 5 if seconds > 8 * fastest and rounds >= 20 else 1 for name, seconds in first.items()}
+    times = {name: {} for name in functions}
+    names = list(functions)
+    for i in range(rounds):
+        for name in names[i % len(names) :] + names[: i % len(names)]:
+            if i % every[name] == 0:
+                times[name][i] = _seconds(functions[name], device)
+        report(i)
+    return times
+
+
+def _seconds(function, device):
+    _synchronize(device)
+    start = time.perf_counter()
+    function()
+    _synchronize(device)
+    return time.perf_counter() - start
+
+
+def _synchronize(device):
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+class Operations(TorchDispatchMode):
+    """Counts aten operations that do work, so no views: unlike times, their number does not vary."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = self.waits = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        self.count += name not in VIEWS
+        self.waits += name in WAITS
+        return function(*args, **(kwargs or {}))
+
+
+def operations(function):
+    """Returns the numbers of operations and of waits for the device, forward and backward."""
+    function()
+    with Operations() as found:
+        function()
+    return found.count, found.waits
+
+
+def saved_bytes(function, parameters):
+    """Returns the size of what the forward pass keeps for the backward pass, each storage once, parameters apart."""
+    known = {value.untyped_storage().data_ptr() for value in parameters}
+    storages = {}
+
+    def pack(value):
+        storage = value.untyped_storage()
+        if storage.data_ptr() not in known:
+            storages[storage.data_ptr()] = storage  # held, so that its address is not given to another
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+        function()
+    return sum(storage.nbytes() for storage in storages.values())
+
+
+def machine(device):
+    """Returns what the figures depend on besides the code."""
+    processor = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo") as file:
+            processor = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    installed = [name for name in ("torch", "pyro-ppl", "geoopt", "pyro-hyperbolic") if util.find_spec("torch")]
+    return {
+        "processor": processor,
+        "device": torch.cuda.get_device_name() if device != "cpu" else "cpu",
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in (*installed, "geoopt")},
+    }

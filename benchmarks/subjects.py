@@ -1,0 +1,232 @@
+"""What is measured: callables that draw, score and differentiate once, by hand, through Pyro and with other libraries.
+
+"Sample + log q" is what a step of variational inference asks of a posterior: a reparameterised batch from it, its
+log-density (of one's own sample, so that caches may serve), and the gradient of both in every weight. Each call makes
+new tensors, as training does.
+"""
+
+import math
+import warnings
+from functools import partial
+
+import geoopt
+import pyro.distributions as dist
+import torch
+
+import pyro_hyperbolic as ph
+import pyro_hyperbolic.distributions as hdist
+import pyro_hyperbolic.distributions.transforms as HT
+
+HIDDEN = [128, 128]
+FLAT = geoopt.Euclidean(1)
+
+
+def dense(inputs, outputs):
+    sizes = [inputs, *HIDDEN]
+    layers = [part for a, b in zip(sizes, HIDDEN, strict=False) for part in (torch.nn.Linear(a, b), torch.nn.ReLU())]
+    return torch.nn.Sequential(*layers, torch.nn.Linear(sizes[-1], outputs))
+
+
+class Floor(torch.nn.Module):
+    """RealNVP by hand: no transform, no cache, no manifold; ``bound`` bounds the log-scales as our builders do."""
+
+    def __init__(self, dim, layers, bound=None):
+        super().__init__()
+        self.bound = bound
+        split = dim // 2
+        sizes = [(split, dim - split), (dim - split, split)]
+        self.split = split
+        self.nets = torch.nn.ModuleList([dense(a, 2 * b) for a, b in (sizes[i % 2] for i in range(layers))])
+
+    def forward(self, x):
+        halves, total = [x[..., : self.split], x[..., self.split :]], 0.0
+        for i, net in enumerate(self.nets):
+            moving = 1 - i % 2
+            shift, log_scale = net(halves[1 - moving]).chunk(2, -1)
+            if self.bound is not None:
+                log_scale = self.bound * torch.tanh(log_scale / self.bound)
+            halves[moving] = halves[moving] * log_scale.exp() + shift
+            total = total + log_scale.sum(-1)
+        return torch.cat(halves, -1), total
+
+
+class Subject:
+    """One call draws, scores and differentiates; ``parameters`` are the weights."""
+
+    def __init__(self, sample_and_score, parameters):
+        self.sample_and_score, self.parameters = sample_and_score, list(parameters)
+
+    def __call__(self):
+        for value in self.parameters:
+            value.grad = None
+        sample, log_q = self.sample_and_score()
+        (sample.sum() + log_q.sum()).backward()
+
+    def compiled(self):
+        return Subject(torch.compile(self.sample_and_score, fullgraph=True, dynamic=False), self.parameters)
+
+
+# ---- flows ----
+
+
+def by_hand(dim, layers, batch, device):
+    floor = Floor(dim, layers).to(device)
+
+    def sample_and_score():
+        v = torch.randn(batch, dim, device=device)
+        y, log_det = floor(v)
+        return y, -(v * v).sum(-1) / 2 - dim * math.log(2 * math.pi) / 2 - log_det
+
+    return Subject(sample_and_score, floor.parameters())
+
+
+def through_pyro(transform, base, batch, device):
+    transform = transform.to(device)
+
+    def sample_and_score():
+        q = dist.TransformedDistribution(base, [transform])
+        y = q.rsample((batch,))
+        return y, q.log_prob(y)
+
+    return Subject(sample_and_score, transform.parameters())
+
+
+def normal(dim, device):
+    return dist.Normal(torch.zeros(dim, device=device), torch.ones(dim, device=device)).to_event(1)
+
+
+def wrapped_normal(dim, device, manifold):
+    loc = ph.geometry.origin(manifold, dim).to(device)
+    return hdist.WrappedNormal(loc, torch.ones(dim, device=device), manifold)
+
+
+def stack_of_pyro(builder, dim, layers):
+    """Alternates Pyro's couplings with permutations that swap the halves."""
+    parts = []
+    for i in range(layers):
+        split = dim // 2 if i % 2 == 0 else dim - dim // 2
+        parts += [builder(dim, split_dim=split, hidden_dims=HIDDEN)]
+        parts += [dist.transforms.permute(dim, torch.arange(dim).roll(-split))]
+    return dist.transforms.ComposeTransformModule(parts)
+
+
+def ours(coupling, manifold, dim, layers, batch, device):
+    flow = ph.flows.coupling_flow(dim, layers, coupling, HIDDEN, manifold)
+    return through_pyro(flow, wrapped_normal(dim, device, manifold), batch, device)
+
+
+def lifted_spline(dim, layers, batch, device):
+    M = ph.manifolds.Lorentz()
+    flow = HT.TangentTransform(stack_of_pyro(dist.transforms.spline_coupling, dim, layers), M)
+    return through_pyro(flow, wrapped_normal(dim, device, M), batch, device)
+
+
+def of_pyro(builder, dim, layers, batch, device):
+    return through_pyro(stack_of_pyro(builder, dim, layers), normal(dim, device), batch, device)
+
+
+def zuko_flow(dim, layers, batch, device):
+    import zuko
+
+    flow = zuko.flows.RealNVP(features=dim, transforms=layers, hidden_features=HIDDEN).to(device)
+    return Subject(lambda: flow().rsample_and_log_prob((batch,)), flow.parameters())
+
+
+def normflows_flow(dim, layers, batch, device):
+    import normflows
+
+    parts = []
+    for _ in range(layers):
+        network = normflows.nets.MLP([(dim + 1) // 2, *HIDDEN, 2 * (dim // 2)], init_zeros=True)
+        parts += [normflows.flows.AffineCouplingBlock(network), normflows.flows.Permute(dim, mode="swap")]
+    base = normflows.distributions.base.DiagGaussian(dim, trainable=False)
+    flow = normflows.NormalizingFlow(base, parts).to(device)
+    return Subject(lambda: flow.sample(batch), flow.parameters())
+
+
+FLOWS = {
+    "floor": by_hand,
+    "TC": partial(ours, HT.tangent_coupling, ph.manifolds.Lorentz()),
+    "WHC": partial(ours, HT.wrapped_hyperboloid_coupling, ph.manifolds.Lorentz()),
+    "ours on Euclidean(1)": partial(ours, HT.tangent_coupling, FLAT),
+    "Pyro affine_coupling": partial(of_pyro, dist.transforms.affine_coupling),
+    "Pyro spline_coupling": partial(of_pyro, dist.transforms.spline_coupling),
+    "lifted spline": lifted_spline,
+    "zuko RealNVP": zuko_flow,
+    "normflows RealNVP": normflows_flow,
+}
+
+
+def flows(names, dim, layers, batch, device):
+    """Returns the named subjects, less those whose library is not installed."""
+    subjects = {}
+    for name in names:
+        try:
+            subjects[name] = FLOWS[name](dim, layers, batch, device)
+        except ImportError as error:
+            warnings.warn(f"{name} is left out: {error}", stacklevel=2)
+    return subjects
+
+
+# ---- distributions ----
+
+
+def distributions(dim, batch, device):
+    """Draws and scores with gradients in location and scale."""
+    M = ph.manifolds.Lorentz()
+
+    def subject(make, stored=False):
+        loc = torch.randn(batch, dim, device=device).requires_grad_()
+        scale = torch.ones(batch, dim, device=device).requires_grad_()
+
+        def sample_and_score():
+            d = make(loc, scale)
+            x = d.rsample()
+            return x, d.log_prob(x.clone() if stored else x)
+
+        return Subject(sample_and_score, [loc, scale])
+
+    def wrapped(loc, scale):
+        return hdist.WrappedNormal(ph.geometry.exp0(M, loc), scale, M)
+
+    def wrapped_full(loc, scale):
+        return hdist.WrappedMultivariateNormal(ph.geometry.exp0(M, loc), scale_tril=scale.diag_embed(), manifold=M)
+
+    return {
+        "Normal": subject(lambda loc, scale: dist.Normal(loc, scale).to_event(1)),
+        "MultivariateNormal": subject(lambda loc, scale: dist.MultivariateNormal(loc, scale_tril=scale.diag_embed())),
+        "WrappedNormal, own sample": subject(wrapped),
+        "WrappedNormal, stored point": subject(wrapped, stored=True),
+        "WrappedMultivariateNormal, own sample": subject(wrapped_full),
+    }
+
+
+# ---- compiled ----
+
+
+def compiled(dim, layers, batch, device):
+    """Compiles value and log-determinant, the points given: what is pure of a flow; each without a graph break."""
+    M = ph.manifolds.Lorentz()
+    v = torch.randn(batch, dim, device=device)
+    x = ph.geometry.exp0(M, v)
+    floor = Floor(dim, layers).to(device)
+    subjects = {"floor": _pushed(floor, floor, v), "floor, compiled": _pushed(torch.compile(floor, **GRAPH), floor, v)}
+    for name, coupling in (("TC", HT.tangent_coupling), ("WHC", HT.wrapped_hyperboloid_coupling)):
+        flow = ph.flows.coupling_flow(dim, layers, coupling, HIDDEN, M).to(device)
+        subjects[f"{name}, compiled"] = _pushed(torch.compile(_with_log_det(flow), **GRAPH), flow, x)
+    return subjects
+
+
+GRAPH = {"fullgraph": True, "dynamic": False}
+
+
+def _with_log_det(flow):
+    def push(x):
+        y = flow(x)
+        return y, flow.log_abs_det_jacobian(x, y)
+
+    return push
+
+
+def _pushed(push, module, points):
+    return Subject(lambda: push(points.detach()), module.parameters())

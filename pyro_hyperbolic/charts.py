@@ -197,7 +197,10 @@ def to_normal_coordinates(manifold: Manifold, x: Tensor, loc: Tensor | None = No
         >>> to_normal_coordinates(M, torch.tensor([1.0, 0.0]), loc)  # minus log 2
         tensor([-0.6931])
     """
-    return geometry.log0(manifold, x if loc is None else geometry.translate(manifold, loc, x, inverse=True))
+    if loc is None:
+        return geometry.log0(manifold, x)
+    checks.check_pair(manifold, loc=loc, x=x)
+    return geometry.kernels(manifold).log_at(manifold, loc, x)[0]
 
 
 def from_normal_coordinates(manifold: Manifold, v: Tensor, loc: Tensor | None = None) -> Tensor:
@@ -222,8 +225,15 @@ def from_normal_coordinates(manifold: Manifold, v: Tensor, loc: Tensor | None = 
         >>> from_normal_coordinates(M, torch.tensor([0.6931]), loc)  # cosh and sinh of log 4
         tensor([2.1249, 1.8749])
     """
-    x = geometry.exp0(manifold, v)
-    return x if loc is None else geometry.translate(manifold, loc, x)
+    if loc is None:
+        return geometry.exp0(manifold, v)
+    checks.check_vectors(manifold, v, "v")
+    checks.check_points(manifold, loc, "loc")
+    kernels = geometry.kernels(manifold)
+    checks.check_fit(loc, v, kernels.event_size(v.size(-1)))
+    x, _ = kernels.exp_at(manifold, loc, v)
+    checks.check_finite_result("v", v, x)
+    return x
 
 
 def normal_coordinates_log_volume(manifold: Manifold, v: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 r"""Builders that stack coupling layers into one transform."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,8 @@ from torch import Tensor
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions import transforms as HT
 from pyro_hyperbolic.distributions.transforms import ConditionalCoupling, Coupling, TangentModule
-from pyro_hyperbolic.distributions.transforms.coupling import Move, check_dim, check_split, join, total_log_det
+from pyro_hyperbolic.distributions.transforms.coupling import Move, join, total_log_det
+from pyro_hyperbolic.distributions.transforms.networks import check_dim, check_split
 from pyro_hyperbolic.geometry import checks
 
 __all__ = ["ConditionalCouplingFlow", "CouplingFlow", "coupling_flow"]
@@ -75,10 +76,8 @@ class CouplingFlow(TangentModule):
 
     inverse_shape = forward_shape
 
-    def _dependencies(self) -> Iterator[Tensor]:
-        yield from super()._dependencies()
-        for layer in self._couplings:
-            yield from layer.conditions()
+    def _dependencies(self) -> list[Tensor]:
+        return super()._dependencies() + [value for layer in self._couplings for value in layer.conditions()]
 
 
 class ConditionalCouplingFlow(ConditionalTransformModule):

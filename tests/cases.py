@@ -139,6 +139,10 @@ AUTOMORPHISMS = [
 CHARTS = [
     *[_case("exp0", n, k, HT.ExponentialMap) for n in (1, 2, 3, 6) for k in (1.0, 4.0, 0.1)],
     _case("exp0", 3, None, HT.ExponentialMap),
+    *[
+        _case("exp-at", n, k, lambda M, n=n: HT.ExponentialMap(M, _offset(M, n, 1.7)))
+        for n, k in [(1, 4.0), (2, 1.0), (3, 0.25), (5, 4.0), (3, None)]
+    ],
 ]
 TRANSFORMS = AUTOMORPHISMS + CHARTS
 

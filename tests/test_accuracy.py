@@ -187,8 +187,18 @@ def log_volume(M, v, p, w, t):
     return relative(G.log_volume(M, v).unsqueeze(-1), exact)
 
 
-def translate_of_exp0(M, v, p, w, t):
-    """T_p(exp0(w)), |w| <= 3 sqrt(k), all n + 1 coordinates, against the boost."""
+def from_translate(M, v, p, w, t):
+    """T_p(exp0(w)) in two steps."""
+    return boosted(M, p, w, G.translate(M, lift(M, p[:60]), G.exp0(M, w[:60])))
+
+
+def from_normal_coordinates(M, v, p, w, t):
+    """T_p(exp0(w)) in one, as wrapped normals are sampled."""
+    return boosted(M, p, w, ph.charts.from_normal_coordinates(M, w[:60], lift(M, p[:60])))
+
+
+def boosted(M, p, w, found):
+    """The error of T_p(exp0(w)), |w| <= 3 sqrt(k), all n + 1 coordinates, against the boost."""
 
     def boost(k, p, w):
         radius, length, p0 = mp.sqrt(k), mp.norm(w), mp.sqrt(k + mp.norm(p) ** 2)
@@ -196,9 +206,15 @@ def translate_of_exp0(M, v, p, w, t):
         along = (mp.fdot(p, x) / (radius + p0) + x0) / radius
         return [float((p0 * x0 + mp.fdot(p, x)) / radius), *(float(a + b * along) for a, b in zip(x, p, strict=True))]
 
-    p, w = p[:60], w[:60]
-    exact = [boost(M.k.item(), *pair) for pair in zip(p.tolist(), w.tolist(), strict=True)]
-    return relative(G.translate(M, lift(M, p), G.exp0(M, w)), exact)
+    pairs = zip(p[:60].tolist(), w[:60].tolist(), strict=True)
+    return relative(found, [boost(M.k.item(), *pair) for pair in pairs])
+
+
+def normal_coordinates_round_trip(M, v, p, w, t):
+    """About a centre at distance up to 3 sqrt(k); relative to max(|v|, sqrt(k)), as :func:`whc_round_trip`."""
+    loc = lift(M, t)
+    x = ph.charts.from_normal_coordinates(M, v, loc)
+    return relative(ph.charts.to_normal_coordinates(M, x, loc), v, floor=M.k.item() ** 0.5)
 
 
 def whc_round_trip(M, v, p, w, t):
@@ -213,7 +229,9 @@ def whc_round_trip(M, v, p, w, t):
     [
         (exp0_log0_round_trip, {"float64": 1e-15, "float32": 5e-7}),
         (log_volume, {"float64": 1e-15, "float32": 5e-7}),
-        (translate_of_exp0, {"float64": 5e-15, "float32": 2e-6}),
+        (from_translate, {"float64": 5e-15, "float32": 2e-6}),
+        (from_normal_coordinates, {"float64": 5e-15, "float32": 2e-6}),
+        (normal_coordinates_round_trip, {"float64": 2e-14, "float32": 1e-5}),
         (whc_round_trip, {"float64": 2e-14, "float32": 1e-5}),
     ],
 )

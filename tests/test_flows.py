@@ -1,5 +1,6 @@
 """What couplings and flows promise beyond the laws: special cases that coincide, starts near the identity, stacks."""
 
+import math
 from functools import partial
 
 import geoopt
@@ -119,12 +120,19 @@ def test_builder_arguments_are_bound_by_partial():
         assert all(layer.shift_bound == 0.5 and layer.log_scale_bound == 1.0 for layer in flow.layers)
 
 
-def test_bounds_hold_whatever_the_network_says():
-    M = lorentz(4.0)
-    t = HT.WrappedHyperboloidCoupling(1, outputs(2, 1e3, 1e3), M, log_scale_bound=3.0, shift_bound=3.0)
-    shift, log_scale = t._outputs(torch.ones(7, 1, dtype=torch.float64), torch.ones(7, 2, dtype=torch.float64))
-    assert shift.norm(dim=-1).max() <= 3.0 * 2.0
-    assert log_scale.abs().max() <= 3.0
+@pytest.mark.parametrize("size", [0.0, 1e-6, 1.0, 30.0, 1e3])
+def test_bounds_hold_whatever_the_network_says(size):
+    """A block at zero goes to the target, shortened to |t| < b sqrt(k) in the Poincare ball."""
+    M, bound = lorentz(4.0), 3.0
+    t = HT.WrappedHyperboloidCoupling(1, outputs(2, size, size), M, log_scale_bound=bound, shift_bound=bound)
+    v = G.log0(M, t(G.exp0(M, torch.tensor([0.5, 0.0, 0.0], dtype=torch.float64))))
+    raw = torch.full((2,), size * math.cos(0.5), dtype=torch.float64)
+    half, longest = raw.norm() / 4, math.tanh(math.asinh(bound) / 2)  # over 2 sqrt(k), and that of the bound
+    distance = 4 * (half / (1 + (half / longest) ** 2).sqrt()).atanh()
+    assert torch.allclose(v[1:].norm(), distance, rtol=1e-12, atol=0)
+    assert v[1:].norm() < 2 * math.asinh(bound)
+    _, log_scale = t._outputs(torch.ones(7, 1, dtype=torch.float64), torch.ones(7, 2, dtype=torch.float64))
+    assert log_scale.abs().max() <= bound
 
 
 def test_a_learnable_curvature_is_among_the_parameters_of_what_is_built_on_it():

@@ -149,3 +149,17 @@ def test_same_compares_by_value():
     assert G.same(geoopt.Lorentz(2.0), ph.manifolds.Lorentz(2.0))
     assert not G.same(geoopt.Lorentz(2.0), geoopt.Lorentz(2.1))
     assert not G.same(geoopt.Lorentz(1.0), geoopt.Euclidean(1))
+
+
+@pytest.mark.parametrize("radius", [0.0, 1e-4, 1e-2, 1.0])
+def test_second_derivatives_in_float32_are_those_of_float64(radius):
+    """Of a log-density, near its mode too, where sinh(r) / r of a float32 radius would have no digit of them."""
+    M = lorentz(2.0)
+
+    def log_prob(v):
+        x = G.exp0(M, v)
+        return hdist.WrappedNormal(G.exp0(M, A[:3].to(v.dtype)), 1.5, M).log_prob(x)
+
+    v = A[:3] + radius * torch.tensor([0.6, -0.8, 0.0], dtype=torch.float64)
+    narrow, wide = (torch.autograd.functional.hessian(log_prob, v.to(dtype)) for dtype in (torch.float32, v.dtype))
+    assert (narrow - wide).abs().max() < 1e-4 * wide.abs().max()

@@ -14,7 +14,8 @@ from tests.cases import AUTOMORPHISMS, CHARTS, DISTRIBUTIONS, points
 
 CASES = {case.name: case for case in AUTOMORPHISMS + CHARTS}
 WRAPPED = next(case for case in DISTRIBUTIONS if case.name == "wn-k4-off-centre")
-exp0, log0, translate, translate_tangent = lorentz.exp0, lorentz.log0, lorentz.translate, lorentz.translate_tangent
+exp0, exp_at, log0, log_at = lorentz.exp0, lorentz.exp_at, lorentz.log0, lorentz.log_at
+translate_tangent = lorentz.translate_tangent
 radius_of, time_of, forward, backward = (
     lorentz.radius_of,
     lorentz.time_of,
@@ -23,17 +24,22 @@ radius_of, time_of, forward, backward = (
 )
 
 
+def patch_charts(patch, wrong):
+    """Puts ``wrong(manifold, log_volume, n)`` in place of the log-volume of every chart."""
+
+    def patched(name, kernel, size):
+        def mutant(manifold, *arguments):
+            result, log_volume = kernel(manifold, *arguments)
+            return result, wrong(manifold, log_volume, arguments[-1].size(-1) - size)
+
+        patch.setattr(lorentz, name, mutant)
+
+    for name, kernel, size in (("exp0", exp0, 0), ("exp_at", exp_at, 0), ("log0", log0, 1), ("log_at", log_at, 1)):
+        patched(name, kernel, size)
+
+
 def n_for_n_minus_one(patch):
-    def stretched(kernel):
-        def mutant(manifold, value):
-            result, volume = kernel(manifold, value)
-            n = value.size(-1) if kernel is exp0 else value.size(-1) - 1
-            return result, volume * n / max(n - 1, 1)
-
-        return mutant
-
-    patch.setattr(lorentz, "exp0", stretched(exp0))
-    patch.setattr(lorentz, "log0", stretched(log0))
+    patch_charts(patch, lambda manifold, log_volume, n: log_volume * n / max(n - 1, 1))
 
 
 def log_det_of_the_scale_dropped(patch):
@@ -55,7 +61,13 @@ def transport_skipped(patch):
         space = x[..., 1:] - p[..., 1:] if inverse else x[..., 1:] + p[..., 1:]
         return torch.cat([radius * time_of(space / radius), space], dim=-1)
 
+    def exp_at(manifold, p, v):
+        x, log_volume = exp0(manifold, v)
+        return mutant(manifold, p, x, False), log_volume
+
     patch.setattr(lorentz, "translate", mutant)
+    patch.setattr(lorentz, "exp_at", exp_at)
+    patch.setattr(lorentz, "log_at", lambda manifold, p, x: log0(manifold, mutant(manifold, p, x, True)))
 
 
 def radius_forgotten(patch):
@@ -69,22 +81,14 @@ def radius_forgotten(patch):
 
 
 def radius_counted_twice(patch):
-    def with_log_radius(kernel):
-        def mutant(manifold, value):
-            result, volume = kernel(manifold, value)
-            n = value.size(-1) if kernel is exp0 else value.size(-1) - 1
-            return result, volume + (n - 1) * manifold.k.sqrt().log()
-
-        return mutant
-
-    patch.setattr(lorentz, "exp0", with_log_radius(exp0))
-    patch.setattr(lorentz, "log0", with_log_radius(log0))
+    patch_charts(patch, lambda manifold, log_volume, n: log_volume + (n - 1) * manifold.k.sqrt().log())
 
 
 def sign_of_the_inverse_flipped(patch):
-    patch.setattr(
-        lorentz, "translate_tangent", lambda manifold, t, v, inverse: translate_tangent(manifold, t, v, False)
-    )
+    def mutant(manifold, t, v, inverse, bound=None):
+        return translate_tangent(manifold, t, v, False, bound)
+
+    patch.setattr(lorentz, "translate_tangent", mutant)
 
 
 def sign_of_the_inverse_log_det_flipped(patch):
@@ -110,21 +114,11 @@ def sign_of_the_chart_terms_flipped(patch):
 def target_off_the_manifold_at_odd_n(patch):
     """Defect 2 of the paper's code: at odd n the time of ``t`` belongs to a vector of another size."""
 
-    def mutant(manifold, t, v, inverse):
-        if t.size(-1) < 2:
-            return translate_tangent(manifold, t, v, inverse)
-        target = -t if inverse else t
+    def mutant(t, radius, bound=None):
+        half = (1 + time_of(t[..., :-1] / radius)) / 2
+        return t / (2 * radius * half), half
 
-        def mistaken(space):
-            odd = torch.equal(space, target / radius_of(manifold, v))
-            return time_of(space[..., :-1] if odd else space)
-
-        patch.setattr(lorentz, "time_of", mistaken)
-        result = translate_tangent(manifold, target, v, False)
-        patch.setattr(lorentz, "time_of", time_of)
-        return result
-
-    patch.setattr(lorentz, "translate_tangent", mutant)
+    patch.setattr(lorentz, "_in_ball", mutant)
 
 
 def bound_of_the_scale_only_forward(patch):

@@ -10,7 +10,7 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
 from pyro_hyperbolic import geometry
-from pyro_hyperbolic.distributions.transforms import ExponentialMap, Translation
+from pyro_hyperbolic.distributions.transforms import ExponentialMap
 from pyro_hyperbolic.geometry import checks
 from pyro_hyperbolic.manifolds import STANDARD, is_of_one_run, resolved
 
@@ -32,7 +32,7 @@ _NO_LOC_SCALE = {"decentered": constraints.dependent(is_discrete=False, event_di
 class WrappedDistribution(dist.TransformedDistribution):
     r"""Abstract base: the push-forward of a centred distribution on R^n by :math:`T_{loc} \circ \exp_o`.
 
-    A ``TransformedDistribution`` over two transforms, so that Pyro's TransformReparam, AutoReparam, expansion and KL
+    A ``TransformedDistribution`` over one transform, so that Pyro's TransformReparam, AutoReparam, expansion and KL
     rules work on it.
     """
 
@@ -41,11 +41,8 @@ class WrappedDistribution(dist.TransformedDistribution):
     ) -> None:
         self.manifold = manifold
         # Values are checked here, in the words of this distribution; torch's own checks fail on empty batches.
-        transforms = [
-            ExponentialMap(manifold, validate_args=validate_args),
-            Translation(manifold, loc, validate_args=validate_args),
-        ]
-        super().__init__(base, transforms, validate_args=False)
+        chart = ExponentialMap(manifold, loc, validate_args=validate_args)
+        super().__init__(base, [chart], validate_args=False)
         if validate_args is not None:
             self._validate_args = validate_args
         else:  # set for the instance by torch's constructor: what Pyro's global setting says
@@ -54,7 +51,7 @@ class WrappedDistribution(dist.TransformedDistribution):
     @property
     def loc(self) -> Tensor:
         """The location, where the origin is carried, shape ``(*, n + 1)``."""
-        return self.transforms[1].loc.expand(self.batch_shape + self.event_shape)
+        return self.transforms[0].loc.expand(self.batch_shape + self.event_shape)
 
     @property
     def mean(self) -> Tensor:
@@ -98,10 +95,9 @@ class WrappedDistribution(dist.TransformedDistribution):
                 raise ValueError(f"a compiled sampler scores a value on {type(self).__name__}, but {_THAW_BY}.")
             finite = torch.where(value.isfinite().all(-1, keepdim=True), value, self.loc)
             checks.check_points(self.manifold, finite, "value", validate=True, advice=_THAW_BY)
-        chart, translation = self.transforms
-        x = translation.undo(value, checked=True)
-        v = chart.undo(x, checked=True)
-        return self._log_prob_of_tangent(v) - chart.log_abs_det_jacobian(v, x)
+        chart = self.transforms[0]
+        v = chart.undo(value, checked=True)
+        return self._log_prob_of_tangent(v) - chart.log_abs_det_jacobian(v, value)
 
     def _log_prob_of_tangent(self, v: Tensor) -> Tensor:
         raise NotImplementedError

@@ -201,8 +201,8 @@ def translate(manifold: Manifold, p: Tensor, x: Tensor, *, inverse: bool = False
     Example:
         >>> M = geoopt.Lorentz()
         >>> p = exp0(M, torch.tensor([1.0, 0.0]))
-        >>> log0(M, translate(M, p, p))  # twice as far on the same geodesic
-        tensor([2.0000, 0.0000])
+        >>> log0(M, translate(M, p, p)).round(decimals=4)  # twice as far on the same geodesic
+        tensor([2., 0.])
         >>> translate(M, p, p, inverse=True)
         tensor([1., 0., 0.])
     """
@@ -279,4 +279,4 @@ def translate_tangent(manifold: Manifold, t: Tensor, v: Tensor, *, inverse: bool
     w, stretch = kernels(manifold).translate_tangent(manifold, t, v, inverse)
     if stretch is None:
         return w, w.new_zeros(()).expand(w.shape[:-1])
-    return w, kernels(manifold).log_stretch(w.size(-1), [stretch])
+    return w, kernels(manifold).log_stretch(w.size(-1), [stretch]).to(w.dtype)

@@ -15,6 +15,7 @@ __all__ = [
     "check_batches",
     "check_count",
     "check_finite_result",
+    "check_fit",
     "check_floating",
     "check_manifold",
     "check_pair",
@@ -175,6 +176,8 @@ def check_pair(manifold: Manifold, **points: Tensor) -> None:
 
 
 def check_batches(**shapes: torch.Size) -> None:
+    if len(set(shapes.values())) == 1:  # torch.broadcast_shapes is slow
+        return
     try:
         torch.broadcast_shapes(*shapes.values())
     except RuntimeError as error:
@@ -197,6 +200,16 @@ def check_same_size(**tensors: Tensor) -> None:
     if not tracing() and len({value.size(-1) for value in tensors.values()}) > 1:
         found = ", ".join(f"{name} is {tuple(value.shape)}" for name, value in tensors.items())
         raise ValueError(f"the last dimensions differ: {found}; all arguments live on one manifold of one dimension.")
+
+
+def check_fit(loc: Tensor, value: Tensor, size: int) -> None:
+    """Raises unless ``loc`` has the dtype of ``value``, and as many coordinates as its points, ``size``."""
+    check_same_dtype(loc=loc, value=value)
+    if not tracing() and size != loc.size(-1):
+        raise ValueError(
+            f"the last dimensions differ: loc is {tuple(loc.shape)}, and the argument {tuple(value.shape)}; points of "
+            f"one manifold have n + 1 coordinates on the hyperboloid, and their tangent coordinates n."
+        )
 
 
 def _values(value: Tensor) -> str:

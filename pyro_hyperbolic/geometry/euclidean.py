@@ -17,7 +17,9 @@ __all__ = [
     "distance",
     "event_size",
     "exp0",
+    "exp_at",
     "log0",
+    "log_at",
     "log_stretch",
     "log_volume",
     "origin",
@@ -55,6 +57,16 @@ def log0(manifold: Euclidean, x: Tensor) -> tuple[Tensor, Tensor]:
     return x.clone(), _zero(x)
 
 
+def exp_at(manifold: Euclidean, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    x = v + p
+    return x, _zero(x)
+
+
+def log_at(manifold: Euclidean, p: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    v = x - p
+    return v, _zero(v)
+
+
 def log_volume(manifold: Euclidean, v: Tensor) -> Tensor:
     return _zero(v)
 
@@ -67,7 +79,10 @@ def distance(manifold: Euclidean, x: Tensor, y: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x - y, dim=-1)
 
 
-def translate_tangent(manifold: Euclidean, t: Tensor, v: Tensor, inverse: bool) -> tuple[Tensor, None]:
+def translate_tangent(
+    manifold: Euclidean, t: Tensor, v: Tensor, inverse: bool, bound: float | None = None
+) -> tuple[Tensor, None]:
+    # No bound: flat space has no radius to count lengths in, and is well-conditioned everywhere.
     return (v - t if inverse else v + t), None
 
 

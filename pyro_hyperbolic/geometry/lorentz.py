@@ -15,18 +15,29 @@ Shapes: points ``(*, n + 1)``, tangent coordinates ``(*, n)``, ``k`` ``()`` or a
 dispatching functions.
 """
 
+import math
 from collections.abc import Sequence
+from functools import reduce
+from typing import NamedTuple
 
 import torch
 from geoopt import Lorentz
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pyro_hyperbolic.numerics import asinhc, log_sinhc, near_log_sinhc, sinhc
+from pyro_hyperbolic.numerics import log_sinhc, near_log_sinhc
 
-# Before and after a translation in the chart: the square of half the radius, kept from zero, and sinhc of the radius,
-# or its inverse; shape ``(*, 2)`` each.
-Stretch = tuple[Tensor, Tensor]
+
+class Stretch(NamedTuple):
+    """What a translation in the chart stretches volume by, per dimension: the product of ``factors``.
+
+    These are ``sinh(r) / r`` before it and ``r / sinh(r)`` after, shape ``(*, 2)``, with the squares of half the radii.
+    Where they are of a wider dtype than the points, shape ``(*, 1)`` and no squares: there the logarithm is exact.
+    """
+
+    factors: Tensor
+    squares: Tensor | None
+
 
 __all__ = [
     "Stretch",
@@ -35,7 +46,9 @@ __all__ = [
     "distance",
     "event_size",
     "exp0",
+    "exp_at",
     "log0",
+    "log_at",
     "log_stretch",
     "log_volume",
     "origin",
@@ -79,25 +92,52 @@ def contains(manifold: Lorentz, x: Tensor) -> Tensor:
 
 def exp0(manifold: Lorentz, v: Tensor) -> tuple[Tensor, Tensor]:
     radius = radius_of(manifold, v)
-    v = v / radius
-    stretch, half = _stretch(square_norm(v) / 4)
-    x = radius * torch.cat([1 + 2 * half, v * stretch], dim=-1)
-    return x, (v.size(-1) - 1) * stretch.squeeze(-1).log()
+    r = (_sum_of_squares(v / radius) + _floor(v) ** 2).sqrt()
+    ratio = r.sinh() / r
+    x = torch.cat([radius * r.cosh().to(v.dtype), v * ratio.to(v.dtype)], dim=-1)
+    return x, (v.size(-1) - 1) * _log_ratio(r / 2, ratio, v)
 
 
 def log0(manifold: Lorentz, x: Tensor) -> tuple[Tensor, Tensor]:
-    radius = radius_of(manifold, x)
-    space = x[..., 1:] / radius
-    h = space / (2 + 2 * time_of(space)).sqrt()
-    half = square_norm(h)
-    ratio = asinhc(half)
-    volume = (torch.log1p(half) / 2 - ratio.log()).squeeze(-1)
-    return (2 * radius) * (h * ratio), (space.size(-1) - 1) * volume
+    space = x[..., 1:]
+    norm = _norm_with(space / radius_of(manifold, x), _floor(x))
+    r = norm.asinh()
+    ratio = norm / r
+    return space / ratio.to(x.dtype), (space.size(-1) - 1) * _log_ratio(r / 2, ratio, x)
 
 
 def log_volume(manifold: Lorentz, v: Tensor) -> Tensor:
     # Not the by-product of exp0: this one is accurate relative to its own size near the origin, and never overflows.
     return (v.size(-1) - 1) * log_sinhc(square_norm(v / radius_of(manifold, v))).squeeze(-1)
+
+
+def exp_at(manifold: Lorentz, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    radius = radius_of(manifold, v)
+    target = p[..., 1:]
+    if v.size(-1) == 1:
+        moved = (target / radius).asinh() + v / radius
+        return radius * torch.cat([moved.cosh(), moved.sinh()], -1), torch.zeros_like(moved).squeeze(-1)
+    ball_t, half_t = _in_ball(target, radius)
+    start, total, height = _carried(ball_t, half_t, v / (2 * radius))
+    space = 2 * torch.addcmul(total * start.cosh.to(v.dtype), ball_t, height.to(v.dtype))
+    # The time coordinate is that of the spatial part as it was rounded: the point must be on the manifold.
+    x = radius * torch.cat([time_of(space), space], dim=-1)
+    return x, (v.size(-1) - 1) * _log_ratio(start.eta, start.ratio * start.cosh, v)
+
+
+def log_at(manifold: Lorentz, p: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    radius = radius_of(manifold, x)
+    target, space = -p[..., 1:], x[..., 1:]
+    if space.size(-1) == 1:
+        target, space = target / radius, space / radius
+        v = radius * _boost_on_a_line(target, time_of(target), space, time_of(space)).asinh()
+        return v, torch.zeros_like(v).squeeze(-1)
+    (ball_t, half_t), (ball_x, half_x) = _in_ball(target, radius), _in_ball(space, radius)
+    total = ball_x + ball_t
+    height = _sum_of_squares(total) * (half_t * half_x) + _floor(x) ** 2
+    eta, unwrap = _unwrap(height)
+    w = torch.addcmul(total * (half_x * unwrap).to(x.dtype), ball_t, (height * unwrap).to(x.dtype))
+    return w * (2 * radius), (1 - space.size(-1)) * _log_ratio(eta, unwrap, x, inverse=True)
 
 
 def translate(manifold: Lorentz, p: Tensor, x: Tensor, inverse: bool) -> Tensor:
@@ -126,43 +166,77 @@ def distance(manifold: Lorentz, x: Tensor, y: Tensor) -> Tensor:
     return (radius * apart).squeeze(-1)
 
 
-def translate_tangent(manifold: Lorentz, t: Tensor, v: Tensor, inverse: bool) -> tuple[Tensor, Stretch | None]:
+def translate_tangent(
+    manifold: Lorentz, t: Tensor, v: Tensor, inverse: bool, bound: float | None = None
+) -> tuple[Tensor, Stretch | None]:
     radius = radius_of(manifold, v)
     if inverse:
         t = -t
     if v.size(-1) == 1:
         # H^1 is flat: the boost is a shift by the distance to the target.
         return v + radius * (t / radius).asinh(), None
-    # As _boost, but eta is half the distance from the origin, and v is half of itself.
+    ball_t, half_t = _in_ball(t, radius, bound)
     diameter = 2 * radius
-    t, v = t / radius, v / diameter
-    # Kept from zero, by what is lost in rounding. Then tanh(eta) / eta needs no Taylor branch: its derivative is noise
-    # of size u / eta^2 near zero, but what multiplies it is v times the derivative of |v|^2, of size eta^2. (The second
-    # derivatives are off by u / eta, at most sqrt(u).) The same goes for `unwrap`.
-    eps = torch.finfo(v.dtype).eps
-    square = square_norm(v) + eps
-    eta = square.sqrt()
-    tanhc, half_x = eta.tanh() / eta, eta.cosh() ** 2
-    one_plus_t0 = 1 + time_of(t)
-    ball_t = t / one_plus_t0
-    total = v * tanhc + ball_t
-    rise = square_norm(total) * (one_plus_t0 / 2)
-    height = rise * half_x + eps  # sinh^2 of half the distance of the moved point, kept from zero too
-    sinh = height.sqrt()
-    moved_eta = sinh.asinh()
-    unwrap = moved_eta / (sinh * (1 + height).sqrt())
-    w = (total + rise * ball_t) * (half_x * unwrap * diameter)
-    return w, (torch.cat([square, half_x * tanhc], -1), torch.cat([moved_eta * moved_eta, unwrap], -1))
+    start, total, height = _carried(ball_t, half_t, v / diameter)
+    eta, unwrap = _unwrap(height)
+    stretch = start.cosh * unwrap
+    w = torch.addcmul(total * stretch.to(v.dtype), ball_t, (height * unwrap).to(v.dtype)) * diameter
+    if unwrap.dtype != v.dtype:
+        return w, Stretch(start.ratio * stretch, None)
+    return w, Stretch(torch.cat([start.ratio * start.cosh, unwrap], -1), torch.cat([start.eta**2, eta**2], -1))
+
+
+class _Start(NamedTuple):
+    """Functions of half the distance ``eta`` from the origin of what is carried along."""
+
+    eta: Tensor
+    ratio: Tensor  # sinh(eta) / eta
+    cosh: Tensor
+
+
+def _carried(ball_t: Tensor, half_t: Tensor, v: Tensor) -> tuple[_Start, Tensor, Tensor]:
+    """Returns what :func:`_boost` calls ``c``, times ``cosh(eta)``, and the height of the image of ``exp_o(2 v)``.
+
+    The height is ``sinh(r / 2) ** 2`` at distance ``r`` from the origin, kept from zero; it is free of cancellation.
+    """
+    eta = (_sum_of_squares(v) + _floor(v) ** 2).sqrt()
+    start = _Start(eta, eta.sinh() / eta, eta.cosh())
+    total = torch.addcmul(v * start.ratio.to(v.dtype), ball_t, start.cosh.to(v.dtype))
+    return start, total, _sum_of_squares(total) * half_t + _floor(v) ** 2
+
+
+def _unwrap(height: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns half the radius ``r`` and ``r / sinh(r)``, both from ``sinh(r / 2) ** 2``, which is kept from zero."""
+    eta = height.sqrt().asinh()
+    return eta, eta * torch.addcmul(height, height, height).rsqrt()
+
+
+def _in_ball(t: Tensor, radius: Tensor, bound: float | None = None) -> tuple[Tensor, Tensor]:
+    """Returns ``b = t / (1 + t_0)``, the point in the Poincare ball, and ``(1 + t_0) / 2``, for lengths in radii.
+
+    With a bound, ``b = (t / 2) / sqrt(1 + |t / 2|^2 / c^2)``, shorter than the ``c`` of a ``t`` of that length. It is
+    closer to the point meant than if ``t`` were shortened so, and fewer operations; no distance to the border is lost.
+    """
+    t = t / (2 * radius)
+    if bound is None:
+        half = _norm_with(t, 0.5) + 0.5
+        return t / half.to(t.dtype), half
+    longest = bound / (1 + math.sqrt(1 + bound**2))
+    square = square_norm(t)
+    growth = 1 + square / longest**2
+    return t * growth.rsqrt(), growth / (growth - square)
 
 
 def log_stretch(n: int, stretches: Sequence[Stretch]) -> Tensor:
+    if stretches[0].squares is None:
+        return (n - 1) * reduce(torch.mul, [stretch.factors for stretch in stretches]).squeeze(-1).log()
     parts = torch.stack(torch.broadcast_tensors(*(part for stretch in stretches for part in stretch)))
-    squares, factors = parts.unbind(-1)
+    factors, squares = parts[0::2], parts[1::2]
     # Far out, one logarithm of the product of both factors: their own logarithms are large and cancel. Near the
     # origin, where that product is 1 up to rounding, the series, small and accurate.
     near = near_log_sinhc(4 * squares.masked_fill(squares >= 0.5, 0.0))
     far = factors.masked_fill(squares < 0.5, 1.0)
-    return (n - 1) * ((far[0::2] * far[1::2]).log() + (near[0::2] - near[1::2])).sum(0)
+    return (n - 1) * (far.prod(-1).log() + near[..., 0] - near[..., 1]).sum(0)
 
 
 def radius_of(manifold: Lorentz, like: Tensor) -> Tensor:
@@ -175,20 +249,49 @@ def square_norm(v: Tensor) -> Tensor:
     return (v * v).sum(-1, keepdim=True)
 
 
+def _sum_of_squares(v: Tensor) -> Tensor:
+    """Returns :func:`square_norm`, summed in float64."""
+    return torch.sum(v * v, -1, keepdim=True, dtype=_wide(v))
+
+
 def time_of(space: Tensor) -> Tensor:
     """Returns the time coordinate, ``sqrt(1 + |space|^2)``, of a point with the given spatial part."""
-    # In float64 whatever the dtype: the square of a float32 point at r > 44 overflows, and an infinite time coordinate
-    # makes its logarithm silently zero. (Float64 itself reaches r = 354 so. Apple's GPUs have none.)
-    wide = space if space.device.type == "mps" else space.double()
-    # A norm that is at least 1 is smooth, and takes fewer kernels than a square, a sum and a root.
-    return torch.linalg.vector_norm(pad(wide, (0, 1), value=1.0), dim=-1, keepdim=True).to(space.dtype)
+    return _norm_with(space, 1.0).to(space.dtype)
 
 
-def _stretch(quarter: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns ``sinh(r)/r`` and ``sinh(r/2)^2`` for ``quarter = (r/2)^2``."""
-    ratio = sinhc(quarter)
-    half = quarter * ratio * ratio
-    return ratio * (1 + half).sqrt(), half
+def _norm_with(space: Tensor, coordinate: float) -> Tensor:
+    """Returns the norm of a vector with one more coordinate, in float64."""
+    # A norm that is positive is smooth, and takes fewer kernels than a square, a sum and a root. In float64, since the
+    # square of a float32 point at r > 44 overflows. (Float64 itself reaches r = 354 so.)
+    extended = pad(space, (0, 1), value=coordinate)
+    return torch.linalg.vector_norm(extended, dim=-1, keepdim=True, dtype=_wide(space))
+
+
+def _floor(x: Tensor) -> float:
+    """Returns what a radius is kept from zero by, through the root of a sum of squares: what is lost in rounding.
+
+    Then ``sinh(r) / r`` needs no Taylor branch: its derivative is noise of size u / r near zero, but what multiplies it
+    is a vector times the derivative of the radius, ``v / r``. (Second derivatives are off by u / r, at most 1e-8: where
+    points are of float32, radii are of float64, one for each event, and kept from zero by more.)
+    """
+    return float(2.0**-26 if x.dtype == _wide(x) == torch.float64 else 2.0**-12)
+
+
+def _log_ratio(eta: Tensor, ratio: Tensor, like: Tensor, *, inverse: bool = False) -> Tensor:
+    """Returns the logarithm of ``ratio = sinh(r) / r`` at ``r = 2 eta``, or of its inverse, shape ``(*)``.
+
+    It has derivatives in ``r^2``, and is accurate to the rounding of ``like``.
+    """
+    if like.dtype != _wide(like):
+        return ratio.squeeze(-1).log().to(like.dtype)
+    # No vector multiplies this derivative: in one and the same dtype the logarithm of the ratio has none at the origin.
+    log_ratio = log_sinhc(4 * eta * eta).squeeze(-1)
+    return -log_ratio if inverse else log_ratio
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """Returns float64, in which norms are computed whatever the dtype; on Apple's GPUs, which have none, the dtype."""
+    return x.dtype if x.device.type == "mps" else torch.float64
 
 
 def _boost(p: Tensor, one_plus_p0: Tensor, x: Tensor, one_plus_x0: Tensor) -> Tensor:

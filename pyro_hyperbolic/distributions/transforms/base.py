@@ -3,7 +3,6 @@ r"""What transforms on manifolds share: one method for value and log-determinant
 import copy
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +19,13 @@ from pyro_hyperbolic.geometry import Kernels, checks
 from pyro_hyperbolic.manifolds import STANDARD
 
 __all__ = ["ManifoldTransform", "TangentModule"]
+
+
+#: For those who meet the manifold when an optimiser, or a reparametrisation of R^n, has moved a location off it.
+LEARN_IT_BY = (
+    "learn a location by pyro.param(..., constraint=on_manifold(M)), which any optimiser can move, or by geoopt's "
+    "RiemannianAdam if it is a ManifoldParameter, and decentre it by TransformReparam, not LocScaleReparam"
+)
 
 
 class _Pair(NamedTuple):
@@ -82,8 +88,8 @@ class ManifoldTransform(Transform, ABC):
         """Returns a fresh ``x`` and ``log |det dy/dx|`` there: the log-determinant of the *forward* map."""
 
     @abstractmethod
-    def _dependencies(self) -> Iterator[Tensor]:
-        """Yields the tensors on which the map depends."""
+    def _dependencies(self) -> list[Tensor]:
+        """Returns the tensors on which the map depends."""
 
     def _check_domain(self, x: Tensor) -> None:
         name = f"the argument of {type(self).__name__}"
@@ -188,10 +194,17 @@ class ManifoldTransform(Transform, ABC):
 
     def _key(self, x: Tensor, y: Tensor) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         trace = torch._C._get_tracing_state() if checks.tracing() else None
-        tensors = (x, y, *self._dependencies())
+        tensors = [x, y, *self._dependencies()]
         # Whether gradients are wanted counts too: it can be switched on for a tensor after the pair was made.
-        versions = tuple([(id(value), _version(value), value.requires_grad) for value in tensors])
+        try:
+            versions = [(id(value), value._version, value.requires_grad) for value in tensors]
+        except RuntimeError:  # tensors of inference mode count no versions
+            versions = [(id(value), _version(value), value.requires_grad) for value in tensors]
         return (torch.is_grad_enabled(), id(trace), versions), (trace, tensors)
+
+
+#: The methods of a module that are compiled: pure functions of one tensor and the parameters.
+_COMPILED = ("_forward", "_backward")
 
 
 class TangentModule(ManifoldTransform, TransformModule):
@@ -227,9 +240,25 @@ class TangentModule(ManifoldTransform, TransformModule):
         x, volume_at_v = kernels.exp0(self.manifold, v)
         return x, log_det + volume_at_w - volume_at_v
 
-    def _dependencies(self) -> Iterator[Tensor]:
-        yield from tensors_of(self)
-        yield from tensors_of(self.manifold)
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compiles the map and its inverse with ``torch.compile``, each with its log-determinant, in place.
+
+        In place of ``torch.nn.Module.compile``, which compiles what a transform does not call. The cache and the checks
+        stay outside of what is compiled. Copies, pickled ones too, are not compiled.
+
+        Args:
+            *args: For ``torch.compile``.
+            **kwargs: For ``torch.compile``; ``fullgraph=True`` works for couplings and flows of them.
+        """
+        for name in _COMPILED:
+            self.__dict__.pop(name, None)
+            self.__dict__[name] = torch.compile(getattr(self, name), *args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name not in _COMPILED}
+
+    def _dependencies(self) -> list[Tensor]:
+        return tensors_of(self) + tensors_of(self.manifold)
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         """Returns the shape of ``y`` for an ``x`` of that shape."""
@@ -251,16 +280,18 @@ def own_if_learnable(module: torch.nn.Module, manifold: Manifold) -> None:
         module._modules["manifold"] = manifold
 
 
-def tensors_of(module: torch.nn.Module) -> Iterator[Tensor]:
-    """Yields the parameters and buffers of a module; `Module.parameters()` without its bookkeeping, which costs 10x."""
+def tensors_of(module: torch.nn.Module) -> list[Tensor]:
+    """Returns the parameters and buffers of a module; `Module.parameters()` without its bookkeeping, at a tenth."""
+    found: list[Tensor] = []
     stack = [module]
     while stack:
         state = stack.pop().__dict__
-        for group in ("_parameters", "_buffers"):
-            for value in state[group].values():
-                if value is not None:
-                    yield value
-        stack.extend(child for child in state["_modules"].values() if child is not None)
+        for group in (state["_parameters"], state["_buffers"]):
+            if group:
+                found += [value for value in group.values() if value is not None]
+        if state["_modules"]:
+            stack += [child for child in state["_modules"].values() if child is not None]
+    return found
 
 
 def batch_shapes(manifold: Manifold) -> list[torch.Size]:
@@ -271,7 +302,7 @@ def batch_shapes(manifold: Manifold) -> list[torch.Size]:
 def with_batch(shape: torch.Size, *batches: torch.Size) -> torch.Size:
     """Returns ``shape``, an event dimension last, with its batch part broadcast with ``batches``."""
     # torch.broadcast_shapes costs as much as ten kernels: not where there is nothing to broadcast.
-    batches = tuple(batch for batch in batches if len(batch) > 0)
+    batches = tuple(batch for batch in batches if len(batch) > 0 and batch != shape[:-1])
     return torch.broadcast_shapes(shape[:-1], *batches) + shape[-1:] if batches else shape
 
 

@@ -1,13 +1,12 @@
 r"""What the coupling layers share: the split, the network's outputs, their bounds, and the builders' network."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from geoopt.manifolds.base import Manifold
 from pyro.distributions.conditional import ConditionalTransformModule
-from pyro.nn import ConditionalDenseNN, DenseNN
 from torch import Tensor
 
 from pyro_hyperbolic import geometry
@@ -16,8 +15,9 @@ from pyro_hyperbolic.geometry import checks
 from pyro_hyperbolic.manifolds import STANDARD
 
 from .base import TangentModule, own_if_learnable, tensors_of, with_batch
+from .networks import Conditioned, check_dim, check_split
 
-__all__ = ["ConditionalCoupling", "Coupling", "Move", "build"]
+__all__ = ["ConditionalCoupling", "Coupling", "Move"]
 
 #: Bounds of the builders: |log scale| per layer, and the radius of the target point of a translation over sqrt(k).
 LOG_SCALE_BOUND = 3.0
@@ -47,7 +47,7 @@ def total_log_det(manifold: Manifold, moves: Sequence[Move], *, inverse: bool) -
         if move.stretch is not None:
             by_size.setdefault(move.block.size(-1), []).append(move.stretch)
     for size, stretches in by_size.items():
-        log_stretch = geometry.kernels(manifold).log_stretch(size, stretches)
+        log_stretch = geometry.kernels(manifold).log_stretch(size, stretches).to(total.dtype)
         total = total - log_stretch if inverse else total + log_stretch
     return total
 
@@ -99,17 +99,22 @@ class Coupling(TangentModule):
         return Move(*self._move_back(y2, *self._outputs(y1, y2)))
 
     def _outputs(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
-        if isinstance(self.network, torch.nn.Module):
-            parameter = next((value for value in tensors_of(self.network) if value.is_floating_point()), x1)
-            checks.check_same_dtype(network=parameter, points=x1)
-        outputs = self.nn(x1)
-        if not isinstance(outputs, Sequence) or len(outputs) != 2:
+        try:
+            outputs = self.nn(x1)
+        except RuntimeError:  # not looked at beforehand: that costs as much as a layer of the network
+            if isinstance(self.network, torch.nn.Module):
+                parameter = next((value for value in tensors_of(self.network) if value.is_floating_point()), x1)
+                checks.check_same_dtype(network=parameter, points=x1)
+            raise
+        if not isinstance(outputs, (tuple, list)) or len(outputs) != 2:
             raise TypeError(
                 f"hypernet returned {type(outputs).__name__}, but must return a pair (shift, log_scale): give DenseNN "
                 f"param_dims=[n - split_dim, n - split_dim]."
             )
         shift, log_scale = outputs
-        for name, value in {"shift": shift, "log_scale": log_scale}.items():
+        for name, value in (("shift", shift), ("log_scale", log_scale)):
+            if value.dtype != x2.dtype:
+                checks.check_same_dtype(network=value, points=x2)
             if value.size(-1) != x2.size(-1):
                 raise ValueError(
                     f"hypernet returned a {name} of shape {tuple(value.shape)}, but the moving block has "
@@ -140,14 +145,12 @@ class Coupling(TangentModule):
         check_split(self.split_dim, v.size(-1))
         return v[..., : self.split_dim], v[..., self.split_dim :]
 
-    def _dependencies(self) -> Iterator[Tensor]:
-        yield from super()._dependencies()
-        yield from self.conditions()
+    def _dependencies(self) -> list[Tensor]:
+        return super()._dependencies() + self.conditions()
 
-    def conditions(self) -> Iterator[Tensor]:
-        """Yields what the layer depends on and does not own: a context, and the network that it shares."""
-        if isinstance(self.nn, Conditioned):
-            yield from self.nn.dependencies()
+    def conditions(self) -> list[Tensor]:
+        """Returns what the layer depends on and does not own: a context, and the network that it shares."""
+        return self.nn.dependencies() if isinstance(self.nn, Conditioned) else []
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         """Returns the shape of ``y`` for an ``x`` of that shape; a context enlarges the batch, as in Pyro's samples."""
@@ -155,32 +158,6 @@ class Coupling(TangentModule):
         return with_batch(super().forward_shape(shape), torch.Size(batch))
 
     inverse_shape = forward_shape
-
-
-class Conditioned:
-    """A network at a context: a function of the block alone, whose batch shape broadcasts with that of the context."""
-
-    def __init__(self, network: Callable[..., tuple[Tensor, Tensor]], context: Tensor) -> None:
-        size = getattr(network, "context_dim", None)
-        if size is not None and (context.dim() == 0 or context.size(-1) != size):
-            raise ValueError(
-                f"context has shape {tuple(context.shape)}, but the network was built for context_dim = {size}; give a "
-                f"tensor (*, {size})."
-            )
-        self.network = network
-        self.context = context
-        self.batch_shape = context.shape[:-1]
-
-    def __call__(self, x1: Tensor) -> tuple[Tensor, Tensor]:
-        # Pyro's ConditionalDenseNN enlarges the context to the batch of points, but not the points to that of contexts.
-        batch = torch.broadcast_shapes(x1.shape[:-1], self.batch_shape)
-        return self.network(x1.expand((*batch, x1.size(-1))), context=self.context)
-
-    def dependencies(self) -> Iterator[Tensor]:
-        """Yields the context and the network's parameters."""
-        yield self.context
-        if isinstance(self.network, torch.nn.Module):
-            yield from tensors_of(self.network)
 
 
 class ConditionalCoupling(ConditionalTransformModule):
@@ -224,61 +201,6 @@ class ConditionalCoupling(ConditionalTransformModule):
     def condition(self, context: Tensor) -> Coupling:
         """Returns the coupling layer at ``context``, a tensor ``(*, context_dim)`` that broadcasts with points."""
         return self.transform_type(self.split_dim, Conditioned(self.nn, context), self.manifold, **self.kwargs)
-
-
-def build(
-    dim: int, context_dim: int | None, hidden_dims: Sequence[int] | None, split_dim: int | None
-) -> tuple[int, Any]:
-    """Returns ``split_dim`` and a dense network for a coupling layer that starts near the identity."""
-    remedy = (
-        "a coupling layer needs two blocks of the intrinsic dimensions; in one dimension lift a spline or an affine "
-        "transform with TangentTransform"
-    )
-    checks.check_count("dim", dim, 2, remedy)
-    if context_dim is not None:
-        checks.check_count("context_dim", context_dim, 1, "it is the length of a context vector")
-    split_dim = dim // 2 if split_dim is None else split_dim
-    check_split(split_dim, dim)
-    if hidden_dims is not None and (isinstance(hidden_dims, int) or not list(hidden_dims)):
-        raise ValueError(
-            f"hidden_dims = {hidden_dims!r}, but must be the widths of one hidden layer or more; give [{10 * dim}]."
-        )
-    widths = [10 * dim] if hidden_dims is None else list(hidden_dims)
-    for width in widths:
-        checks.check_count("a hidden_dim", width, 1, "it is the width of a hidden layer")
-    moving = dim - split_dim
-    network = (
-        DenseNN(split_dim, widths, [moving, moving])
-        if context_dim is None
-        else ConditionalDenseNN(split_dim, context_dim, widths, [moving, moving])
-    )
-    with torch.no_grad():
-        # Near the identity, but not at it: with exactly zero weights the hidden layers get no gradient at first.
-        network.layers[-1].weight.mul_(1e-2)
-        network.layers[-1].bias.zero_()
-    return split_dim, network
-
-
-def check_split(split_dim: int, dim: int | None = None) -> None:
-    """Raises unless both blocks have at least one coordinate."""
-    if not isinstance(split_dim, int):
-        raise TypeError(f"split_dim = {split_dim!r}, but must be an integer: a number of coordinates.")
-    if split_dim < 1 or (dim is not None and split_dim >= dim):
-        bound = "the intrinsic dimension" if dim is None else f"dim = {dim}"
-        raise ValueError(
-            f"split_dim = {split_dim}, but must be at least 1 and less than {bound}: both blocks need a coordinate "
-            f"(dimensions are intrinsic, one less than the length of a point of the hyperboloid)."
-        )
-
-
-def check_dim(hypernet: Any, dim: int) -> None:
-    """Raises if a network of known sizes (Pyro's DenseNN) was built for another dimension."""
-    inputs, outputs = getattr(hypernet, "input_dim", None), getattr(hypernet, "param_dims", None)
-    if isinstance(inputs, int) and isinstance(outputs, Sequence) and inputs + outputs[0] != dim:
-        raise ValueError(
-            f"points have n = {dim} dimensions, but the layer was built for dim = {inputs + outputs[0]} (its network "
-            f"maps {inputs} to {outputs[0]} coordinates); build it with dim = {dim} (intrinsic), split_dim below."
-        )
 
 
 def check_bound(name: str, bound: float | None) -> None:

@@ -1,9 +1,9 @@
-r"""The chart at the origin, from R^n to the manifold."""
+r"""Normal coordinates, from R^n to the manifold: the chart at the origin, or at any other point."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
+from geoopt.manifolds.base import Manifold
 from torch import Tensor
 from torch.distributions import biject_to, constraints, transform_to
 from torch.distributions.constraints import Constraint
@@ -12,28 +12,33 @@ from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions.constraints import OnManifold
 from pyro_hyperbolic.geometry import checks
 
-from .base import ManifoldTransform, batch_shapes, tensors_of, with_batch
+from .base import LEARN_IT_BY, ManifoldTransform, batch_shapes, tensors_of, with_batch
 
 __all__ = ["ExponentialMap"]
 
 
 class ExponentialMap(ManifoldTransform):
-    r"""Maps tangent coordinates at the origin to the manifold, :math:`y = \exp_o(x)`, from R^n onto all of it.
+    r"""Maps tangent coordinates to the manifold, :math:`y = T_{loc} \exp_o(x)`, from R^n onto all of it.
 
     .. math:: \log |\det dy/dx| = (n - 1) \log \frac{\sinh r}{r}, \qquad r = |x| / \sqrt k
 
-    from Lebesgue measure to Riemannian volume. This is what ``biject_to(on_manifold(M))`` and ``transform_to`` return,
-    so autoguides, HMC and NUTS compute their densities with it.
+    from Lebesgue measure to Riemannian volume. Without ``loc``, the chart at the origin, this is what
+    ``biject_to(on_manifold(M))`` and ``transform_to`` return, so autoguides, HMC and NUTS compute their densities with
+    it. With it, the normal coordinates at ``loc``, the same map as ``ExponentialMap(M)`` followed by
+    ``Translation(M, loc)``: :math:`T_{loc} \circ \exp_o = \exp_{loc} \circ \mathrm{PT}_{o \to loc}`.
 
     Shapes: ``x`` is ``(*, n)``, ``y`` is ``(*, n + 1)``, the log-determinant is ``(*)``.
 
     Args:
         manifold: A geoopt manifold; the hyperboloid of curvature -1 by default.
+        loc: Where the origin of R^n goes, shape ``(*, n + 1)``; the origin of the manifold by default.
         cache_size: 1 (default) to remember the last pair, 0 not to.
         validate_args: Whether to check arguments; Pyro's global setting by default.
 
     Raises:
-        ValueError: If ``k <= 0``; on a call, while validating, if a point is off the manifold or the result overflows.
+        TypeError: If ``loc`` is not a floating point tensor; on a call, if the dtypes differ.
+        ValueError: If ``k <= 0`` or, while validating, ``loc`` is off the manifold; on a call, while validating, if a
+            point is off the manifold or the result overflows.
 
     Example:
         >>> t = ExponentialMap()
@@ -43,40 +48,71 @@ class ExponentialMap(ManifoldTransform):
         (tensor([1.5431, 1.1752, 0.0000]), tensor(0.1614))
     """
 
+    def __init__(
+        self,
+        manifold: Manifold | None = None,
+        loc: Tensor | None = None,
+        *,
+        cache_size: int = 1,
+        validate_args: bool | None = None,
+    ) -> None:
+        super().__init__(manifold, cache_size=cache_size, validate_args=validate_args)
+        if loc is not None:
+            checks.check_points(self.manifold, loc, "loc", validate=validate_args, advice=LEARN_IT_BY)
+        self.loc = loc
+
     @constraints.dependent_property(is_discrete=False, event_dim=1)
     def domain(self) -> Constraint:
         """Vectors of R^n."""
         return constraints.real_vector
 
     def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return geometry.kernels(self.manifold).exp0(self.manifold, x)
+        kernels = geometry.kernels(self.manifold)
+        if self.loc is None:
+            return kernels.exp0(self.manifold, x)
+        checks.check_fit(self.loc, x, kernels.event_size(x.size(-1)))
+        return kernels.exp_at(self.manifold, self.loc, x)
 
     def _backward(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        return geometry.kernels(self.manifold).log0(self.manifold, y)
+        kernels = geometry.kernels(self.manifold)
+        if self.loc is None:
+            return kernels.log0(self.manifold, y)
+        checks.check_fit(self.loc, y, y.size(-1))
+        return kernels.log_at(self.manifold, self.loc, y)
 
-    def _dependencies(self) -> Iterator[Tensor]:
-        return tensors_of(self.manifold)
+    def _dependencies(self) -> list[Tensor]:
+        loc = [] if self.loc is None else [self.loc]
+        return loc + tensors_of(self.manifold)
 
     def _check_domain(self, x: Tensor) -> None:
         checks.check_vectors(self.manifold, x, "the argument of ExponentialMap")
 
+    def _batch_shapes(self) -> list[torch.Size]:
+        loc = [] if self.loc is None else [self.loc.shape[:-1]]
+        return loc + batch_shapes(self.manifold)
+
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         """Returns ``(*, n + 1)`` for ``(*, n)``."""
         size = geometry.kernels(self.manifold).event_size(shape[-1])
-        return with_batch(torch.Size((*shape[:-1], size)), *batch_shapes(self.manifold))
+        return with_batch(torch.Size((*shape[:-1], size)), *self._batch_shapes())
 
     def inverse_shape(self, shape: torch.Size) -> torch.Size:
         """Returns ``(*, n)`` for ``(*, n + 1)``."""
         dim = geometry.kernels(self.manifold).dim(shape[-1])
-        return with_batch(torch.Size((*shape[:-1], dim)), *batch_shapes(self.manifold))
+        return with_batch(torch.Size((*shape[:-1], dim)), *self._batch_shapes())
 
     def __eq__(self, other: Any) -> bool:
-        return isinstance(other, ExponentialMap) and geometry.same(self.manifold, other.manifold)
+        if not isinstance(other, ExponentialMap) or not geometry.same(self.manifold, other.manifold):
+            return False
+        if self.loc is None or other.loc is None:
+            return self.loc is other.loc
+        return self.loc is other.loc or torch.equal(self.loc, other.loc)
 
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"ExponentialMap({checks.describe(self.manifold)})"
+        loc = "" if self.loc is None else f", loc: {tuple(self.loc.shape)}"
+        return f"ExponentialMap({checks.describe(self.manifold)}{loc})"
 
 
 @biject_to.register(OnManifold)

@@ -38,8 +38,8 @@ class TangentTransform(TangentModule):
 
         >>> t = TangentTransform(dist.transforms.AffineTransform(0.0, 2.0))
         >>> x = geometry.exp0(t.manifold, torch.tensor([1.0, 0.0]))
-        >>> geometry.log0(t.manifold, t(x))
-        tensor([2.0000, 0.0000])
+        >>> geometry.log0(t.manifold, t(x)).round(decimals=4)
+        tensor([2., 0.])
         >>> t.log_abs_det_jacobian(x, t(x))  # 2 log 2 + log(sinh(2) / 2) - log sinh(1)
         tensor(1.8201)
     """

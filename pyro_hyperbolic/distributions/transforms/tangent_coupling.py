@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from geoopt.manifolds.base import Manifold
 from torch import Tensor
 
-from .coupling import LOG_SCALE_BOUND, ConditionalCoupling, Coupling, Move, build
+from .coupling import LOG_SCALE_BOUND, ConditionalCoupling, Coupling, Move
+from .networks import build
 
 __all__ = ["ConditionalTangentCoupling", "TangentCoupling", "conditional_tangent_coupling", "tangent_coupling"]
 

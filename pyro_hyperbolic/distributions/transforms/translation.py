@@ -1,6 +1,5 @@
 r"""The isometry that carries the origin to a point."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,15 +9,9 @@ from torch import Tensor
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.geometry import checks
 
-from .base import ManifoldTransform, batch_shapes, tensors_of, with_batch
+from .base import LEARN_IT_BY, ManifoldTransform, batch_shapes, tensors_of, with_batch
 
 __all__ = ["Translation"]
-
-#: For those who meet the manifold when an optimiser, or a reparametrisation of R^n, has moved a location off it.
-_MOVE_IT_BY = (
-    "learn a location by pyro.param(..., constraint=on_manifold(M)), which any optimiser can move, or by geoopt's "
-    "RiemannianAdam if it is a ManifoldParameter, and decentre it by TransformReparam, not LocScaleReparam"
-)
 
 
 class Translation(ManifoldTransform):
@@ -50,7 +43,7 @@ class Translation(ManifoldTransform):
         self, manifold: Manifold | None, loc: Tensor, *, cache_size: int = 1, validate_args: bool | None = None
     ) -> None:
         super().__init__(manifold, cache_size=cache_size, validate_args=validate_args)
-        checks.check_points(self.manifold, loc, "loc", validate=validate_args, advice=_MOVE_IT_BY)
+        checks.check_points(self.manifold, loc, "loc", validate=validate_args, advice=LEARN_IT_BY)
         self.loc = loc
 
     def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,9 +58,8 @@ class Translation(ManifoldTransform):
         y = geometry.kernels(self.manifold).translate(self.manifold, self.loc, x, inverse)
         return y, y.new_zeros(()).expand(y.shape[:-1])
 
-    def _dependencies(self) -> Iterator[Tensor]:
-        yield self.loc
-        yield from tensors_of(self.manifold)
+    def _dependencies(self) -> list[Tensor]:
+        return [self.loc, *tensors_of(self.manifold)]
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         """Returns the shape with its batch part broadcast with those of ``loc`` and ``k``."""

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from pyro_hyperbolic import geometry
 
-from .coupling import LOG_SCALE_BOUND, SHIFT_BOUND, ConditionalCoupling, Coupling, Hypernet, Move, build, check_bound
+from .coupling import LOG_SCALE_BOUND, SHIFT_BOUND, ConditionalCoupling, Coupling, Hypernet, Move, check_bound
+from .networks import build
 
 __all__ = [
     "ConditionalWrappedHyperboloidCoupling",
@@ -77,30 +78,16 @@ class WrappedHyperboloidCoupling(Coupling):
         check_bound("shift_bound", shift_bound)
         self.shift_bound = shift_bound
 
-    def _outputs(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
-        shift, log_scale = super()._outputs(x1, x2)
-        if self.shift_bound is not None and shift.size(-1) > 1:
-            shift = self._shortened(shift, self.shift_bound)
-        return shift, log_scale
-
-    def _shortened(self, shift: Tensor, bound: float) -> Tensor:
-        # On a curved manifold lengths are counted in radii; Euclidean space has none, and is well-conditioned.
-        k = geometry.kernels(self.manifold).parameters(self.manifold).get("k")
-        if k is None:
-            return shift
-        k = k.to(shift.dtype)
-        k = k.unsqueeze(-1) if k.dim() else k
-        return shift / (1 + (shift * shift).sum(-1, keepdim=True) / (bound**2 * k)).sqrt()
-
     def _move(self, x2: Tensor, shift: Tensor, log_scale: Tensor) -> Move:
-        kernels = geometry.kernels(self.manifold)
-        y2, stretch = kernels.translate_tangent(self.manifold, shift, x2 * log_scale.exp(), False)  # eq. (14)
+        y2, stretch = self._translated(shift, x2 * log_scale.exp(), inverse=False)  # eq. (14)
         return Move(y2, log_scale.sum(-1), stretch)
 
     def _move_back(self, y2: Tensor, shift: Tensor, log_scale: Tensor) -> Move:
-        kernels = geometry.kernels(self.manifold)
-        u, stretch = kernels.translate_tangent(self.manifold, shift, y2, True)
+        u, stretch = self._translated(shift, y2, inverse=True)
         return Move(u * (-log_scale).exp(), log_scale.sum(-1), stretch)
+
+    def _translated(self, shift: Tensor, v: Tensor, *, inverse: bool) -> tuple[Tensor, Any]:
+        return geometry.kernels(self.manifold).translate_tangent(self.manifold, shift, v, inverse, self.shift_bound)
 
 
 class ConditionalWrappedHyperboloidCoupling(ConditionalCoupling):

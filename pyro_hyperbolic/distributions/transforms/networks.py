@@ -1,0 +1,120 @@
+"""The networks of coupling layers: their outputs, their sizes, and their context."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from pyro.nn import ConditionalDenseNN, DenseNN
+from torch import Tensor
+
+from pyro_hyperbolic.geometry import checks
+
+from .base import tensors_of
+
+__all__ = ["ConditionalCouplingNN", "Conditioned", "CouplingNN", "build", "check_dim", "check_split"]
+
+
+class _SplitOutputs:
+    """Splits the output in one operation, with one gradient, and copies no list of layers: a third of a small network.
+
+    The parameters, and the values, are those of Pyro's class.
+    """
+
+    layers: Any
+    f: Any
+    param_dims: list[int]
+
+    def _forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        *hidden, last = self.layers._modules.values()
+        for layer in hidden:
+            x = self.f(layer(x))
+        return last(x).split(self.param_dims, -1)
+
+
+class CouplingNN(_SplitOutputs, DenseNN):
+    """A ``DenseNN`` with outputs of ``param_dims``, faster."""
+
+
+class ConditionalCouplingNN(_SplitOutputs, ConditionalDenseNN):
+    """A ``ConditionalDenseNN`` with outputs of ``param_dims``, faster."""
+
+
+class Conditioned:
+    """A network at a context: a function of the block alone, whose batch shape broadcasts with that of the context."""
+
+    def __init__(self, network: Callable[..., tuple[Tensor, Tensor]], context: Tensor) -> None:
+        size = getattr(network, "context_dim", None)
+        if size is not None and (context.dim() == 0 or context.size(-1) != size):
+            raise ValueError(
+                f"context has shape {tuple(context.shape)}, but the network was built for context_dim = {size}; give a "
+                f"tensor (*, {size})."
+            )
+        self.network = network
+        self.context = context
+        self.batch_shape = context.shape[:-1]
+
+    def __call__(self, x1: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the shift and the log-scale."""
+        # Pyro's ConditionalDenseNN enlarges the context to the batch of points, but not the points to that of contexts.
+        batch = torch.broadcast_shapes(x1.shape[:-1], self.batch_shape)
+        return self.network(x1.expand((*batch, x1.size(-1))), context=self.context)
+
+    def dependencies(self) -> list[Tensor]:
+        """Returns the context and the network's parameters."""
+        return [self.context, *(tensors_of(self.network) if isinstance(self.network, torch.nn.Module) else ())]
+
+
+def build(
+    dim: int, context_dim: int | None, hidden_dims: Sequence[int] | None, split_dim: int | None
+) -> tuple[int, Any]:
+    """Returns ``split_dim`` and a dense network for a coupling layer that starts near the identity."""
+    remedy = (
+        "a coupling layer needs two blocks of the intrinsic dimensions; in one dimension lift a spline or an affine "
+        "transform with TangentTransform"
+    )
+    checks.check_count("dim", dim, 2, remedy)
+    if context_dim is not None:
+        checks.check_count("context_dim", context_dim, 1, "it is the length of a context vector")
+    split_dim = dim // 2 if split_dim is None else split_dim
+    check_split(split_dim, dim)
+    if hidden_dims is not None and (isinstance(hidden_dims, int) or not list(hidden_dims)):
+        raise ValueError(
+            f"hidden_dims = {hidden_dims!r}, but must be the widths of one hidden layer or more; give [{10 * dim}]."
+        )
+    widths = [10 * dim] if hidden_dims is None else list(hidden_dims)
+    for width in widths:
+        checks.check_count("a hidden_dim", width, 1, "it is the width of a hidden layer")
+    moving = dim - split_dim
+    network = (
+        CouplingNN(split_dim, widths, [moving, moving])
+        if context_dim is None
+        else ConditionalCouplingNN(split_dim, context_dim, widths, [moving, moving])
+    )
+    with torch.no_grad():
+        # Near the identity, but not at it: with exactly zero weights the hidden layers get no gradient at first.
+        last: Any = network.layers[-1]
+        last.weight.mul_(1e-2)
+        last.bias.zero_()
+    return split_dim, network
+
+
+def check_split(split_dim: int, dim: int | None = None) -> None:
+    """Raises unless both blocks have at least one coordinate."""
+    if not isinstance(split_dim, int):
+        raise TypeError(f"split_dim = {split_dim!r}, but must be an integer: a number of coordinates.")
+    if split_dim < 1 or (dim is not None and split_dim >= dim):
+        bound = "the intrinsic dimension" if dim is None else f"dim = {dim}"
+        raise ValueError(
+            f"split_dim = {split_dim}, but must be at least 1 and less than {bound}: both blocks need a coordinate "
+            f"(dimensions are intrinsic, one less than the length of a point of the hyperboloid)."
+        )
+
+
+def check_dim(hypernet: Any, dim: int) -> None:
+    """Raises if a network of known sizes (Pyro's DenseNN) was built for another dimension."""
+    inputs, outputs = getattr(hypernet, "input_dim", None), getattr(hypernet, "param_dims", None)
+    if isinstance(inputs, int) and isinstance(outputs, Sequence) and inputs + outputs[0] != dim:
+        raise ValueError(
+            f"points have n = {dim} dimensions, but the layer was built for dim = {inputs + outputs[0]} (its network "
+            f"maps {inputs} to {outputs[0]} coordinates); build it with dim = {dim} (intrinsic), split_dim below."
+        )

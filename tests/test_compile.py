@@ -1,0 +1,132 @@
+"""torch.compile: whole flows in one graph, no recompilation with each batch, right where inductor could overflow."""
+
+import copy
+import pickle
+import shutil
+
+import geoopt
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import SVI, Trace_ELBO
+from torch._dynamo.testing import CompileCounterWithBackend
+
+import pyro_hyperbolic as ph
+import pyro_hyperbolic.distributions as hdist
+import pyro_hyperbolic.distributions.transforms as HT
+from tests.cases import lorentz, shaken
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
+]
+M, K = lorentz(2.0), ph.geometry.kernels(lorentz(2.0))
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def flow(coupling, manifold=M, dim=4):
+    return shaken(ph.flows.coupling_flow(dim, 2, coupling, [8], manifold))
+
+
+def results(transform, x):
+    """Value, log-determinant, inverse, and the gradient of both in the parameters."""
+    y = transform(x)
+    log_det = transform.log_abs_det_jacobian(x, y)
+    gradients = torch.autograd.grad(y.sum() + log_det.sum(), list(transform.parameters()))
+    return [y, log_det, transform.inv(y.detach().clone()), *gradients]
+
+
+@pytest.mark.parametrize("coupling", [HT.tangent_coupling, HT.wrapped_hyperboloid_coupling])
+def test_a_flow_is_one_graph_and_one_for_all_batches(coupling):
+    eager, compiled = flow(coupling), flow(coupling)
+    counter = CompileCounterWithBackend("inductor")
+    compiled.compile(fullgraph=True, backend=counter)
+    for batch in (3, 8, 5, 17):
+        x = ph.geometry.exp0(M, torch.randn(batch, 4, dtype=torch.float64))
+        for found, expected in zip(results(compiled, x), results(eager, x), strict=True):
+            assert torch.allclose(found, expected, rtol=1e-10, atol=1e-12)
+    # Each direction once for the first batch, and once for every other.
+    assert 2 <= counter.frame_count <= 4
+
+
+def test_copies_are_not_compiled():
+    compiled = flow(HT.tangent_coupling)
+    compiled.compile()
+    for other in (copy.deepcopy(compiled), pickle.loads(pickle.dumps(compiled))):
+        assert "_forward" not in vars(other)
+        assert "_forward" in vars(compiled)
+
+
+KERNELS = {
+    "exp0": (K.exp0, "v"),
+    "log0": (K.log0, "x"),
+    "exp_at": (K.exp_at, "pv"),
+    "log_at": (K.log_at, "px"),
+    "translate": (lambda manifold, p, x: (K.translate(manifold, p, x, False),), "px"),
+    "translate_tangent": (
+        lambda manifold, p, v: (lambda w, s: (w, K.log_stretch(3, [s])))(
+            *K.translate_tangent(manifold, p[..., 1:], v, False, 3.0)
+        ),
+        "pv",
+    ),
+    "log_volume": (lambda manifold, v: (K.log_volume(manifold, v),), "v"),
+}
+RADII = {torch.float32: (1e-4, 1.0, 20.0, 44.0, 60.0, 87.0), torch.float64: (1e-8, 1.0, 40.0, 88.0, 300.0, 350.0)}
+
+
+@pytest.mark.parametrize("dtype", RADII, ids=str)
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_compiled_kernel_is_right_at_every_radius(name, dtype):
+    """Inductor's sinh, cosh and acosh have overflowed before: values and gradients are those of eager mode, finite."""
+    kernel, arguments = KERNELS[name]
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.randn(len(RADII[dtype]), 3, generator=generator, dtype=torch.float64)
+    v = 2**0.5 * torch.tensor(RADII[dtype])[:, None] * directions / directions.norm(dim=-1, keepdim=True)
+    p = torch.randn(len(v), 3, generator=generator, dtype=torch.float64)
+    inputs = {"v": v.to(dtype), "x": K.exp0(M, v.to(dtype))[0], "p": K.exp0(M, p.to(dtype))[0]}
+    inputs = [inputs[argument].requires_grad_() for argument in arguments]
+
+    def run(function):
+        values = function(M, *inputs)
+        # Coordinates over the largest of their event: their sum would overflow.
+        total = sum((y / y.detach().abs().amax(-1, keepdim=True) if y.dim() > 1 else y).sum() for y in values)
+        return [*values, *torch.autograd.grad(total, inputs)]
+
+    for found, expected in zip(run(torch.compile(kernel, fullgraph=True)), run(kernel), strict=True):
+        size = expected.abs().amax(-1, keepdim=True) if expected.dim() > 1 else expected.abs() + 1
+        assert expected.isfinite().all()
+        assert ((found - expected).abs() <= 500 * torch.finfo(dtype).eps * size).all()
+
+
+def test_a_compiled_flow_in_a_guide():
+    """Each step of SVI is that of the flow that is not compiled."""
+    manifold = geoopt.Lorentz()
+    base = hdist.WrappedNormal(ph.geometry.origin(manifold, 4), 1.0, manifold)
+    seen = torch.tensor([0.5, -0.3, 0.2, 0.1])
+
+    def model():
+        pyro.sample("x", dist.Normal(ph.geometry.log0(manifold, pyro.sample("z", base)), 0.5).to_event(1), obs=seen)
+
+    def losses(compiled):
+        pyro.clear_param_store()
+        pyro.set_rng_seed(0)
+        transform = flow(HT.wrapped_hyperboloid_coupling, manifold).float()
+        if compiled:
+            transform.compile(fullgraph=True)
+
+        def guide():
+            pyro.module("flow", transform)
+            pyro.sample("z", dist.TransformedDistribution(base, [transform]))
+
+        svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
+        return torch.tensor([svi.step() for _ in range(5)])
+
+    assert torch.allclose(losses(True), losses(False), rtol=1e-4)
+    assert losses(False).unique().numel() == 5

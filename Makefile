@@ -41,8 +41,9 @@ lint: .venv/.installed ## check style, types and the import contract
 docs: .venv/.docs ## build the HTML documentation in docs/_build
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build
 
-bench: .venv/.installed ## measure speed as ratios to a Euclidean floor; table on the terminal, JSON in results/bench
-	$(BIN)/python -W ignore::DeprecationWarning benchmarks/speed.py --out results/bench
+bench: .venv/.installed ## measure accuracy against mpmath, and speed as ratios to a Euclidean floor; results/bench
+	$(BIN)/python -W ignore::DeprecationWarning benchmarks/accuracy.py --out results/bench
+	$(BIN)/python -W ignore::DeprecationWarning benchmarks/speed.py --out results/bench $(ARGS)
 
 clean: ## remove what the other targets made
 	rm -rf .venv results build dist *.egg-info docs/_build docs/tutorials .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

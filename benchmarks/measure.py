@@ -3,14 +3,14 @@
 import platform
 import statistics
 import time
-from importlib import metadata, util
+from importlib import metadata
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 VIEWS = {
     *("alias", "detach", "expand", "permute", "select", "slice", "split", "split_with_sizes", "squeeze", "t"),
-    *("transpose", "unbind", "unsqueeze", "view", "_reshape_alias", "_unsafe_view", "lift_fresh"),
+    *("transpose", "unbind", "unsqueeze", "view", "_reshape_alias", "_unsafe_view", "lift_fresh", "add_"),
 }
 WAITS = {"_local_scalar_dense", "item", "nonzero", "equal", "is_nonzero"}
 
@@ -58,7 +58,7 @@ def _synchronize(device):
 
 
 class Operations(TorchDispatchMode):
-    """Counts aten operations that do work, so no views: unlike times, their number does not vary."""
+    """Counts aten operations that compute, so no views and sums of gradients over runs: their number does not vary."""
 
     def __init__(self):
         super().__init__()
@@ -103,11 +103,10 @@ def machine(device):
             processor = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         pass
-    installed = [name for name in ("torch", "pyro-ppl", "geoopt", "pyro-hyperbolic") if util.find_spec("torch")]
     return {
         "processor": processor,
         "device": torch.cuda.get_device_name() if device != "cpu" else "cpu",
         "system": platform.platform(),
         "python": platform.python_version(),
-        **{name: metadata.version(name) for name in (*installed, "geoopt")},
+        **{name: metadata.version(name) for name in ("torch", "pyro-ppl", "geoopt", "pyro-hyperbolic")},
     }

@@ -1,8 +1,8 @@
-"""What is measured: callables that draw, score and differentiate once, by hand, through Pyro and with other libraries.
+"""What is measured: callables that push or draw, score and differentiate once, by hand, through Pyro, with libraries.
 
-"Sample + log q" is what a step of variational inference asks of a posterior: a reparameterised batch from it, its
-log-density (of one's own sample, so that caches may serve), and the gradient of both in every weight. Each call makes
-new tensors, as training does.
+A "flow" is given points, and returns their images and log-determinants. "Sample + log q" is what a step of variational
+inference asks of a posterior: a reparameterised batch from it and its log-density (of one's own sample, so that caches
+may serve). Both with the gradient in every weight; each call makes new tensors, as training does.
 """
 
 import math
@@ -28,11 +28,10 @@ def dense(inputs, outputs):
 
 
 class Floor(torch.nn.Module):
-    """RealNVP by hand: no transform, no cache, no manifold; ``bound`` bounds the log-scales as our builders do."""
+    """RealNVP by hand: no transform, no cache, no manifold; log-scales bounded as our builders and Pyro's do."""
 
-    def __init__(self, dim, layers, bound=None):
+    def __init__(self, dim, layers):
         super().__init__()
-        self.bound = bound
         split = dim // 2
         sizes = [(split, dim - split), (dim - split, split)]
         self.split = split
@@ -43,8 +42,7 @@ class Floor(torch.nn.Module):
         for i, net in enumerate(self.nets):
             moving = 1 - i % 2
             shift, log_scale = net(halves[1 - moving]).chunk(2, -1)
-            if self.bound is not None:
-                log_scale = self.bound * torch.tanh(log_scale / self.bound)
+            log_scale = 3 * torch.tanh(log_scale / 3)
             halves[moving] = halves[moving] * log_scale.exp() + shift
             total = total + log_scale.sum(-1)
         return torch.cat(halves, -1), total
@@ -62,14 +60,35 @@ class Subject:
         sample, log_q = self.sample_and_score()
         (sample.sum() + log_q.sum()).backward()
 
-    def compiled(self):
-        return Subject(torch.compile(self.sample_and_score, fullgraph=True, dynamic=False), self.parameters)
-
 
 # ---- flows ----
 
 
+def pushed(push, module, points):
+    return Subject(lambda: push(points.detach()), module.parameters())
+
+
 def by_hand(dim, layers, batch, device):
+    floor = Floor(dim, layers).to(device)
+    return pushed(floor, floor, torch.randn(batch, dim, device=device))
+
+
+def through_pyro(transform, points):
+    """Pushes points, at which the log-determinant is asked for by Pyro's own call."""
+    transform = transform.to(points.device)
+
+    def push(x):
+        y = transform(x)
+        return y, transform.log_abs_det_jacobian(x, y)
+
+    return pushed(push, transform, points)
+
+
+def points_of(manifold, dim, batch, device):
+    return ph.geometry.exp0(manifold, torch.randn(batch, dim, device=device))
+
+
+def sampled_by_hand(dim, batch, layers, device):
     floor = Floor(dim, layers).to(device)
 
     def sample_and_score():
@@ -80,7 +99,7 @@ def by_hand(dim, layers, batch, device):
     return Subject(sample_and_score, floor.parameters())
 
 
-def through_pyro(transform, base, batch, device):
+def sampled(transform, base, batch, device):
     transform = transform.to(device)
 
     def sample_and_score():
@@ -112,17 +131,17 @@ def stack_of_pyro(builder, dim, layers):
 
 def ours(coupling, manifold, dim, layers, batch, device):
     flow = ph.flows.coupling_flow(dim, layers, coupling, HIDDEN, manifold)
-    return through_pyro(flow, wrapped_normal(dim, device, manifold), batch, device)
+    return through_pyro(flow, points_of(manifold, dim, batch, device))
 
 
 def lifted_spline(dim, layers, batch, device):
     M = ph.manifolds.Lorentz()
     flow = HT.TangentTransform(stack_of_pyro(dist.transforms.spline_coupling, dim, layers), M)
-    return through_pyro(flow, wrapped_normal(dim, device, M), batch, device)
+    return through_pyro(flow, points_of(M, dim, batch, device))
 
 
 def of_pyro(builder, dim, layers, batch, device):
-    return through_pyro(stack_of_pyro(builder, dim, layers), normal(dim, device), batch, device)
+    return through_pyro(stack_of_pyro(builder, dim, layers), torch.randn(batch, dim, device=device))
 
 
 def zuko_flow(dim, layers, batch, device):
@@ -168,6 +187,17 @@ def flows(names, dim, layers, batch, device):
     return subjects
 
 
+def samples(dim, layers, batch, device):
+    """Returns draws and their log-densities, from distributions over the flows."""
+    M = ph.manifolds.Lorentz()
+    subjects = {"floor": sampled_by_hand(dim, batch, layers, device)}
+    for name, coupling in (("TC", HT.tangent_coupling), ("WHC", HT.wrapped_hyperboloid_coupling)):
+        flow = ph.flows.coupling_flow(dim, layers, coupling, HIDDEN, M)
+        subjects[name] = sampled(flow, wrapped_normal(dim, device, M), batch, device)
+    stack = stack_of_pyro(dist.transforms.affine_coupling, dim, layers)
+    return {**subjects, "Pyro affine_coupling": sampled(stack, normal(dim, device), batch, device)}
+
+
 # ---- distributions ----
 
 
@@ -175,8 +205,9 @@ def distributions(dim, batch, device):
     """Draws and scores with gradients in location and scale."""
     M = ph.manifolds.Lorentz()
 
-    def subject(make, stored=False):
-        loc = torch.randn(batch, dim, device=device).requires_grad_()
+    def subject(make, stored=False, curved=True):
+        loc = torch.randn(batch, dim, device=device)
+        loc = (ph.geometry.exp0(M, loc) if curved else loc).requires_grad_()
         scale = torch.ones(batch, dim, device=device).requires_grad_()
 
         def sample_and_score():
@@ -187,14 +218,16 @@ def distributions(dim, batch, device):
         return Subject(sample_and_score, [loc, scale])
 
     def wrapped(loc, scale):
-        return hdist.WrappedNormal(ph.geometry.exp0(M, loc), scale, M)
+        return hdist.WrappedNormal(loc, scale, M)
 
     def wrapped_full(loc, scale):
-        return hdist.WrappedMultivariateNormal(ph.geometry.exp0(M, loc), scale_tril=scale.diag_embed(), manifold=M)
+        return hdist.WrappedMultivariateNormal(loc, scale_tril=scale.diag_embed(), manifold=M)
 
     return {
-        "Normal": subject(lambda loc, scale: dist.Normal(loc, scale).to_event(1)),
-        "MultivariateNormal": subject(lambda loc, scale: dist.MultivariateNormal(loc, scale_tril=scale.diag_embed())),
+        "Normal": subject(lambda loc, scale: dist.Normal(loc, scale).to_event(1), curved=False),
+        "MultivariateNormal": subject(
+            lambda loc, scale: dist.MultivariateNormal(loc, scale_tril=scale.diag_embed()), curved=False
+        ),
         "WrappedNormal, own sample": subject(wrapped),
         "WrappedNormal, stored point": subject(wrapped, stored=True),
         "WrappedMultivariateNormal, own sample": subject(wrapped_full),
@@ -205,28 +238,13 @@ def distributions(dim, batch, device):
 
 
 def compiled(dim, layers, batch, device):
-    """Compiles value and log-determinant, the points given: what is pure of a flow; each without a graph break."""
+    """Compiles the floor as a whole, and our flows by their own ``compile``; each without a graph break."""
     M = ph.manifolds.Lorentz()
-    v = torch.randn(batch, dim, device=device)
-    x = ph.geometry.exp0(M, v)
-    floor = Floor(dim, layers).to(device)
-    subjects = {"floor": _pushed(floor, floor, v), "floor, compiled": _pushed(torch.compile(floor, **GRAPH), floor, v)}
+    v, floor = torch.randn(batch, dim, device=device), Floor(dim, layers).to(device)
+    options = {"fullgraph": True, "dynamic": False}
+    subjects = {"floor": pushed(floor, floor, v), "floor, compiled": pushed(torch.compile(floor, **options), floor, v)}
     for name, coupling in (("TC", HT.tangent_coupling), ("WHC", HT.wrapped_hyperboloid_coupling)):
         flow = ph.flows.coupling_flow(dim, layers, coupling, HIDDEN, M).to(device)
-        subjects[f"{name}, compiled"] = _pushed(torch.compile(_with_log_det(flow), **GRAPH), flow, x)
+        flow.compile(**options)
+        subjects[f"{name}, compiled"] = through_pyro(flow, ph.geometry.exp0(M, v))
     return subjects
-
-
-GRAPH = {"fullgraph": True, "dynamic": False}
-
-
-def _with_log_det(flow):
-    def push(x):
-        y = flow(x)
-        return y, flow.log_abs_det_jacobian(x, y)
-
-    return push
-
-
-def _pushed(push, module, points):
-    return Subject(lambda: push(points.detach()), module.parameters())

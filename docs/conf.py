@@ -15,7 +15,7 @@ html_theme = "furo"
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "myst_nb"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
-napoleon_custom_sections = []
+napoleon_use_ivar = True
 myst_enable_extensions = ["dollarmath"]
 exclude_patterns = ["_build", "*.py", "jupyter_execute"]
 # Tutorials are executed by the tests; here their text is rendered.

@@ -15,6 +15,22 @@ M, FLAT = ph.manifolds.Lorentz(), geoopt.Euclidean(1)
 WAITS = {"aten::_local_scalar_dense", "aten::item", "aten::nonzero", "aten::equal", "aten::is_nonzero"}
 
 
+# What computes nothing: views, and what autograd does with the parameters' gradients.
+VIEWS = (
+    "detach",
+    "t",
+    "view",
+    "slice",
+    "expand",
+    "unsqueeze",
+    "squeeze",
+    "select",
+    "split",
+    "split_with_sizes",
+    "add_",
+)
+
+
 class Operations(TorchDispatchMode):
     """The names of the operations that run, those of a backward pass too."""
 
@@ -23,7 +39,9 @@ class Operations(TorchDispatchMode):
         self.names = []
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.names.append(function.name())
+        name = function.name()
+        if name.removeprefix("aten::").split(".")[0] not in VIEWS:
+            self.names.append(name)
         return function(*args, **(kwargs or {}))
 
 
@@ -56,10 +74,11 @@ def flow(coupling, manifold, dim, layers, inverse=False):
 
 def wrapped_normal(dim, stored):
     base = torch.randn(5, dim)
+    point = ph.geometry.exp0(M, base)
 
     def run():
-        loc, scale = base.clone().requires_grad_(), torch.ones_like(base).requires_grad_()
-        d = hdist.WrappedNormal(ph.geometry.exp0(M, loc), scale, M)
+        loc, scale = point.clone().requires_grad_(), torch.ones_like(base).requires_grad_()
+        d = hdist.WrappedNormal(loc, scale, M)
         x = d.rsample()
         d.log_prob(x.clone() if stored else x).sum().backward()
 
@@ -75,25 +94,55 @@ def normal(dim):
     return operations(run)
 
 
+class Floor(torch.nn.Module):
+    """RealNVP by hand, with the networks and the bounds of ours."""
+
+    def __init__(self, dim, layers):
+        super().__init__()
+        self.flow = ph.flows.coupling_flow(dim, layers, HT.tangent_coupling, [8], FLAT)
+
+    def forward(self, v, inverse):
+        halves, total = list(v.tensor_split([v.size(-1) // 2], -1)), 0.0
+        layers = list(enumerate(self.flow.layers))
+        for i, layer in reversed(layers) if inverse else layers:
+            moving = 1 - i % 2
+            shift, log_scale = layer.nn(halves[1 - moving])
+            log_scale = 3.0 * torch.tanh(log_scale / 3.0)
+            block = halves[moving]
+            halves[moving] = (block - shift) * (-log_scale).exp() if inverse else block * log_scale.exp() + shift
+            total = total + log_scale.sum(-1)
+        return torch.cat(halves, -1), total
+
+
+def floor(dim, layers, inverse=False):
+    module, points = Floor(dim, layers), torch.randn(5, dim)
+
+    def run():
+        y, log_det = module(points.detach(), inverse)
+        (y.sum() + log_det.sum()).backward()
+
+    return operations(run)
+
+
 @pytest.mark.parametrize("inverse", [False, True])
-def test_a_tangent_flow_costs_the_chart_once(inverse):
-    """However many layers: over the same flow of Euclidean space, `log0`, `exp0` and their volumes."""
-    for layers in (1, 4):
-        curved, flat = (len(flow(HT.tangent_coupling, space, 6, layers, inverse)) for space in (M, FLAT))
-        assert curved - flat <= 130
+@pytest.mark.parametrize("dim", [2, 6, 64])
+def test_a_tangent_flow_costs_the_chart_once(dim, inverse):
+    """Over a flow of Euclidean space written by hand, however many layers: `log0`, `exp0` and their volumes."""
+    for layers in (1, 4, 8):
+        extra = len(flow(HT.tangent_coupling, M, dim, layers, inverse)) - len(floor(dim, layers, inverse))
+        assert extra <= 60
 
 
 @pytest.mark.parametrize("inverse", [False, True])
 @pytest.mark.parametrize("dim", [4, 6, 64])
 def test_a_wrapped_layer_costs_the_same_in_every_dimension(dim, inverse):
     """Over a tangent coupling, where the moving block is a plane or more."""
-    few, many = (
-        len(flow(HT.wrapped_hyperboloid_coupling, M, dim, layers, inverse))
-        - len(flow(HT.tangent_coupling, M, dim, layers, inverse))
-        for layers in (1, 4)
-    )
-    assert few <= 230
-    assert many - few <= 3 * 170  # the stretches of all layers are evaluated together
+    for layers in (1, 4, 8):
+        wrapped, tangent = (
+            len(flow(coupling, M, dim, layers, inverse))
+            for coupling in (HT.wrapped_hyperboloid_coupling, HT.tangent_coupling)
+        )
+        assert wrapped - tangent <= 145 * layers + 2  # and one logarithm
 
 
 @pytest.mark.parametrize("inverse", [False, True])
@@ -101,11 +150,11 @@ def test_a_wrapped_layer_is_a_shift_where_the_moving_block_is_a_line(inverse):
     wrapped, tangent = (
         len(flow(coupling, M, 2, 4, inverse)) for coupling in (HT.wrapped_hyperboloid_coupling, HT.tangent_coupling)
     )
-    assert wrapped - tangent <= 4 * 15
+    assert wrapped - tangent <= 4 * 11
 
 
 @pytest.mark.parametrize("dim", [2, 6])
-@pytest.mark.parametrize(("stored", "most"), [(False, 160), (True, 500)])
+@pytest.mark.parametrize(("stored", "most"), [(False, 85), (True, 240)])
 def test_a_wrapped_normal_over_a_normal(dim, stored, most):
     assert len(wrapped_normal(dim, stored)) - len(normal(dim)) <= most
 

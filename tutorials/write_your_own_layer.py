@@ -10,6 +10,7 @@
 
 # %%
 import argparse
+import os
 from pathlib import Path
 
 import geoopt
@@ -139,7 +140,7 @@ def guide_with(flow):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=20 if "SMOKE_TEST" in os.environ else 1000)
     parser.add_argument("--out", type=Path, default=Path("results/write_your_own_layer"))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

@@ -95,15 +95,15 @@ def exp0(manifold: Lorentz, v: Tensor) -> tuple[Tensor, Tensor]:
     r = (_sum_of_squares(v / radius) + _floor(v) ** 2).sqrt()
     ratio = r.sinh() / r
     x = torch.cat([radius * r.cosh().to(v.dtype), v * ratio.to(v.dtype)], dim=-1)
-    return x, (v.size(-1) - 1) * _log_ratio(r / 2, ratio, v)
+    return x, (v.size(-1) - 1) * _log_ratio(ratio, r, v)
 
 
 def log0(manifold: Lorentz, x: Tensor) -> tuple[Tensor, Tensor]:
     space = x[..., 1:]
     norm = _norm_with(space / radius_of(manifold, x), _floor(x))
     r = norm.asinh()
-    ratio = norm / r
-    return space / ratio.to(x.dtype), (space.size(-1) - 1) * _log_ratio(r / 2, ratio, x)
+    ratio = r / norm
+    return space * ratio.to(x.dtype), (1 - space.size(-1)) * _log_ratio(ratio, r, x, inverse=True)
 
 
 def log_volume(manifold: Lorentz, v: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ def exp_at(manifold: Lorentz, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     space = 2 * torch.addcmul(total * start.cosh.to(v.dtype), ball_t, height.to(v.dtype))
     # The time coordinate is that of the spatial part as it was rounded: the point must be on the manifold.
     x = radius * torch.cat([time_of(space), space], dim=-1)
-    return x, (v.size(-1) - 1) * _log_ratio(start.eta, start.ratio * start.cosh, v)
+    return x, (v.size(-1) - 1) * _log_ratio(start.ratio * start.cosh, start.eta, v, half=True)
 
 
 def log_at(manifold: Lorentz, p: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,7 +137,7 @@ def log_at(manifold: Lorentz, p: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     height = _sum_of_squares(total) * (half_t * half_x) + _floor(x) ** 2
     eta, unwrap = _unwrap(height)
     w = torch.addcmul(total * (half_x * unwrap).to(x.dtype), ball_t, (height * unwrap).to(x.dtype))
-    return w * (2 * radius), (1 - space.size(-1)) * _log_ratio(eta, unwrap, x, inverse=True)
+    return w * (2 * radius), (1 - space.size(-1)) * _log_ratio(unwrap, eta, x, half=True, inverse=True)
 
 
 def translate(manifold: Lorentz, p: Tensor, x: Tensor, inverse: bool) -> Tensor:
@@ -277,15 +277,15 @@ def _floor(x: Tensor) -> float:
     return float(2.0**-26 if x.dtype == _wide(x) == torch.float64 else 2.0**-12)
 
 
-def _log_ratio(eta: Tensor, ratio: Tensor, like: Tensor, *, inverse: bool = False) -> Tensor:
-    """Returns the logarithm of ``ratio = sinh(r) / r`` at ``r = 2 eta``, or of its inverse, shape ``(*)``.
+def _log_ratio(ratio: Tensor, eta: Tensor, like: Tensor, *, half: bool = False, inverse: bool = False) -> Tensor:
+    """Returns the logarithm of ``ratio = sinh(r) / r``, or of its inverse, shape ``(*)``; ``eta`` is r or half of it.
 
     It has derivatives in ``r^2``, and is accurate to the rounding of ``like``.
     """
     if like.dtype != _wide(like):
         return ratio.squeeze(-1).log().to(like.dtype)
     # No vector multiplies this derivative: in one and the same dtype the logarithm of the ratio has none at the origin.
-    log_ratio = log_sinhc(4 * eta * eta).squeeze(-1)
+    log_ratio = log_sinhc((4 if half else 1) * eta * eta).squeeze(-1)
     return -log_ratio if inverse else log_ratio
 
 

@@ -92,11 +92,13 @@ class Coupling(TangentModule):
 
     def couple(self, x1: Tensor, x2: Tensor) -> Move:
         """Returns the moved second block ``(*, n - d)``, and what :func:`total_log_det` needs."""
-        return Move(*self._move(x2, *self._outputs(x1, x2)))
+        move = self._move(x2, *self._outputs(x1, x2))
+        return move if type(move) is Move else Move(*move)
 
     def uncouple(self, y1: Tensor, y2: Tensor) -> Move:
         """Returns the second block before the layer, and what :func:`total_log_det` needs."""
-        return Move(*self._move_back(y2, *self._outputs(y1, y2)))
+        move = self._move_back(y2, *self._outputs(y1, y2))
+        return move if type(move) is Move else Move(*move)
 
     def _outputs(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
         try:
@@ -112,15 +114,9 @@ class Coupling(TangentModule):
                 f"param_dims=[n - split_dim, n - split_dim]."
             )
         shift, log_scale = outputs
-        for name, value in (("shift", shift), ("log_scale", log_scale)):
-            if value.dtype != x2.dtype:
-                checks.check_same_dtype(network=value, points=x2)
-            if value.size(-1) != x2.size(-1):
-                raise ValueError(
-                    f"hypernet returned a {name} of shape {tuple(value.shape)}, but the moving block has "
-                    f"n - split_dim = {x2.size(-1)} coordinates; give it that many outputs for each of shift and "
-                    f"log_scale (DenseNN's param_dims)."
-                )
+        size, dtype = x2.size(-1), x2.dtype
+        if not (shift.size(-1) == log_scale.size(-1) == size and shift.dtype == log_scale.dtype == dtype):
+            _refuse(x2, shift=shift, log_scale=log_scale)
         if self.log_scale_bound is not None:
             log_scale = self.log_scale_bound * torch.tanh(log_scale / self.log_scale_bound)
         return shift, log_scale
@@ -201,6 +197,18 @@ class ConditionalCoupling(ConditionalTransformModule):
     def condition(self, context: Tensor) -> Coupling:
         """Returns the coupling layer at ``context``, a tensor ``(*, context_dim)`` that broadcasts with points."""
         return self.transform_type(self.split_dim, Conditioned(self.nn, context), self.manifold, **self.kwargs)
+
+
+def _refuse(x2: Tensor, **outputs: Tensor) -> None:
+    """Raises the error that says which output of a network does not fit the moving block."""
+    for name, value in outputs.items():
+        checks.check_same_dtype(network=value, points=x2)
+        if value.size(-1) != x2.size(-1):
+            raise ValueError(
+                f"hypernet returned a {name} of shape {tuple(value.shape)}, but the moving block has "
+                f"n - split_dim = {x2.size(-1)} coordinates; give it that many outputs for each of shift and "
+                f"log_scale (DenseNN's param_dims)."
+            )
 
 
 def check_bound(name: str, bound: float | None) -> None:

@@ -28,7 +28,7 @@ class _SplitOutputs:
         *hidden, last = self.layers._modules.values()
         for layer in hidden:
             x = self.f(layer(x))
-        return last(x).split(self.param_dims, -1)
+        return last(x).split_with_sizes(self.param_dims, -1)
 
 
 class CouplingNN(_SplitOutputs, DenseNN):

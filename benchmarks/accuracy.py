@@ -1,0 +1,248 @@
+"""Accuracy against mpmath: the goals, and how far the public functions and geoopt's own are from the exact result.
+
+The "limit" of a quantity is what one unit roundoff in its inputs does to it: no formula can promise less. Prints two
+tables, and writes ``accuracy.json`` and ``accuracy.png`` to ``--out``. The rows are those of the tests, made by
+``tests/make_accuracy_table.py``.
+"""
+
+import argparse
+import json
+import math
+import os
+import sys
+from pathlib import Path
+
+import mpmath
+import pyro
+import torch
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from tests import test_accuracy as laws
+
+SMOKE_TEST = os.environ.get("SMOKE_TEST") == "1"
+
+
+def padded(v):
+    """A tangent vector at the origin, as geoopt has it."""
+    return torch.cat([torch.zeros_like(v[..., :1]), v], -1)
+
+
+def geoopt_log_prob(M, loc, scale, x):
+    """A wrapped normal made of geoopt's maps, as its users write it."""
+    loc, x = laws.lift(M, loc), laws.lift(M, x)
+    v = M.transp0back(loc, M.logmap(loc, x))[..., 1:]
+    r = v.norm(dim=-1) / M.k.sqrt()
+    return torch.distributions.Normal(0, scale).log_prob(v).sum(-1) - (v.size(-1) - 1) * (r.sinh() / r).log()
+
+
+#: What each is in geoopt's own functions; the isometry is parallel transport between two maps.
+GEOOPT = {
+    "exp0": lambda M, v: M.expmap0(padded(v)),
+    "log0": lambda M, x: M.logmap0(laws.lift(M, x))[..., 1:],
+    "translate": lambda M, p, x: M.expmap(laws.lift(M, p), M.transp0(laws.lift(M, p), M.logmap0(laws.lift(M, x)))),
+    "distance": lambda M, x, y: M.dist(laws.lift(M, x), laws.lift(M, y)),
+    "log_prob": geoopt_log_prob,
+}
+TITLES = {
+    "exp0": "exponential map at the origin",
+    "log0": "logarithm at the origin",
+    "translate": "isometry to a point",
+    "distance": "distance",
+    "log_prob": "log-density of a wrapped normal",
+}
+
+
+def errors(quantity, dtype):
+    """Returns, for each row of the table, its size, its limit, our error and geoopt's."""
+    found = []
+    for row, value, _, ours in laws.results(quantity, dtype)[:: 10 if SMOKE_TEST else 1]:
+        inputs = [torch.tensor(a, dtype=getattr(torch, dtype)) for a in row["inputs"].values()]
+        M = laws.lorentz(row["k"])
+        M.k.data = M.k.data.to(inputs[0].dtype)
+        with torch.no_grad():
+            theirs = GEOOPT[quantity](M, *inputs).double()
+        theirs = theirs[1:] if quantity in laws.POINTS else theirs
+        theirs = (theirs - value).norm().item()
+        size = max(value.norm().item(), 1.0 if quantity == "log_prob" else 0.0)
+        if size == 0:
+            continue  # exactly zero, of which a test holds ours to be found as zero
+        found.append({"size": size, "limit": row["limit"], "ours": ours, "geoopt": theirs})
+    return found
+
+
+def goals():
+    """Yields the figures of the design's table of goals: what, dtype, measured, goal."""
+    size = 20 if SMOKE_TEST else 400
+    for measure, wanted in track(laws.GOALS, "goals", transient=True):
+        for dtype, goal in wanted.items():
+            with mpmath.workdps(120):
+                worst = max(measure(M, *vectors) for _, M, *vectors in laws.cases(dtype, size))
+            yield measure.__name__.replace("_", " "), dtype, worst, goal
+    for dtype, radius, goal in laws.LOG_PROB_GOALS:
+        rows = [row for row in laws.results("log_prob", dtype) if row[0]["case"] == f"loc at r = {radius}"]
+        worst = max(error / max(1.0, abs(value.item())) for _, value, _, error in rows)
+        yield f"wrapped normal log_prob, loc at {radius}", dtype, worst, goal
+
+
+# ---- the picture: worst of many directions, along the radius ----
+
+M, N, DIRECTIONS = laws.lorentz(1.0), 3, 4 if SMOKE_TEST else 24
+POINTS = 12 if SMOKE_TEST else 61
+
+
+def radii(title, dtype):
+    """Near the origin is where a round trip loses its digits, far from it a distance."""
+    near, far = laws.NEAR[dtype], laws.FAR[dtype]
+    if near_origin(title):
+        return torch.logspace(math.log10(near), math.log10(far), POINTS)
+    return torch.linspace(0.5, far, POINTS)
+
+
+def near_origin(title):
+    return title.startswith("round trip")
+
+
+def exact_distance(x, y):
+    """Of the points with those spatial parts; and what it moves by if each of these is rounded once more."""
+    return mpmath.acosh(mpmath.sqrt(1 + mpmath.fdot(x, x)) * mpmath.sqrt(1 + mpmath.fdot(y, y)) - mpmath.fdot(x, y))
+
+
+def exact_log_prob(loc, x):
+    """Of a wrapped normal of scale 1, which depends on the distance alone."""
+    d = exact_distance(loc, x)
+    stretch = mpmath.log(mpmath.sinh(d) / d) if d else mpmath.mpf(0)
+    return -(d**2) / 2 - N * mpmath.log(2 * mpmath.pi) / 2 - (N - 1) * stretch
+
+
+def pairs(radius, dtype, apart):
+    """Spatial parts of points at a radius, in all directions, and of others at a distance from them."""
+    generator = torch.Generator().manual_seed(0)
+    v, w = torch.randn(2, DIRECTIONS, N, generator=generator, dtype=torch.float64)
+    x = laws.G.exp0(M, radius * v / v.norm(dim=-1, keepdim=True))
+    y = laws.G.translate(M, x, laws.G.exp0(M, apart * w / w.norm(dim=-1, keepdim=True)))
+    return (point[..., 1:].to(getattr(torch, dtype)) for point in (x, y))
+
+
+def against(exact, ours, theirs, radius, dtype, apart):
+    """Returns the worst errors over max(1, size): ours, geoopt's, and the limit."""
+    x, y = pairs(radius, dtype, apart)
+    manifold = laws.geoopt.Lorentz(torch.tensor(1.0, dtype=x.dtype))
+    u, worst = laws.U[dtype], [0.0, 0.0, 0.0]
+    values = [function(manifold, x, y).double().tolist() for function in (ours, theirs)]
+    for i, (a, b) in enumerate(zip(x.double().tolist(), y.double().tolist(), strict=True)):
+        value = exact(a, b)
+        size = max(1.0, abs(value))
+        moved = [exact([c * (1 + u * (-1) ** k) for k, c in enumerate(a)], b), exact(a, [c * (1 + u) for c in b])]
+        found = [abs(values[0][i] - value), abs(values[1][i] - value), sum(abs(m - value) for m in moved) + u * size]
+        worst = [max(w, float(f / size) if mpmath.isfinite(f) else math.inf) for w, f in zip(worst, found, strict=True)]
+    return worst
+
+
+def round_trip(radius, dtype):
+    """Returns the worst relative errors of log0(exp0(v)): ours, geoopt's, and the limit."""
+    v = torch.randn(DIRECTIONS, N, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    v = (radius * v / v.norm(dim=-1, keepdim=True)).to(getattr(torch, dtype))
+    manifold = laws.geoopt.Lorentz(torch.tensor(1.0, dtype=v.dtype))
+    theirs = manifold.logmap0(manifold.expmap0(padded(v)))[..., 1:]
+    found = [((w - v).norm(dim=-1) / v.norm(dim=-1)).max().item() for w in (laws.G.log0(M, laws.G.exp0(M, v)), theirs)]
+    return [*(error if math.isfinite(error) else math.inf for error in found), laws.U[dtype]]
+
+
+def scored(log_prob):
+    return lambda manifold, loc, x: log_prob(manifold, loc, torch.ones(N, dtype=loc.dtype), x)
+
+
+CURVES = {
+    "round trip log0(exp0(v)), relative": round_trip,
+    "distance of points 1 apart": lambda radius, dtype: against(
+        exact_distance,
+        lambda manifold, x, y: laws.G.distance(manifold, laws.lift(manifold, x), laws.lift(manifold, y)),
+        GEOOPT["distance"],
+        radius,
+        dtype,
+        1.0,
+    ),
+    "log-density of a wrapped normal": lambda radius, dtype: against(
+        exact_log_prob, scored(laws.log_prob), scored(geoopt_log_prob), radius, dtype, 1.0
+    ),
+}
+
+
+def curves():
+    """Returns, for each curve and dtype, the errors at each radius."""
+    cells = [(title, dtype) for title in CURVES for dtype in laws.U]
+    with mpmath.workdps(80), torch.no_grad():
+        return {
+            (title, dtype): [(r, *CURVES[title](r, dtype)) for r in radii(title, dtype).tolist()]
+            for title, dtype in track(cells, "along the radius", transient=True)
+        }
+
+
+def picture(found, path):
+    """Draws errors against the radius, with the limit, in both precisions; a value that is no number has no digit."""
+    figure = Figure(figsize=(11, 5.4), layout="constrained")
+    axes = figure.subplots(2, len(CURVES), sharey="row")
+    for (title, dtype), rows in found.items():
+        ax = axes[list(laws.U).index(dtype)][list(CURVES).index(title)]
+        radius, *series = zip(*rows, strict=True)
+        for name, colour, y in zip(("ours", "geoopt", "limit"), ("tab:blue", "tab:orange", "0.5"), series, strict=True):
+            # What is exact is drawn at half the unit roundoff, and what has no digit at the top.
+            drawn = [min(max(error, laws.U[dtype] / 2), 1e3) for error in y]
+            style = "--" if name == "limit" else "-"
+            ax.plot(radius, drawn, style, color=colour, linewidth=1.6, label=name, zorder=1 if name == "limit" else 2)
+        ax.axhspan(1, 1e3, color="tab:red", alpha=0.08, linewidth=0)
+        ax.set(xscale="log" if near_origin(title) else "linear", yscale="log", ylim=(laws.U[dtype] / 4, 1e3))
+        ax.spines[["top", "right"]].set_visible(False)
+    for ax, title in zip(axes[0], CURVES, strict=True):
+        ax.set_title(title, fontsize=10)
+    for row, dtype in zip(axes, laws.U, strict=True):
+        row[0].set_ylabel(f"{dtype}\nerror (no digit is right in red)")
+    for ax in axes[-1]:
+        ax.set_xlabel("distance from the origin, over sqrt(k)")
+    axes[0][0].legend(frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("results/bench"))
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    reached = list(goals())
+    table = Table("quantity", "dtype", "worst", "goal", "", title="goals of accuracy")
+    for name, dtype, worst, goal in reached:
+        table.add_row(name, dtype, f"{worst:.1e}", f"{goal:.0e}", "[green]met" if worst <= goal else "[red]NOT MET")
+    Console().print(table)
+    with pyro.validation_enabled(False):
+        found = {
+            (q, dtype): errors(q, dtype) for q in track(GEOOPT, "beside geoopt", transient=True) for dtype in laws.U
+        }
+    table = Table("quantity", "dtype", "ours: median", "worst", "geoopt: median", "worst", title="error over limit + u")
+    for (quantity, dtype), rows in found.items():
+        cells = []
+        for name in ("ours", "geoopt"):
+            over = sorted(
+                row[name] / (row["limit"] + laws.U[dtype] * row["size"]) if math.isfinite(row[name]) else math.inf
+                for row in rows
+            )
+            cells += [f"{over[len(over) // 2]:.1g}", f"{over[-1]:.1g}"]
+        table.add_row(TITLES[quantity], dtype, *cells)
+    Console().print(table)
+    with pyro.validation_enabled(False):
+        along = curves()
+    facts = {
+        "goals": [dict(zip(("quantity", "dtype", "worst", "goal"), row, strict=True)) for row in reached],
+        "errors": [{"quantity": q, "dtype": dtype, "rows": rows} for (q, dtype), rows in found.items()],
+        "curves": [{"title": title, "dtype": dtype, "rows": rows} for (title, dtype), rows in along.items()],
+    }
+    (args.out / "accuracy.json").write_text(json.dumps(facts))
+    picture(along, args.out / "accuracy.png")
+    print(f"figures: {args.out / 'accuracy.json'}; picture: {args.out / 'accuracy.png'}")
+
+
+if __name__ == "__main__":
+    main()

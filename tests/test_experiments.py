@@ -1,0 +1,132 @@
+"""What the experiments' tables rest on: statistics, runs that are trained together, the published estimator."""
+
+import math
+import sys
+from pathlib import Path
+
+import geoopt
+import pyro
+import pytest
+import scipy.integrate
+import scipy.stats
+import torch
+
+import pyro_hyperbolic as ph
+import pyro_hyperbolic.distributions.transforms as HT
+
+FOLDER = Path(__file__).parent.parent / "tutorials" / "experiments"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _scripts_are_importable():
+    before, settings = list(sys.path), pyro.settings.get()
+    sys.path.insert(0, str(FOLDER))
+    yield
+    sys.path[:] = before
+    pyro.settings.set(**settings)
+
+
+def test_the_page_is_what_the_records_say():
+    """README.md was written from the committed records."""
+    import report
+
+    assert (FOLDER / "README.md").read_text() == report.page(FOLDER / "runs"), "run tutorials/experiments/report.py"
+
+
+def test_intervals_are_scipys():
+    import report
+
+    values = [1.0, 2.5, 0.3, 4.0, 2.2]
+    low, high = scipy.stats.t.interval(0.95, 4, loc=sum(values) / 5, scale=scipy.stats.sem(values))
+    mean, half = report.interval(values)
+    assert math.isclose(mean - half, low)
+    assert math.isclose(mean + half, high)
+    others = [0.5, 2.0, 0.1, 3.0, 2.0]
+    found = report.interval(report.paired(values, others))
+    expected = scipy.stats.ttest_rel(values, others).confidence_interval(0.95)
+    assert math.isclose(found[0] - found[1], expected.low)
+    assert math.isclose(found[0] + found[1], expected.high)
+
+
+def test_failed_runs_are_counted_not_dropped_unseen():
+    import report
+
+    assert report.text_of([1.0, 1.0, math.nan]) == "1.00 ± 0.00 (1 failed)"
+    assert report.text_of([math.nan]) == "1 failed"
+
+
+@pytest.mark.parametrize("gyroplanes", [False, True])
+@pytest.mark.parametrize("coupling", [None, HT.tangent_coupling, HT.wrapped_hyperboloid_coupling])
+def test_runs_together_are_those_apart(coupling, gyroplanes):
+    """With the same noise, two runs in one have the losses and gradients, step for step, of each alone."""
+    from runs_together import hyperbolic_vae, together
+
+    def make(manifold):
+        vae = hyperbolic_vae.VAE(5, 4, manifold, coupling, hidden_dim=6, gyroplanes=gyroplanes)
+        return vae.double()
+
+    def step(vae, optimizer, x, noise):
+        posterior = vae.posterior(x)
+        wrapped = posterior.base_dist if vae.flow else posterior
+        z = wrapped.transforms[0](wrapped.scale * noise)
+        z = vae.flow(z) if vae.flow else z
+        trace = pyro.poutine.trace(pyro.poutine.condition(vae.model, {"z": z})).get_trace(x)
+        loss = posterior.log_prob(z).sum() - trace.log_prob_sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    M = ph.manifolds.Lorentz
+    x, noise = torch.randn(2, 2, 7, 5, dtype=torch.float64), torch.randn(3, 2, 7, 4, dtype=torch.float64)
+    both = together(make, M(torch.ones(2, 1, dtype=torch.float64), learnable=True), [3, 4])
+    alone = [together(make, M(torch.ones(1, 1, dtype=torch.float64), learnable=True), [seed]) for seed in (3, 4)]
+    optimizers = [torch.optim.Adam(vae.parameters(), lr=1e-2) for vae in (both, *alone)]
+    for i in range(3):
+        found = step(both, optimizers[0], x[0], noise[i])
+        expected = [step(alone[j], optimizers[1 + j], x[0][j : j + 1], noise[i][j : j + 1]) for j in (0, 1)]
+        assert math.isclose(found, sum(expected), rel_tol=1e-9)
+    for name, value in both.named_parameters():
+        apart = torch.cat([dict(vae.named_parameters())[name] for vae in alone])
+        assert torch.allclose(value, apart, rtol=1e-6, atol=1e-9), name
+
+
+def test_one_run_together_is_the_tutorial_s_vae():
+    """Initial weights are those of a single VAE made from the seed."""
+    from runs_together import hyperbolic_vae, together
+
+    def make(manifold):
+        return hyperbolic_vae.VAE(5, 2, manifold, hidden_dim=6)
+
+    merged = together(make, geoopt.Euclidean(1), [3, 4])
+    x = torch.randn(2, 7, 5)
+    for j, seed in enumerate((3, 4)):
+        pyro.set_rng_seed(seed)
+        single = make(geoopt.Euclidean(1))
+        assert torch.allclose(merged.posterior(x).mean[j], single.posterior(x[j]).mean, atol=1e-6)
+
+
+def test_the_published_estimator_is_too_low_by_the_volume():
+    """By E[(n - 1)(log R + log(sinh r / r))] where all importance weights are one: here the posterior is the prior."""
+    from runs_together import hyperbolic_vae, score
+
+    vae = hyperbolic_vae.VAE(5, 3, ph.manifolds.Lorentz(4.0), hidden_dim=6)
+    with torch.no_grad():
+        for network in (vae.encoder, vae.decoder):
+            for value in network.parameters():
+                value.zero_()
+        # softplus of this is one: guide and prior are the same.
+        vae.encoder.layers[-1].bias[3:] = math.log(math.e - 1)
+    pyro.set_rng_seed(0)
+    found = score(vae, torch.zeros(20, 5), num_samples=2000)
+    assert torch.allclose(found["likelihood"], torch.tensor(-2.5 * math.log(2 * math.pi)), atol=1e-4)
+
+    def density(r):  # of |v| / 2 for v normal in three dimensions
+        return math.sqrt(2 / math.pi) * 8 * r**2 * math.exp(-2 * r**2)
+
+    def extra(r):
+        return (2 * math.sinh(r) / r) ** 2 if r else 4.0
+
+    # log E[exp(-extra)], what the estimator averages; the textbook's integral.
+    mean = scipy.integrate.quad(lambda r: density(r) / extra(r), 0, 10)[0]
+    assert abs(float(found["published"] - found["likelihood"]) - math.log(mean)) < 0.01

@@ -82,6 +82,8 @@ def goals():
             with mpmath.workdps(120):
                 worst = max(measure(M, *vectors) for _, M, *vectors in laws.cases(dtype, size))
             yield measure.__name__.replace("_", " "), dtype, worst, goal
+    worst = max(laws.whc_gradient(M, *vectors) for _, M, *vectors in laws.cases("float32", size))
+    yield "whc gradient", "float32", worst, laws.WHC_GRADIENT_GOAL
     for dtype, radius, goal in laws.LOG_PROB_GOALS:
         rows = [row for row in laws.results("log_prob", dtype) if row[0]["case"] == f"loc at r = {radius}"]
         worst = max(error / max(1.0, abs(value.item())) for _, value, _, error in rows)

@@ -29,13 +29,13 @@ PYRO = "Pyro affine_coupling"
 
 # (part, subject, over what, where, must, stretch): times, but "operations" are extra ones, per flow (TC), layer (WHC).
 GOALS = (
-    ("flow", "TC", PLAIN, {"batch": [128]}, 1.40, 1.20),
-    ("flow", "TC", PLAIN, {"batch": [2048]}, 1.12, 1.05),
-    ("flow", "WHC", PLAIN, {"n": [2], "batch": [128]}, 1.5, 1.25),
-    ("flow", "WHC", PLAIN, {"n": [2], "batch": [2048]}, 1.15, 1.1),
-    ("flow", "WHC", PLAIN, {"n": [6, 64], "batch": [128]}, 2.5, 1.9),
-    ("flow", "WHC", PLAIN, {"n": [6, 64], "batch": [2048]}, 1.5, 1.3),
-    ("flow", "TC", PYRO, {}, 0.97, 0.8),
+    ("sample + log q", "TC", PLAIN, {"batch": [128]}, 1.40, 1.20),
+    ("sample + log q", "TC", PLAIN, {"batch": [2048]}, 1.12, 1.05),
+    ("sample + log q", "WHC", PLAIN, {"n": [2], "batch": [128]}, 1.5, 1.25),
+    ("sample + log q", "WHC", PLAIN, {"n": [2], "batch": [2048]}, 1.15, 1.1),
+    ("sample + log q", "WHC", PLAIN, {"n": [6, 64], "batch": [128]}, 2.5, 1.9),
+    ("sample + log q", "WHC", PLAIN, {"n": [6, 64], "batch": [2048]}, 1.5, 1.3),
+    ("sample + log q", "TC", PYRO, {}, 0.97, 0.8),
     ("compiled", "TC, compiled", "floor, compiled", {}, 1.1, 1.05),
     ("compiled", "WHC, compiled", "floor, compiled", {}, 1.4, 1.2),
     ("distribution", "WrappedNormal, own sample", "Normal", {}, 3.5, 2.3),
@@ -94,11 +94,11 @@ def cells(device):
     names = list(subjects.FLOWS)
     for n, batch in grid:
         where = {"n": n, "batch": batch, "layers": 4}
-        pairs = [*((name, PLAIN) for name in names), ("TC", PYRO)]
-        yield Cell("flow", where, lambda n=n, batch=batch: subjects.flows(names, n, 4, batch, device), pairs)
+        yield Cell("flow", where, lambda n=n, batch=batch: subjects.flows(names, n, 4, batch, device))
     for n, batch in grid:
         where = {"n": n, "batch": batch, "layers": 4}
-        pairs = [*((name, PLAIN) for name in (*OURS, PYRO)), ("TC", PYRO)]
+        drawn = (PLAIN, *OURS, PYRO, "Pyro spline_coupling", *subjects.PEERS)
+        pairs = [*((name, PLAIN) for name in drawn), ("TC", PYRO)]
         yield Cell("sample + log q", where, lambda n=n, batch=batch: subjects.samples(n, 4, batch, device), pairs)
     for n in (6,) if SMOKE_TEST else (2, 6, 64):
         yield Cell("distribution", {"n": n, "batch": 128}, lambda n=n: subjects.distributions(n, 128, device))
@@ -134,7 +134,7 @@ def rows_of(cell, rounds, device, report):
         if name not in functions:
             continue  # a peer that is not installed
         kept, subject = None, functions[name]
-        if cell.part in ("flow", "distribution"):
+        if cell.part in ("flow", "sample + log q", "distribution"):
             kept = measure.saved_bytes(subject, subject.parameters) / cell.where["batch"]
         figures = measure.ratio(times, name, over)
         yield Row(cell.part, cell.where, name, over, *figures, *counts.get(name, (None, None)), kept)
@@ -200,13 +200,13 @@ def picture(rows, path):
         ax.set_ylim(bottom=0)
     axes[0].set_ylabel("time over the floor")
     axes[0].legend(frameon=False)
-    bars = [row for row in rows if row.part == "flow" and row.over == PLAIN and row.where["n"] == 6]
+    bars = [row for row in rows if row.part == "sample + log q" and row.over == PLAIN and row.where["n"] == 6]
     bars = [row for row in bars if row.where["batch"] == 128]
     names = [row.subject for row in bars]
     axes[3].barh(names, [row.value for row in bars], color=[colours.get(name, "lightgrey") for name in names])
     axes[3].invert_yaxis()
     axes[3].set_xscale("log", base=2)
-    axes[3].set_xlabel("time over the floor, n = 6, B = 128, 4 layers")
+    axes[3].set_xlabel("sample + log q over the floor, n = 6, B = 128, 4 layers")
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)

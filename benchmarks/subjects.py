@@ -171,31 +171,34 @@ FLOWS = {
     "Pyro affine_coupling": partial(of_pyro, dist.transforms.affine_coupling),
     "Pyro spline_coupling": partial(of_pyro, dist.transforms.spline_coupling),
     "lifted spline": lifted_spline,
-    "zuko RealNVP": zuko_flow,
-    "normflows RealNVP": normflows_flow,
 }
 
 
 def flows(names, dim, layers, batch, device):
-    """Returns the named subjects, less those whose library is not installed."""
-    subjects = {}
-    for name in names:
-        try:
-            subjects[name] = FLOWS[name](dim, layers, batch, device)
-        except ImportError as error:
-            warnings.warn(f"{name} is left out: {error}", stacklevel=2)
-    return subjects
+    """Returns the named subjects."""
+    return {name: FLOWS[name](dim, layers, batch, device) for name in names}
+
+
+#: Libraries that draw and score in one call, so that only this can be compared.
+PEERS = {"zuko RealNVP": zuko_flow, "normflows RealNVP": normflows_flow}
 
 
 def samples(dim, layers, batch, device):
-    """Returns draws and their log-densities, from distributions over the flows."""
+    """Returns draws and their log-densities, from distributions over the flows; peers where they are installed."""
     M = ph.manifolds.Lorentz()
     subjects = {"floor": sampled_by_hand(dim, batch, layers, device)}
     for name, coupling in (("TC", HT.tangent_coupling), ("WHC", HT.wrapped_hyperboloid_coupling)):
         flow = ph.flows.coupling_flow(dim, layers, coupling, HIDDEN, M)
         subjects[name] = sampled(flow, wrapped_normal(dim, device, M), batch, device)
-    stack = stack_of_pyro(dist.transforms.affine_coupling, dim, layers)
-    return {**subjects, "Pyro affine_coupling": sampled(stack, normal(dim, device), batch, device)}
+    for name, builder in (("affine", dist.transforms.affine_coupling), ("spline", dist.transforms.spline_coupling)):
+        stack = stack_of_pyro(builder, dim, layers)
+        subjects[f"Pyro {name}_coupling"] = sampled(stack, normal(dim, device), batch, device)
+    for name, make in PEERS.items():
+        try:
+            subjects[name] = make(dim, layers, batch, device)
+        except ImportError as error:
+            warnings.warn(f"{name} is left out: {error}", stacklevel=2)
+    return subjects
 
 
 # ---- distributions ----

@@ -25,11 +25,12 @@ def test_a_benchmark_runs(script, tmp_path):
     assert (tmp_path / f"{name}.png").stat().st_size > 10_000
     if name == "accuracy":
         assert all(row["worst"] <= row["goal"] for row in facts["goals"])
-        assert len(facts["goals"]) == 21
+        assert len(facts["goals"]) == 22
     else:
         assert facts["machine"]["torch"]
         rows = {(row["part"], row["subject"]): row for row in facts["rows"]}
         assert rows["flow", "floor"]["value"] == 1
         assert rows["flow", "TC"]["waits"] == 0
+        assert rows["sample + log q", "WHC"]["must"] == 2.5
         assert rows["operations", "TC"]["value"] <= 60
         assert rows["SVI step", "VAE, WrappedNormal"]["value"] > 0

@@ -429,7 +429,7 @@ NOTES = """
   spline coupling is the identity outside of its box, and slow to learn the slanted tails of `wrapped`.
 - Separate modes and jumps need splines. Affine layers leave bridges between the modes of `mixture` and
   `five gaussians`, and cannot cut the squares of the boards. Rational-quadratic couplings that start near the identity
-  can, in the same number of steps, for about twice the seconds.
+  can, in the same number of steps, for about three times the seconds.
 - **RealNVP, TC and WHC are one family of densities here.** TC *is* RealNVP pushed through `exp0` (a test states it):
   from one seed both start as the same density, and what differs in the table is rounding that training magnifies. At
   two dimensions WHC is TC with its shift passed through asinh. On the five targets that are planar densities pushed
@@ -438,9 +438,9 @@ NOTES = """
 - **On `tree` geometry matters.** Its 16 leaves hold half of the mass, at distances 6.1 to 6.5 from the root, where a
   blob of standard deviation 0.3 is 0.001 wide as an angle: Cartesian layers must cut slices that thin out of both
   coordinates. `polar` is `HT.polar_coupling`, splines of angle and radius in geodesic polar coordinates, the first of
-  them with its knots at quantiles of the data. The part of KL at the leaves (draws nearest to one), of all:
-  {leaves}. What `polar` has left is spread over the tree, most of it per draw near the root, where angles tell
-  nothing; a layer with a centre of its own to learn is what the library lacks.
+  them with its knots at quantiles of the data. It also has four times the parameters, and ten times the seconds of
+  TC. The part of KL at the leaves (draws nearest to one), of all: {leaves}.
+  What `polar` has left is spread over the tree, filaments near the root among it, and still falls with the budget.
 - TC, WHC and lifted flows pass their noise through the manifold, and overflow where it is farther than 710 from the
   origin. Such points, of likelihood below exp(-250 000), were left out of their steps: {lost}.
   RealNVP, whose noise stays in the plane, has no such limit.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import scipy.stats
 from records import read
+from vae_bdp import GROUPS
 
 HERE = Path(__file__).parent
 
@@ -82,7 +83,10 @@ def bdp(records):
     models = [name for name in [*PUBLISHED["BDP"], *OTHERS] if any(key[0] == name for key in found)]
     lost = [any(not math.isfinite(value) for value in run) for run in likelihoods_of(records)]
     minutes = sum(record["seconds"] for record in records.values()) / 60
-    parts = [BDP_HEAD.format(seeds=len(seeds), failed=sum(lost), runs=len(lost), minutes=minutes)]
+    planned = [f"{name} at {dim}" for names, dims in GROUPS for dim in dims for name in names]
+    waiting = [job for job in planned if job not in {f"{r['model']} at {r['dim']}" for r in records.values()}]
+    counts = {"seeds": len(seeds), "failed": sum(lost), "runs": len(lost), "minutes": minutes}
+    parts = [BDP_HEAD.format(**counts, waiting="; ".join(waiting) or "none")]
     for dim in dims:
         rows = []
         for model in [name for name in models if (name, dim, epochs[-1]) in found]:
@@ -161,8 +165,9 @@ statistics of all data, test points included, as in the paper.
 
 The ten runs of a model and dimension are trained in one process, as a plate of runs, and not one run per process: on
 220 points of 50 coordinates a step costs what calling its operations costs, so that ten runs take little more time than
-one. They do not touch each other (a test trains two together and apart). {minutes:.0f} minutes of processes in all, two or three
-processes at once on two cores that others shared. **Runs that failed numerically: {failed} of {runs}.**
+one. They do not touch each other (a test trains two together and apart). {minutes:.0f} minutes in all, summed over
+processes, two or three at once on two cores that others shared. **Runs that failed numerically: {failed} of {runs}.**
+Models and dimensions that have not been run yet: {waiting}.
 
 "Minus Euclidean" is the difference from the N-VAE (for decoders of hyperplanes, from the one in flat space). "By the
 published estimator" is what the paper's code would print: it counts the volume of the chart twice in the density of the
@@ -198,8 +203,8 @@ BDP_NOTES = """**What this supports, and what not.**
   counted twice costs our runs five to seven nats in that estimate where the Euclidean models lose nothing. In training
   ("as published") it pulls the posteriors to the origin and the radius down: the curvature is beyond -2 where the right
   loss finds -0.1, the estimate comes out within 0.6 nats of the paper's for the H-VAE and the WHC, and by the correct
-  estimate such models are worse than the N-VAE by more than a nat, which is a loss of the mistake and not of the space. (Its N-VAE has a mistake of its own in the KL, not repeated
-  here.)
+  estimate such models are worse than the N-VAE by more than a nat: a loss of the mistake, not of the space. (The
+  paper's N-VAE has a mistake of its own in the KL, which is not repeated here.)
 - The numbers of the table are those of the scripts' 3000 epochs. After the 80 of the text every model is four nats
   below them.
 - At dimension 2 WHC is TC with its shift passed through asinh: their rows are a control. H-VAE, RealNVP and TC decode

@@ -4,7 +4,8 @@
     python tutorials/experiments/report.py              # writes README.md from what the scripts have written
 
 Each seed has its own data, split and initial weights, which the models share. The runs of one model and dimension are
-trained together (`runs_together.py`), two models at a time. Scored at the paper's 80 epochs and at its scripts' 3000.
+trained together (`runs_together.py`) in one process, two models at a time: on data of this size ten runs take little
+more time than one. Scored at the paper's 80 epochs and at its scripts' 3000.
 """
 
 import argparse

@@ -93,6 +93,7 @@ def data_of(seeds):
 
 
 @torch.no_grad()
+@pyro.validation_enabled(False)  # the samples are the guide's own, and a run that has failed is to be reported
 def score(vae, data, num_samples=SAMPLES):
     """Returns for each run the ELBO, the importance-weighted log-likelihood, its standard error, the paper's estimate.
 
@@ -102,10 +103,9 @@ def score(vae, data, num_samples=SAMPLES):
     nesting = data.dim() - 1
     kept = {"elbo": [], "likelihood": [], "published": []}
     for x in data.split(STEP, dim=-2):
-        with pyro.validation_enabled(False):  # the samples are the guide's own
-            _, model, guide = vectorized_importance_weights(
-                vae.model, vae.guide, x, num_samples=num_samples, max_plate_nesting=nesting
-            )
+        _, model, guide = vectorized_importance_weights(
+            vae.model, vae.guide, x, num_samples=num_samples, max_plate_nesting=nesting
+        )
         z = model.nodes["z"]["value"]
         log_w = model.nodes["z"]["log_prob"] + model.nodes["x"]["log_prob"] - guide.nodes["z"]["log_prob"]
         extra = volume_counted_twice(vae, z)

@@ -248,7 +248,9 @@ def run_all(function, jobs, epochs, processes=2):
         state = manager.dict()
         tasks = {name: progress.add_task(name, total=epochs, elbo=math.nan) for name in jobs}
         results = [pool.submit(function, *jobs[name], Report(state, name, epochs)) for name in jobs]
-        while not all(result.done() for result in results):
+        done = False
+        while not done:
+            done = all(result.done() for result in results)  # asked before, so that the last state is shown
             for name, (epoch, elbo) in state.items():
                 progress.update(tasks[name], completed=epoch, elbo=elbo)
             time.sleep(0.2)

@@ -3,12 +3,12 @@ r"""Kernels of the hyperboloid :math:`\{x : -x_0^2 + |x_s|^2 = -k,\ x_0 > 0\}`, 
 Only the spatial part :math:`x_s` of a point is read; the time coordinate is derived from it. Reading both and forming
 :math:`-x_0 y_0 + x_s \cdot y_s` loses a factor :math:`e^{2r}`, the main defect of ``geoopt.Lorentz``, whose manifold
 object these functions take. Inside, lengths are in units of :math:`R = \sqrt k`, so that the curvature enters twice, on
-the way in and on the way out; and the internal coordinate is the *half-vector* :math:`h = \sinh(r/2)\, \hat v`, where
-``r`` is the distance from the origin: with it
+the way in and on the way out; radii are kept from zero by what is lost in rounding, and computed in float64, one for
+each event; and what is moved by an isometry meets its target in the Poincare ball, as ``b = t / (1 + t_0)``, where the
+two may cancel and nothing else can:
 
-.. math:: x_s = 2 h \sqrt{1 + |h|^2}, \qquad x_0 = 1 + 2|h|^2, \qquad \log_o x = 2 h \operatorname{asinhc}(|h|^2),
-
-none of which cancels, or overflows before the point itself does.
+.. math:: \sinh^2 \tfrac{d(x, -t)}{2} = \tfrac{1 + x_0}{2} \tfrac{1 + t_0}{2}
+    \left| \frac{x_s}{1 + x_0} + \frac{t_s}{1 + t_0} \right|^2.
 
 Shapes: points ``(*, n + 1)``, tangent coordinates ``(*, n)``, ``k`` ``()`` or any batch shape that broadcasts with
 ``(*)``. The functions are pure and free of data-dependent branches; arguments are checked in the package's

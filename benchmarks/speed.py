@@ -9,6 +9,7 @@ cells run for two rounds, to see that they do.
 import argparse
 import json
 import os
+import sys
 import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -189,23 +190,27 @@ def picture(rows, path):
             line = [row for row in rows if row.part == "growth" and row.subject == name]
             line = [row for row in line if all(row.where[k] == v for k, v in fixed.items() if k not in (key, "n"))]
             line = [row for row in line if (row.where["n"] == fixed["n"]) != (key == "n")]
+            if not line:
+                continue  # a part that was not asked for
             x = [row.where[key] for row in line]
+            ax.set_xscale("log", base=2)
             ax.plot(x, [row.value for row in line], "o-", color=colours[name], label=name, markersize=4)
             ax.fill_between(
                 x, [row.low for row in line], [row.high for row in line], color=colours[name], alpha=0.2, linewidth=0
             )
         ax.axhline(1, color="grey", linestyle=":")
-        ax.set_xscale("log", base=2)
         ax.set_xlabel(labels[key])
         ax.set_ylim(bottom=0)
     axes[0].set_ylabel("time over the floor")
-    axes[0].legend(frameon=False)
+    if axes[0].lines[1:]:
+        axes[0].legend(frameon=False)
     bars = [row for row in rows if row.part == "sample + log q" and row.over == PLAIN and row.where["n"] == 6]
     bars = [row for row in bars if row.where["batch"] == 128]
     names = [row.subject for row in bars]
-    axes[3].barh(names, [row.value for row in bars], color=[colours.get(name, "lightgrey") for name in names])
-    axes[3].invert_yaxis()
-    axes[3].set_xscale("log", base=2)
+    if bars:
+        axes[3].barh(names, [row.value for row in bars], color=[colours.get(name, "lightgrey") for name in names])
+        axes[3].invert_yaxis()
+        axes[3].set_xscale("log", base=2)
     axes[3].set_xlabel("sample + log q over the floor, n = 6, B = 128, 4 layers")
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
@@ -234,7 +239,7 @@ def main():
             except torch._inductor.exc.InductorError as error:
                 progress.console.print(f"{cell.part} is left out, for want of a compiler: {error}")
     rows += derived(rows)
-    Console().print(table(rows))
+    Console(width=None if sys.stdout.isatty() else 170).print(table(rows))
     args.out.mkdir(parents=True, exist_ok=True)
     facts = {"machine": measure.machine(args.device), "rounds": args.rounds, "rows": [asdict(row) for row in rows]}
     (args.out / "speed.json").write_text(json.dumps(facts, indent=2))

@@ -12,6 +12,7 @@ from torch import Tensor
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions import transforms as HT
 from pyro_hyperbolic.distributions.transforms import ConditionalCoupling, Coupling, TangentModule
+from pyro_hyperbolic.distributions.transforms.base import batch_shapes, with_batch
 from pyro_hyperbolic.distributions.transforms.coupling import Move, join, total_log_det
 from pyro_hyperbolic.distributions.transforms.networks import check_dim, check_split
 from pyro_hyperbolic.geometry import checks
@@ -50,7 +51,7 @@ class CouplingFlow(TangentModule):
 
     @property
     def _couplings(self) -> list[Coupling]:
-        return list(self.layers)  # type: ignore[arg-type]  # the type of ModuleList's elements is lost
+        return list(self._modules["layers"]._modules.values())  # type: ignore[union-attr,arg-type]  # past __getattr__
 
     def _run(self, v: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
         check_dim(self._couplings[0].network, v.size(-1))
@@ -70,14 +71,16 @@ class CouplingFlow(TangentModule):
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         """Returns the shape of ``y`` for an ``x`` of that shape."""
-        for layer in self._couplings:
-            shape = layer.forward_shape(shape)
-        return shape
+        contexts = [batch for layer in self._couplings for batch in layer.batch_shapes_of_conditions()]
+        return with_batch(shape, *batch_shapes(self.manifold), *contexts)
 
     inverse_shape = forward_shape
 
     def _dependencies(self) -> list[Tensor]:
-        return super()._dependencies() + [value for layer in self._couplings for value in layer.conditions()]
+        found = super()._dependencies()
+        for layer in self._couplings:
+            found += layer.conditions()
+        return found
 
 
 class ConditionalCouplingFlow(ConditionalTransformModule):

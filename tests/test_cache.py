@@ -699,3 +699,36 @@ def test_pyro_module_and_param_store(name):
     for _ in range(3):
         expected = -case.fresh().distribution.log_prob(obs.clone()).sum()
         assert same(torch.tensor(svi.step(), dtype=torch.float64), expected)
+
+
+def _replace_a_layer(flow):
+    flow.layers[1] = ph.flows.coupling_flow(DIM, 2, manifold=M).double().layers[1]
+
+
+def _replace_a_network(flow):
+    flow.layers[1].nn = ph.flows.coupling_flow(DIM, 2, manifold=M).double().layers[1].nn
+
+
+def _take_two_layers(flow):
+    del flow.layers[2:]
+
+
+def _replace_a_parameter(flow):
+    flow.layers[1].nn.layers[-1].bias = torch.nn.Parameter(
+        torch.full_like(flow.layers[1].nn.layers[-1].bias, 0.3)
+    )
+
+
+@pytest.mark.parametrize("change", [_replace_a_layer, _replace_a_network, _take_two_layers, _replace_a_parameter])
+def test_what_a_flow_is_made_of_can_be_replaced(change):
+    """Between a forward pass and the inverse, at any depth of the tree of modules."""
+    flow = ph.flows.coupling_flow(DIM, 4, manifold=M).double()
+    x = ph.geometry.exp0(M, torch.randn(5, DIM, dtype=torch.float64))
+    y = flow(x)
+    assert flow.inv(y) is x
+    change(flow)
+    fresh = copy.deepcopy(flow)
+    assert same(flow.inv(y), fresh.inv(y.detach().clone()))
+    y = flow(x)
+    assert flow.inv(y) is x
+    assert same(y, fresh(x))

@@ -1,11 +1,15 @@
 """Derivatives at the singular places, gradients to k, dispatch and membership; values are in test_accuracy.py."""
 
+import copy
+import pickle
+
 import geoopt
 import pytest
 import torch
 
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
+import pyro_hyperbolic.distributions.transforms as HT
 from tests.cases import lorentz
 
 G = ph.geometry
@@ -163,3 +167,60 @@ def test_second_derivatives_in_float32_are_those_of_float64(radius):
     v = A[:3] + radius * torch.tensor([0.6, -0.8, 0.0], dtype=torch.float64)
     narrow, wide = (torch.autograd.functional.hessian(log_prob, v.to(dtype)) for dtype in (torch.float32, v.dtype))
     assert (narrow - wide).abs().max() < 1e-4 * wide.abs().max()
+
+
+def test_an_origin_is_known_by_identity():
+    """No copy, no view, nothing that was or will be moved is taken for the origin; what is, is the same map."""
+    M = ph.manifolds.Lorentz(torch.tensor(2.0, dtype=torch.float64), learnable=True)
+    o = G.origin(M, 3)
+    assert G.is_known_origin(o)
+    others = {
+        "a clone": o.clone(),
+        "a deep copy": copy.deepcopy(o.detach()),
+        "a pickled one": pickle.loads(pickle.dumps(o.detach())),
+        "expanded": o.expand(2, 4),
+        "a parameter": torch.nn.Parameter(G.origin(M, 3)),
+        "a leaf that wants gradients": G.origin(geoopt.Lorentz(), 3).requires_grad_(),
+        "values alone": lift(M, torch.zeros(3, dtype=torch.float64)),
+    }
+    edited, read = G.origin(geoopt.Lorentz(), 3), G.origin(M, 3)
+    edited.copy_(G.exp0(geoopt.Lorentz(), torch.ones(3)))
+    read.retain_grad()
+    others |= {"edited": edited, "edited and copied": copy.deepcopy(edited), "one whose gradient is kept": read}
+    assert [name for name, value in others.items() if G.is_known_origin(value)] == []
+
+
+@pytest.mark.parametrize("k", [2.0, [0.5, 2.0, 10.0]])
+@pytest.mark.parametrize("dim", [1, 3])
+def test_a_wrapped_normal_at_a_known_origin_is_one_at_any_origin(k, dim):
+    """Samples, densities and gradients in k, on the fast path and on that of an isometry to the same place."""
+    x = torch.randn(5, 3, dim, dtype=torch.float64)
+    found = {}
+    for known in (True, False):
+        ks = torch.tensor(k, dtype=torch.float64).requires_grad_()
+        M = geoopt.Lorentz()
+        del M.k
+        M.k = ks
+        loc = G.origin(M, dim)
+        d = hdist.WrappedNormal(loc if known else loc.clone(), torch.full((dim,), 0.7, dtype=torch.float64), M)
+        torch.manual_seed(0)
+        z = d.rsample((5, 3) if ks.dim() == 0 else (5,))
+        log_p = d.log_prob(G.exp0(M, x))
+        (gradient,) = torch.autograd.grad(log_p.sum() + z.sum(), ks)
+        found[known] = [z, log_p, d.log_prob(z), gradient]
+    for ours, expected in zip(found[True], found[False], strict=True):
+        assert ours.shape == expected.shape
+        assert torch.allclose(ours, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_an_origin_of_many_k_keeps_its_batch_on_a_manifold_of_one():
+    many = G.origin(geoopt.Lorentz(torch.tensor([1.0, 1.0])), 3)
+    v = torch.randn(3)
+    assert HT.ExponentialMap(geoopt.Lorentz(), many)(v).shape == (2, 4)
+
+
+def test_a_location_that_starts_at_the_origin_can_leave_it():
+    M = geoopt.Lorentz()
+    loc = G.origin(M, 2).requires_grad_()
+    hdist.WrappedNormal(loc, torch.ones(2), M).log_prob(G.exp0(M, torch.tensor([1.0, 0.0]))).backward()
+    assert loc.grad[1] > 0.5

@@ -27,6 +27,7 @@ from .checks import (
     check_vectors,
     validating,
 )
+from .origins import is_known_origin, remember_origin
 from .registry import Kernels, kernels, register, same
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "contains",
     "distance",
     "exp0",
+    "is_known_origin",
     "kernels",
     "log0",
     "log_volume",
@@ -94,7 +96,7 @@ def origin(
     """
     check_count("n", n, 1, "it is the intrinsic dimension, one less than the length of a point of the hyperboloid")
     check_manifold(manifold)
-    return kernels(manifold).origin(manifold, n, dtype, device)
+    return remember_origin(kernels(manifold).origin(manifold, n, dtype, device))
 
 
 def exp0(manifold: Manifold, v: Tensor) -> Tensor:

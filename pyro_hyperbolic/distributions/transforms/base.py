@@ -11,12 +11,14 @@ from pyro.distributions.torch_transform import TransformModule
 from torch import Tensor
 from torch.distributions import Transform, constraints
 from torch.distributions.constraints import Constraint
-from torch.utils.hooks import unserializable_hook
+from torch.distributions.transforms import _InverseTransform
 
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions.constraints import on_manifold
 from pyro_hyperbolic.geometry import Kernels, checks
 from pyro_hyperbolic.manifolds import STANDARD
+
+from .state import State, Tensors, tensors_of
 
 __all__ = ["ManifoldTransform", "TangentModule"]
 
@@ -35,8 +37,24 @@ class _Pair(NamedTuple):
     y: Tensor
     log_det: Tensor
     forward: bool  # whether y was made from x, or x from y
-    key: tuple[Any, ...]
-    kept: tuple[Any, ...]  # the objects whose ids are in the key: while they live, no other object has that id
+    state: State
+
+
+class _Forget:
+    """Drops the pair of a transform, when a backward pass is about to free its graph.
+
+    It holds no more than a weak reference: the graph must not keep the transform alive, which keeps the graph alive.
+    """
+
+    __slots__ = ("_transform",)
+
+    def __init__(self, transform: "ManifoldTransform") -> None:
+        self._transform = weakref.ref(transform)
+
+    def __call__(self, _: Any) -> None:
+        transform = self._transform()
+        if transform is not None:
+            transform.__dict__["_pair"] = None
 
 
 class ManifoldTransform(Transform, ABC):
@@ -60,7 +78,9 @@ class ManifoldTransform(Transform, ABC):
     ) -> None:
         self._on_manifold = on_manifold(STANDARD if manifold is None else manifold)
         self._validate_args = validate_args
+        # These are set through __dict__ later: in a module, setting an attribute costs as much as two kernels.
         self._pair: _Pair | None = None
+        self._forget: _Forget | None = None
         self._inverse_view: weakref.ref[Transform] | None = None
         super().__init__(cache_size=cache_size)
 
@@ -117,28 +137,34 @@ class ManifoldTransform(Transform, ABC):
         return y
 
     def _inv_call(self, y: Tensor) -> Tensor:
-        return self.undo(y, checked=False)
-
-    def undo(self, y: Tensor, *, checked: bool) -> Tensor:
-        """Returns ``inv(y)``, without another look at a ``y`` that the caller has checked."""
         pair = self._pair
         if pair is not None and y is pair.y and pair.forward and self._holds(pair):
             return pair.x
-        if not checked:
-            self._check_codomain(y)
-        return self._inverse(y)
+        self._check_codomain(y)
+        x, log_det = self._undone(y)
+        self._remember(x, y, log_det, forward=False)
+        return x
 
-    def _inverse(self, y: Tensor) -> Tensor:
+    def undo(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns ``inv(y)`` and ``log |det dy/dx|`` there, for a ``y`` that the caller has checked and scores once.
+
+        Nothing is remembered of a ``y`` that this transform has not made.
+        """
+        pair = self._pair
+        if pair is not None and y is pair.y and pair.forward and self._holds(pair):
+            return pair.x, pair.log_det
+        return self._undone(y)
+
+    def _undone(self, y: Tensor) -> tuple[Tensor, Tensor]:
         x, log_det = self._backward(y)
         name = f"the argument of {type(self).__name__}.inv"
         checks.check_finite_result(name, y, x, validate=self._validate_args)
-        self._remember(x, y, log_det, forward=False)
-        return x
+        return x, log_det
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         r"""Returns :math:`\log |\det dy/dx|` with respect to Riemannian volume on both sides, shape ``(*)``."""
         pair = self._pair
-        if pair is not None and x is pair.x and y is pair.y and self._key(x, y)[0] == pair.key:
+        if pair is not None and x is pair.x and y is pair.y and self._is_unchanged(pair):
             return pair.log_det
         return self._forward(x)[1]
 
@@ -148,9 +174,8 @@ class ManifoldTransform(Transform, ABC):
         # Torch's makes a cycle, in which every scored batch waits for a collector that does not know how large it is.
         inverse = None if self._inverse_view is None else self._inverse_view()
         if inverse is None:
-            inverse = super().inv
-            self._inv = None
-            self._inverse_view = weakref.ref(inverse)
+            inverse = _InverseTransform(self)
+            self.__dict__["_inverse_view"] = weakref.ref(inverse)
         return inverse
 
     def with_cache(self, cache_size: int = 1) -> "ManifoldTransform":
@@ -165,42 +190,29 @@ class ManifoldTransform(Transform, ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         # A pair is no part of the transform: it holds a graph, which cannot be copied or pickled.
-        return {**self.__dict__, "_pair": None, "_inv": None, "_inverse_view": None}
+        return {**self.__dict__, "_pair": None, "_forget": None, "_inverse_view": None}
 
     def _remember(self, x: Tensor, y: Tensor, log_det: Tensor, *, forward: bool) -> None:
         if self._cache_size == 0 or _cache_is_out_of_place():
             return
-        self._pair = _Pair(x, y, log_det, forward, *self._key(x, y))
+        state = State([x, y, *self._dependencies()], _trace())
+        self.__dict__["_pair"] = _Pair(x, y, log_det, forward, state)
         if checks.tracing():
             return
-        # A weak reference: the graph must not keep the transform alive, which keeps the graph alive.
-        this = weakref.ref(self)
-
-        @unserializable_hook
-        def forget(_: Tensor) -> None:
-            transform = this()
-            if transform is not None:
-                transform._pair = None
-
-        for value in (y if forward else x, log_det):
-            if value.requires_grad:
-                value.register_hook(forget)
+        if self._forget is None:
+            self.__dict__["_forget"] = _Forget(self)
+        for node in {(y if forward else x).grad_fn, log_det.grad_fn}:
+            if node is not None:
+                node.register_prehook(self._forget)
 
     def _holds(self, pair: _Pair) -> bool:
-        if self._key(pair.x, pair.y)[0] != pair.key:
+        if not self._is_unchanged(pair):
             return False
         # Without gradients no backward pass drops the pair, and optimisers that write to `.data` leave no version.
         return torch.is_grad_enabled() or not any(value.requires_grad for value in self._dependencies())
 
-    def _key(self, x: Tensor, y: Tensor) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        trace = torch._C._get_tracing_state() if checks.tracing() else None
-        tensors = [x, y, *self._dependencies()]
-        # Whether gradients are wanted counts too: it can be switched on for a tensor after the pair was made.
-        try:
-            versions = [(id(value), value._version, value.requires_grad) for value in tensors]
-        except RuntimeError:  # tensors of inference mode count no versions
-            versions = [(id(value), _version(value), value.requires_grad) for value in tensors]
-        return (torch.is_grad_enabled(), id(trace), versions), (trace, tensors)
+    def _is_unchanged(self, pair: _Pair) -> bool:
+        return pair.state.is_that_of([pair.x, pair.y, *self._dependencies()], _trace())
 
 
 #: The methods of a module that are compiled: pure functions of one tensor and the parameters.
@@ -217,6 +229,7 @@ class TangentModule(ManifoldTransform, TransformModule):
     def __init__(self, manifold: Manifold | None = None, *, cache_size: int = 1) -> None:
         super().__init__(manifold, cache_size=cache_size)
         own_if_learnable(self, self.manifold)
+        self._tensors = Tensors()
 
     @abstractmethod
     def _tangent_forward(self, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -255,10 +268,12 @@ class TangentModule(ManifoldTransform, TransformModule):
             self.__dict__[name] = torch.compile(getattr(self, name), *args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name not in _COMPILED}
+        state = {name: value for name, value in super().__getstate__().items() if name not in _COMPILED}
+        return {**state, "_tensors": Tensors()}  # a copy has its own
 
     def _dependencies(self) -> list[Tensor]:
-        return tensors_of(self) + tensors_of(self.manifold)
+        found = self._tensors(self)
+        return found if self._modules.get("manifold") is not None else found + tensors_of(self.manifold)
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         """Returns the shape of ``y`` for an ``x`` of that shape."""
@@ -280,20 +295,6 @@ def own_if_learnable(module: torch.nn.Module, manifold: Manifold) -> None:
         module._modules["manifold"] = manifold
 
 
-def tensors_of(module: torch.nn.Module) -> list[Tensor]:
-    """Returns the parameters and buffers of a module; `Module.parameters()` without its bookkeeping, at a tenth."""
-    found: list[Tensor] = []
-    stack = [module]
-    while stack:
-        state = stack.pop().__dict__
-        for group in (state["_parameters"], state["_buffers"]):
-            if group:
-                found += [value for value in group.values() if value is not None]
-        if state["_modules"]:
-            stack += [child for child in state["_modules"].values() if child is not None]
-    return found
-
-
 def batch_shapes(manifold: Manifold) -> list[torch.Size]:
     """Returns the shapes of the manifold's parameters, which broadcast with batch shapes."""
     return [value.shape for value in geometry.kernels(manifold).parameters(manifold).values()]
@@ -301,13 +302,19 @@ def batch_shapes(manifold: Manifold) -> list[torch.Size]:
 
 def with_batch(shape: torch.Size, *batches: torch.Size) -> torch.Size:
     """Returns ``shape``, an event dimension last, with its batch part broadcast with ``batches``."""
-    # torch.broadcast_shapes costs as much as ten kernels: not where there is nothing to broadcast.
-    batches = tuple(batch for batch in batches if len(batch) > 0 and batch != shape[:-1])
-    return torch.broadcast_shapes(shape[:-1], *batches) + shape[-1:] if batches else shape
+    return broadcast(shape[:-1], *batches) + shape[-1:]
 
 
-def _version(value: Tensor) -> int:
-    return -1 if value.is_inference() else value._version  # inference tensors count none
+def broadcast(*shapes: torch.Size) -> torch.Size:
+    """Returns what shapes broadcast to: ``torch.broadcast_shapes``, which costs as much as ten kernels, if need be."""
+    different = {shape for shape in shapes if len(shape) > 0}
+    if len(different) > 1:
+        return torch.broadcast_shapes(*different)
+    return different.pop() if different else torch.Size()
+
+
+def _trace() -> Any:
+    return torch._C._get_tracing_state() if checks.tracing() else None
 
 
 def _cache_is_out_of_place() -> bool:

@@ -14,7 +14,8 @@ from pyro_hyperbolic.distributions.constraints import on_manifold
 from pyro_hyperbolic.geometry import checks
 from pyro_hyperbolic.manifolds import STANDARD
 
-from .base import TangentModule, own_if_learnable, tensors_of, with_batch
+from .base import TangentModule, batch_shapes, own_if_learnable, with_batch
+from .state import tensors_of
 from .networks import Conditioned, check_dim, check_split
 
 __all__ = ["ConditionalCoupling", "Coupling", "Move"]
@@ -146,14 +147,19 @@ class Coupling(TangentModule):
 
     def conditions(self) -> list[Tensor]:
         """Returns what the layer depends on and does not own: a context, and the network that it shares."""
-        return self.nn.dependencies() if isinstance(self.nn, Conditioned) else []
+        network = self.__dict__.get("nn")  # a module is elsewhere, and costs a search
+        return network.dependencies() if isinstance(network, Conditioned) else []
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         """Returns the shape of ``y`` for an ``x`` of that shape; a context enlarges the batch, as in Pyro's samples."""
-        batch = self.nn.batch_shape if isinstance(self.nn, Conditioned) else ()
-        return with_batch(super().forward_shape(shape), torch.Size(batch))
+        return with_batch(shape, *batch_shapes(self.manifold), *self.batch_shapes_of_conditions())
 
     inverse_shape = forward_shape
+
+    def batch_shapes_of_conditions(self) -> list[torch.Size]:
+        """Returns the batch shape of the context, if there is one."""
+        network = self.__dict__.get("nn")
+        return [network.batch_shape] if isinstance(network, Conditioned) else []
 
 
 class ConditionalCoupling(ConditionalTransformModule):

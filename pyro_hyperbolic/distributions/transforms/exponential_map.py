@@ -12,7 +12,8 @@ from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions.constraints import OnManifold
 from pyro_hyperbolic.geometry import checks
 
-from .base import LEARN_IT_BY, ManifoldTransform, batch_shapes, tensors_of, with_batch
+from .base import LEARN_IT_BY, ManifoldTransform, batch_shapes, with_batch
+from .state import tensors_of
 
 __all__ = ["ExponentialMap"]
 
@@ -71,6 +72,8 @@ class ExponentialMap(ManifoldTransform):
         if self.loc is None:
             return kernels.exp0(self.manifold, x)
         checks.check_fit(self.loc, x, kernels.event_size(x.size(-1)))
+        if self._is_at_the_origin():
+            return kernels.exp0(self.manifold, x)
         return kernels.exp_at(self.manifold, self.loc, x)
 
     def _backward(self, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,7 +81,14 @@ class ExponentialMap(ManifoldTransform):
         if self.loc is None:
             return kernels.log0(self.manifold, y)
         checks.check_fit(self.loc, y, y.size(-1))
+        if self._is_at_the_origin():
+            return kernels.log0(self.manifold, y)
         return kernels.log_at(self.manifold, self.loc, y)
+
+    def _is_at_the_origin(self) -> bool:
+        loc: Any = self.loc
+        # An origin of many k, of a manifold other than this one, can have a batch shape that the result must have.
+        return geometry.is_known_origin(loc) and (loc.dim() == 1 or loc.shape[:-1] in batch_shapes(self.manifold))
 
     def _dependencies(self) -> list[Tensor]:
         loc = [] if self.loc is None else [self.loc]

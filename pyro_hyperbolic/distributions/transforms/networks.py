@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyro_hyperbolic.geometry import checks
 
-from .base import tensors_of
+from .state import tensors_of
 
 __all__ = ["ConditionalCouplingNN", "Conditioned", "CouplingNN", "build", "check_dim", "check_split"]
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.geometry import checks
 
-from .base import LEARN_IT_BY, ManifoldTransform, batch_shapes, tensors_of, with_batch
+from .base import LEARN_IT_BY, ManifoldTransform, batch_shapes, with_batch
+from .state import tensors_of
 
 __all__ = ["Translation"]
 

@@ -1,0 +1,30 @@
+"""Which tensors are known to be the origin, without a look at their values.
+
+A prior at the origin is the commonest of all, and needs no isometry: `exp0` and `log0` are a quarter of the price of
+`exp_at` and `log_at`. Reading the values to find out would make a GPU wait.
+"""
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+__all__ = ["is_known_origin", "remember_origin"]
+
+_MADE = WeakTensorKeyDictionary()
+
+
+def remember_origin(x: Tensor) -> Tensor:
+    """Returns ``x``, which was made as the origin of a manifold."""
+    if not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active():
+        _MADE[x] = None
+    return x
+
+
+def is_known_origin(x: Tensor) -> bool:
+    """Returns whether this very tensor was made as the origin and has not been edited, so that no copy of it counts.
+
+    Nor does one that is a parameter: its gradient is that of a point which can move.
+    """
+    if torch.compiler.is_compiling() or x not in _MADE:
+        return False
+    return x.is_inference() or (x._version == 0 and not (x.requires_grad and (x.is_leaf or x.retains_grad)))

@@ -115,7 +115,7 @@ def normal(dim, device):
 
 
 def wrapped_normal(dim, device, manifold):
-    loc = ph.geometry.origin(manifold, dim).to(device)
+    loc = ph.geometry.origin(manifold, dim, device=device)
     return hdist.WrappedNormal(loc, torch.ones(dim, device=device), manifold)
 
 

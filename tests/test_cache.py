@@ -714,9 +714,7 @@ def _take_two_layers(flow):
 
 
 def _replace_a_parameter(flow):
-    flow.layers[1].nn.layers[-1].bias = torch.nn.Parameter(
-        torch.full_like(flow.layers[1].nn.layers[-1].bias, 0.3)
-    )
+    flow.layers[1].nn.layers[-1].bias = torch.nn.Parameter(torch.full_like(flow.layers[1].nn.layers[-1].bias, 0.3))
 
 
 @pytest.mark.parametrize("change", [_replace_a_layer, _replace_a_network, _take_two_layers, _replace_a_parameter])
@@ -732,3 +730,26 @@ def test_what_a_flow_is_made_of_can_be_replaced(change):
     y = flow(x)
     assert flow.inv(y) is x
     assert same(y, fresh(x))
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_a_used_flow_is_in_no_cycle(conditional):
+    """What it is made of is freed with it, and needs no collector: a conditional flow is made anew in each step."""
+    context_dim = 2 if conditional else None
+    made = ph.flows.coupling_flow(DIM, 2, manifold=M, context_dim=context_dim).double()
+    flow = made.condition(CONTEXT) if conditional else made
+    x = ph.geometry.exp0(M, torch.randn(5, DIM, dtype=torch.float64))
+    gc.collect()
+    gc.disable()
+    try:
+        y = flow(x)
+        assert flow.inv(y) is x
+        flow.log_abs_det_jacobian(x, y).sum().backward()
+        with torch.no_grad():
+            flow(x)
+        parts = [weakref.ref(value) for value in (flow, *flow.layers, *(() if conditional else flow.parameters()))]
+        parts.append(weakref.ref(flow._tensors))
+        del flow, made, y
+        assert [part() for part in parts if part() is not None] == []
+    finally:
+        gc.enable()

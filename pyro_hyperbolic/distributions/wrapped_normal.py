@@ -59,7 +59,8 @@ class WrappedDistribution(dist.TransformedDistribution):
     @property
     def loc(self) -> Tensor:
         """The location, where the origin is carried, shape ``(*, n + 1)``."""
-        return self.transforms[0].loc.expand(self.batch_shape + self.event_shape)
+        loc: Any = self.transforms[0].loc
+        return loc.expand(self.batch_shape + self.event_shape)
 
     @property
     def mean(self) -> Tensor:

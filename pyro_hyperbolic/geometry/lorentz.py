@@ -119,7 +119,7 @@ def exp_at(manifold: Lorentz, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         return radius * torch.cat([moved.cosh(), moved.sinh()], -1), torch.zeros_like(moved).squeeze(-1)
     ball_t, half_t = _in_ball(target, radius)
     start, total, height = _carried(ball_t, half_t, v / (2 * radius))
-    space = 2 * torch.addcmul(total * start.cosh.to(v.dtype), ball_t, height.to(v.dtype))
+    space = 2 * (total * start.cosh.to(v.dtype) + ball_t * height.to(v.dtype))
     # The time coordinate is that of the spatial part as it was rounded: the point must be on the manifold.
     x = radius * torch.cat([time_of(space), space], dim=-1)
     return x, (v.size(-1) - 1) * _log_ratio(start.ratio * start.cosh, start.eta, v, half=True)
@@ -136,7 +136,7 @@ def log_at(manifold: Lorentz, p: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     total = ball_x + ball_t
     height = _sum_of_squares(total) * (half_t * half_x) + _floor(x) ** 2
     eta, unwrap = _unwrap(height)
-    w = torch.addcmul(total * (half_x * unwrap).to(x.dtype), ball_t, (height * unwrap).to(x.dtype))
+    w = total * (half_x * unwrap).to(x.dtype) + ball_t * (height * unwrap).to(x.dtype)
     return w * (2 * radius), (1 - space.size(-1)) * _log_ratio(unwrap, eta, x, half=True, inverse=True)
 
 
@@ -180,7 +180,7 @@ def translate_tangent(
     start, total, height = _carried(ball_t, half_t, v / diameter)
     eta, unwrap = _unwrap(height)
     stretch = start.cosh * unwrap
-    w = torch.addcmul(total * stretch.to(v.dtype), ball_t, (height * unwrap).to(v.dtype)) * diameter
+    w = (total * stretch.to(v.dtype) + ball_t * (height * unwrap).to(v.dtype)) * diameter
     if unwrap.dtype != v.dtype:
         return w, Stretch(start.ratio * stretch, None)
     return w, Stretch(torch.cat([start.ratio * start.cosh, unwrap], -1), torch.cat([start.eta**2, eta**2], -1))
@@ -201,14 +201,14 @@ def _carried(ball_t: Tensor, half_t: Tensor, v: Tensor) -> tuple[_Start, Tensor,
     """
     eta = (_sum_of_squares(v) + _floor(v) ** 2).sqrt()
     start = _Start(eta, eta.sinh() / eta, eta.cosh())
-    total = torch.addcmul(v * start.ratio.to(v.dtype), ball_t, start.cosh.to(v.dtype))
+    total = v * start.ratio.to(v.dtype) + ball_t * start.cosh.to(v.dtype)
     return start, total, _sum_of_squares(total) * half_t + _floor(v) ** 2
 
 
 def _unwrap(height: Tensor) -> tuple[Tensor, Tensor]:
     """Returns half the radius ``r`` and ``r / sinh(r)``, both from ``sinh(r / 2) ** 2``, which is kept from zero."""
     eta = height.sqrt().asinh()
-    return eta, eta * torch.addcmul(height, height, height).rsqrt()
+    return eta, eta * (height * (height + 1)).rsqrt()
 
 
 def _in_ball(t: Tensor, radius: Tensor, bound: float | None = None) -> tuple[Tensor, Tensor]:

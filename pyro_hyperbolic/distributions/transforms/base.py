@@ -199,11 +199,12 @@ class ManifoldTransform(Transform, ABC):
         self.__dict__["_pair"] = _Pair(x, y, log_det, forward, state)
         if checks.tracing():
             return
-        if self._forget is None:
-            self.__dict__["_forget"] = _Forget(self)
+        forget = self._forget
+        if forget is None:
+            forget = self.__dict__["_forget"] = _Forget(self)
         for node in {(y if forward else x).grad_fn, log_det.grad_fn}:
             if node is not None:
-                node.register_prehook(self._forget)
+                node.register_prehook(forget)
 
     def _holds(self, pair: _Pair) -> bool:
         if not self._is_unchanged(pair):

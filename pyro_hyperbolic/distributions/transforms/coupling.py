@@ -15,8 +15,8 @@ from pyro_hyperbolic.geometry import checks
 from pyro_hyperbolic.manifolds import STANDARD
 
 from .base import TangentModule, batch_shapes, own_if_learnable, with_batch
-from .state import tensors_of
 from .networks import Conditioned, check_dim, check_split
+from .state import tensors_of
 
 __all__ = ["ConditionalCoupling", "Coupling", "Move"]
 

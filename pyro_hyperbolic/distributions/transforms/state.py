@@ -4,6 +4,7 @@ A transform asks this three times for each batch that it draws and scores, and a
 the batch has just pushed out of the processor's caches: hence the loops inside of ``map``, and no tree walked anew.
 """
 
+from collections.abc import ValuesView
 from itertools import chain
 from operator import attrgetter, is_, itemgetter
 from typing import Any
@@ -18,28 +19,35 @@ _CHILDREN = itemgetter("_modules")
 
 
 class Tensors:
-    """Finds the parameters and buffers of a module, those that it has when it is called."""
+    """Finds the parameters and buffers of a module, those that it has when it is called.
+
+    Where to look is remembered as views of dictionaries, which show what is in them at the time. The module itself is
+    not kept, nor its ``__dict__``: it owns this object, and a cycle would keep every flow until it is collected.
+    """
 
     def __init__(self) -> None:
-        self._states: list[dict[str, Any]] = []
+        self._states: list[dict[str, Any]] = []  # those of the modules below
         self._below: list[dict[str, Any]] = []
         self._children: list[Any] = []
+        self._views: list[ValuesView[Any]] = []
+        self._views_below: list[ValuesView[Any]] = []
 
     def __call__(self, module: torch.nn.Module) -> list[Tensor]:
-        """Returns the tensors of ``module``, always the same one. (It is not kept: that would be a cycle.)"""
-        below = list(map(_CHILDREN, self._states))  # a ModuleList takes another dictionary when it loses an element
-        children = list(chain.from_iterable(self._views_below)) if self._states else []
-        if not below or not _identical(below, self._below) or not _identical(children, self._children):
+        """Returns the tensors of ``module``, always the same one."""
+        # A ModuleList takes another dictionary when it loses an element.
+        below = [module.__dict__["_modules"], *map(_CHILDREN, self._states)]
+        children = list(chain.from_iterable(self._views_below))
+        if not _identical(below, self._below) or not _identical(children, self._children):
             self._read(module)
         return [value for value in chain.from_iterable(self._views) if value is not None]
 
     def _read(self, module: torch.nn.Module) -> None:
-        """Remembers where to look: views of dictionaries, which show what is in them at the time."""
-        self._states = [each.__dict__ for each in _modules(module)]
-        self._below = [state["_modules"] for state in self._states]
+        states = [each.__dict__ for each in _modules(module)]
+        self._states = states[1:]
+        self._below = [state["_modules"] for state in states]
         self._views_below = [below.values() for below in self._below]
         self._children = list(chain.from_iterable(self._views_below))
-        self._views = [state[name].values() for state in self._states for name in ("_parameters", "_buffers")]
+        self._views = [state[name].values() for state in states for name in ("_parameters", "_buffers")]
 
 
 def tensors_of(module: torch.nn.Module) -> list[Tensor]:

@@ -101,6 +101,9 @@ def cells(device):
         drawn = (PLAIN, *OURS, PYRO, "Pyro spline_coupling", *subjects.PEERS)
         pairs = [*((name, PLAIN) for name in drawn), ("TC", PYRO)]
         yield Cell("sample + log q", where, lambda n=n, batch=batch: subjects.samples(n, 4, batch, device), pairs)
+    where = {"n": 6, "batch": 128, "layers": 4}
+    yield Cell("anatomy", where, lambda: subjects.anatomy(6, 4, 128, device))
+    yield Cell("kernel", {"n": 6, "batch": 128}, lambda: subjects.maps(6, 128, device))
     for n in (6,) if SMOKE_TEST else (2, 6, 64):
         yield Cell("distribution", {"n": n, "batch": 128}, lambda n=n: subjects.distributions(n, 128, device))
     where = {"n": vaes.LATENT_DIM, "batch": 128}

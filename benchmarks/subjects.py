@@ -201,6 +201,63 @@ def samples(dim, layers, batch, device):
     return subjects
 
 
+def anatomy(dim, layers, batch, device):
+    """Returns TC's sample + log q built up from its kernels, called by hand, to what Pyro is given, step by step."""
+    M = ph.manifolds.Lorentz()
+    kernels, constant = ph.geometry.kernels(M), dim * math.log(2 * math.pi) / 2
+    flow = ph.flows.coupling_flow(dim, layers, HT.tangent_coupling, HIDDEN, M).to(device)
+    base = wrapped_normal(dim, device, M)
+    gauss = base.base_dist
+
+    def density(v):
+        return -(v * v).sum(-1) / 2 - constant
+
+    def with_layers():
+        v = torch.randn(batch, dim, device=device)
+        w, log_det = flow._tangent_forward(v)
+        return w, density(v) - log_det
+
+    def with_exp0():
+        v = torch.randn(batch, dim, device=device)
+        w, log_det = flow._tangent_forward(v)
+        y, volume = kernels.exp0(M, w)
+        return y, density(v) - log_det - volume
+
+    def with_points_in():
+        v = torch.randn(batch, dim, device=device)
+        x, volume = kernels.exp0(M, v)
+        y, log_det = flow._forward(x)
+        return y, density(v) - volume - log_det
+
+    def with_normal():
+        v = gauss.rsample((batch,))
+        x, volume = kernels.exp0(M, v)
+        y, log_det = flow._forward(x)
+        return y, gauss.log_prob(v) - volume - log_det
+
+    def with_wrapped_normal():
+        x = base.rsample((batch,))
+        y, log_det = flow._forward(x)
+        return y, base.log_prob(x) - log_det
+
+    def with_transforms():
+        x = base.rsample((batch,))
+        y = flow(x)
+        return y, base.log_prob(x) - flow.log_abs_det_jacobian(x, y)
+
+    steps = {
+        "layers alone": with_layers,
+        "+ exp0 at the end": with_exp0,
+        "+ exp0 and log0 before: points in": with_points_in,
+        "+ Pyro's Normal": with_normal,
+        "+ WrappedNormal": with_wrapped_normal,
+        "+ cache and checks of the flow": with_transforms,
+    }
+    subjects = {"floor": sampled_by_hand(dim, batch, layers, device)}
+    subjects |= {name: Subject(step, flow.parameters()) for name, step in steps.items()}
+    return subjects | {"+ TransformedDistribution": sampled(flow, base, batch, device)}
+
+
 # ---- distributions ----
 
 
@@ -251,3 +308,30 @@ def compiled(dim, layers, batch, device):
         flow.compile(**options)
         subjects[f"{name}, compiled"] = through_pyro(flow, ph.geometry.exp0(M, v))
     return subjects
+
+
+# ---- kernels ----
+
+
+def maps(dim, batch, device):
+    """Returns the kernels of which everything is made, value and volume, with gradients in all that they are given."""
+    M = ph.manifolds.Lorentz()
+    kernels = ph.geometry.kernels(M)
+    p, x = (points_of(M, dim, batch, device) for _ in range(2))
+    v, t = torch.randn(2, batch, dim, device=device)
+
+    def subject(kernel, *tensors):
+        leaves = [value.clone().requires_grad_() for value in tensors]
+        return Subject(lambda: kernel(M, *leaves), leaves)
+
+    def translate_tangent(manifold, t, v):
+        w, stretch = kernels.translate_tangent(manifold, t, v, False, 3.0)
+        return w, kernels.log_stretch(dim, [stretch])
+
+    return {
+        "exp0": subject(kernels.exp0, v),
+        "log0": subject(kernels.log0, x),
+        "exp_at": subject(kernels.exp_at, p, v),
+        "log_at": subject(kernels.log_at, p, x),
+        "translate_tangent": subject(translate_tangent, t, v),
+    }

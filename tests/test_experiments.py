@@ -162,3 +162,25 @@ def test_the_published_estimator_is_too_low_by_the_volume():
     # log E[exp(-extra)], what the estimator averages; the textbook's integral.
     mean = scipy.integrate.quad(lambda r: density(r) / extra(r), 0, 10)[0]
     assert abs(float(found["published"] - found["likelihood"]) - math.log(mean)) < 0.01
+
+
+def test_the_control_with_a_flat_code_decodes_what_the_curved_one_does():
+    """Densities of code and data, with respect to the measure of each: they differ by the volume of exp_o."""
+    from runs_together import FlatCode, curvature_of, hyperbolic_vae
+
+    M = ph.manifolds.Lorentz(torch.tensor(2.0), learnable=True)
+    pyro.set_rng_seed(0)
+    curved = hyperbolic_vae.VAE(5, 3, M, hidden_dim=6, gyroplanes=True)
+    pyro.set_rng_seed(0)
+    flat = FlatCode(5, 3, M, hidden_dim=6)
+    v, x = torch.randn(4, 3), torch.randn(4, 5)
+
+    def log_joint(vae, z):
+        trace = pyro.poutine.trace(pyro.poutine.condition(vae.model, {"z": z})).get_trace(x)
+        trace.compute_log_prob()
+        return trace.nodes["z"]["log_prob"] + trace.nodes["x"]["log_prob"]
+
+    volume = ph.geometry.log_volume(M, v)
+    assert torch.allclose(log_joint(flat, v), log_joint(curved, ph.geometry.exp0(M, v)) + volume, atol=1e-4)
+    assert curvature_of(flat) == curvature_of(curved) == -0.5
+    assert isinstance(flat.posterior(x).manifold, geoopt.Euclidean)

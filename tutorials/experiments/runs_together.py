@@ -10,12 +10,15 @@ import os
 import sys
 from pathlib import Path
 
+import geoopt
 import pyro
+import pyro.distributions as dist
 import torch
 from pyro.infer.importance import vectorized_importance_weights
 from pyro.nn import pyro_method
 
 import pyro_hyperbolic as ph
+import pyro_hyperbolic.distributions as hdist
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import hyperbolic_vae
@@ -32,6 +35,25 @@ class AsPublished(hyperbolic_vae.VAE):
         with pyro.plate_stack("data", x.shape[:-1]):
             z = pyro.sample("z", self.posterior(x))
             pyro.factor("volume", volume_counted_twice(self, z), has_rsample=True)
+
+
+class FlatCode(hyperbolic_vae.VAE):
+    """A flat code and its Euclidean posterior, with the decoder of a curved one: gyroplanes, at exp_o of the code.
+
+    Under the prior the points that are decoded have the distribution that they have in the H-VAE. So what tells the two
+    apart is the posterior, and what tells this one from the N-VAE is the decoder's first layer.
+    """
+
+    def __init__(self, data_dim, dim, manifold, coupling=None, **options):
+        super().__init__(data_dim, dim, manifold, coupling, gyroplanes=True, **options)
+        self.space, self.manifold = manifold, geoopt.Euclidean(1)
+
+    @pyro_method
+    def model(self, x):
+        with pyro.plate_stack("data", x.shape[:-1]):
+            z = pyro.sample("z", hdist.WrappedNormal(ph.geometry.origin(self.manifold, self.dim), 1.0, self.manifold))
+            output = self.decoder(ph.geometry.exp0(self.space, z))
+            pyro.sample("x", dist.Normal(output, 1.0).to_event(1), obs=x)
 
 
 def volume_counted_twice(vae, z):
@@ -119,5 +141,6 @@ def score(vae, data, num_samples=SAMPLES):
 
 
 def curvature_of(vae):
-    """Returns the curvature of the latent space, of each run if there are several."""
-    return vae.manifold.curvature.detach().squeeze(-1) if hasattr(vae.manifold, "k") else torch.zeros(())
+    """Returns the curvature of the space of what is decoded, of each run if there are several."""
+    space = getattr(vae, "space", vae.manifold)
+    return space.curvature.detach().squeeze(-1) if hasattr(space, "k") else torch.zeros(())

@@ -19,7 +19,7 @@ import geoopt
 import pyro
 import torch
 from records import missing, write
-from runs_together import AsPublished, curvature_of, data_of, hyperbolic_vae, score, together
+from runs_together import AsPublished, FlatCode, curvature_of, data_of, hyperbolic_vae, score, together
 
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions.transforms as HT
@@ -36,13 +36,14 @@ MODELS = {  # name: (hyperbolic, coupling, class)
     "TC": (True, HT.tangent_coupling, VAE),
     "WHC": (True, HT.wrapped_hyperboloid_coupling, VAE),
     "N-VAE, hyperplanes": (False, None, PLANES),
+    "N-VAE, gyroplanes": (True, None, FlatCode),
     "H-VAE, gyroplanes": (True, None, PLANES),
     "WHC, gyroplanes": (True, HT.wrapped_hyperboloid_coupling, PLANES),
     "H-VAE, as published": (True, None, AsPublished),
     "TC, as published": (True, HT.tangent_coupling, AsPublished),
     "WHC, as published": (True, HT.wrapped_hyperboloid_coupling, AsPublished),
 }
-GROUPS = [(list(MODELS)[:5], DIMS), (list(MODELS)[5:8], DIMS), (list(MODELS)[8:], DIMS[:1])]
+GROUPS = [(list(MODELS)[:5], DIMS), (list(MODELS)[5:9], DIMS), (list(MODELS)[9:], DIMS[:1])]
 
 
 def run(name, dim, folder, report):

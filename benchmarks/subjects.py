@@ -184,15 +184,24 @@ PEERS = {"zuko RealNVP": zuko_flow, "normflows RealNVP": normflows_flow}
 
 
 def samples(dim, layers, batch, device):
-    """Returns draws and their log-densities, from distributions over the flows; peers where they are installed."""
+    """Returns draws and their log-densities, from distributions over the flows."""
     M = ph.manifolds.Lorentz()
     subjects = {"floor": sampled_by_hand(dim, batch, layers, device)}
     for name, coupling in (("TC", HT.tangent_coupling), ("WHC", HT.wrapped_hyperboloid_coupling)):
         flow = ph.flows.coupling_flow(dim, layers, coupling, HIDDEN, M)
         subjects[name] = sampled(flow, wrapped_normal(dim, device, M), batch, device)
-    for name, builder in (("affine", dist.transforms.affine_coupling), ("spline", dist.transforms.spline_coupling)):
-        stack = stack_of_pyro(builder, dim, layers)
-        subjects[f"Pyro {name}_coupling"] = sampled(stack, normal(dim, device), batch, device)
+    stack = stack_of_pyro(dist.transforms.affine_coupling, dim, layers)
+    subjects["Pyro affine_coupling"] = sampled(stack, normal(dim, device), batch, device)
+    return subjects
+
+
+def peers(dim, layers, batch, device):
+    """Returns the same of other flows and libraries, where they are installed."""
+    stack = stack_of_pyro(dist.transforms.spline_coupling, dim, layers)
+    subjects = {
+        "floor": sampled_by_hand(dim, batch, layers, device),
+        "Pyro spline_coupling": sampled(stack, normal(dim, device), batch, device),
+    }
     for name, make in PEERS.items():
         try:
             subjects[name] = make(dim, layers, batch, device)

@@ -117,8 +117,9 @@ def exp_at(manifold: Lorentz, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     if v.size(-1) == 1:
         moved = (target / radius).asinh() + v / radius
         return radius * torch.cat([moved.cosh(), moved.sinh()], -1), torch.zeros_like(moved).squeeze(-1)
-    ball_t, half_t = _in_ball(target, radius)
-    start, total, height = _carried(ball_t, half_t, v / (2 * radius))
+    diameter = 2 * radius
+    ball_t, half_t = _in_ball(target, diameter)
+    start, total, height = _carried(ball_t, half_t, v / diameter)
     space = 2 * (total * start.cosh.to(v.dtype) + ball_t * height.to(v.dtype))
     # The time coordinate is that of the spatial part as it was rounded: the point must be on the manifold.
     x = radius * torch.cat([time_of(space), space], dim=-1)
@@ -132,12 +133,13 @@ def log_at(manifold: Lorentz, p: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         target, space = target / radius, space / radius
         v = radius * _boost_on_a_line(target, time_of(target), space, time_of(space)).asinh()
         return v, torch.zeros_like(v).squeeze(-1)
-    (ball_t, half_t), (ball_x, half_x) = _in_ball(target, radius), _in_ball(space, radius)
+    diameter = 2 * radius
+    (ball_t, half_t), (ball_x, half_x) = _in_ball(target, diameter), _in_ball(space, diameter)
     total = ball_x + ball_t
     height = _sum_of_squares(total) * (half_t * half_x) + _floor(x) ** 2
     eta, unwrap = _unwrap(height)
     w = total * (half_x * unwrap).to(x.dtype) + ball_t * (height * unwrap).to(x.dtype)
-    return w * (2 * radius), (1 - space.size(-1)) * _log_ratio(unwrap, eta, x, half=True, inverse=True)
+    return w * diameter, (1 - space.size(-1)) * _log_ratio(unwrap, eta, x, half=True, inverse=True)
 
 
 def translate(manifold: Lorentz, p: Tensor, x: Tensor, inverse: bool) -> Tensor:
@@ -175,8 +177,8 @@ def translate_tangent(
     if v.size(-1) == 1:
         # H^1 is flat: the boost is a shift by the distance to the target.
         return v + radius * (t / radius).asinh(), None
-    ball_t, half_t = _in_ball(t, radius, bound)
     diameter = 2 * radius
+    ball_t, half_t = _in_ball(t, diameter, bound)
     start, total, height = _carried(ball_t, half_t, v / diameter)
     eta, unwrap = _unwrap(height)
     stretch = start.cosh * unwrap
@@ -211,13 +213,13 @@ def _unwrap(height: Tensor) -> tuple[Tensor, Tensor]:
     return eta, eta * (height * (height + 1)).rsqrt()
 
 
-def _in_ball(t: Tensor, radius: Tensor, bound: float | None = None) -> tuple[Tensor, Tensor]:
+def _in_ball(t: Tensor, diameter: Tensor, bound: float | None = None) -> tuple[Tensor, Tensor]:
     """Returns ``b = t / (1 + t_0)``, the point in the Poincare ball, and ``(1 + t_0) / 2``, for lengths in radii.
 
     With a bound, ``b = (t / 2) / sqrt(1 + |t / 2|^2 / c^2)``, shorter than the ``c`` of a ``t`` of that length. It is
     closer to the point meant than if ``t`` were shortened so, and fewer operations; no distance to the border is lost.
     """
-    t = t / (2 * radius)
+    t = t / diameter
     if bound is None:
         half = _norm_with(t, 0.5) + 0.5
         return t / half.to(t.dtype), half

@@ -21,9 +21,20 @@ def remember_origin(x: Tensor) -> Tensor:
 
 
 def is_known_origin(x: Tensor) -> bool:
-    """Returns whether this very tensor was made as the origin and has not been edited, so that no copy of it counts.
+    """Returns whether this very tensor was made by :func:`origin` and has not been edited: no copy of it counts.
 
-    Nor does one that is a parameter: its gradient is that of a point which can move.
+    Nor does a parameter: its gradient is that of a point which can move.
+
+    Args:
+        x: Any tensor; its values are not read.
+
+    Returns:
+        Whether it is known. False says nothing: it may well be the origin.
+
+    Example:
+        >>> o = ph.geometry.origin(geoopt.Lorentz(), 2)
+        >>> is_known_origin(o), is_known_origin(o.clone())
+        (True, False)
     """
     if torch.compiler.is_compiling() or x not in _MADE:
         return False

@@ -25,7 +25,7 @@ import pyro_hyperbolic as ph
 
 SMOKE = "SMOKE_TEST" in os.environ
 SEEDS = (0,) if SMOKE else (0, 1, 2)  # declared before any run
-DIMS = (2,) if SMOKE else (2, 6)
+DIMS = (2,) if SMOKE else (2, 6, 4)
 
 
 def run(name, dim, seed, args, report):
@@ -70,8 +70,8 @@ def main():
     args = parser.parse_args()
     jobs = {
         job_name(name, dim, seed, args.epochs): (name, dim, seed, args)
-        for seed in SEEDS
         for dim in DIMS
+        for seed in SEEDS
         for name in list(MODELS)[: 2 if SMOKE else 5]
     }
     hyperbolic_vae.run_all(run, missing(args.out, jobs), args.epochs, args.processes)

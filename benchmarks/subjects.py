@@ -119,13 +119,13 @@ def wrapped_normal(dim, device, manifold):
     return hdist.WrappedNormal(loc, torch.ones(dim, device=device), manifold)
 
 
-def stack_of_pyro(builder, dim, layers):
-    """Alternates Pyro's couplings with permutations that swap the halves."""
+def stack_of_pyro(builder, dim, layers, device):
+    """Alternates Pyro's couplings with permutations that swap the halves (which do not move with their module)."""
     parts = []
     for i in range(layers):
         split = dim // 2 if i % 2 == 0 else dim - dim // 2
         parts += [builder(dim, split_dim=split, hidden_dims=HIDDEN)]
-        parts += [dist.transforms.permute(dim, torch.arange(dim).roll(-split))]
+        parts += [dist.transforms.permute(dim, torch.arange(dim, device=device).roll(-split))]
     return dist.transforms.ComposeTransformModule(parts)
 
 
@@ -136,12 +136,12 @@ def ours(coupling, manifold, dim, layers, batch, device):
 
 def lifted_spline(dim, layers, batch, device):
     M = ph.manifolds.Lorentz()
-    flow = HT.TangentTransform(stack_of_pyro(dist.transforms.spline_coupling, dim, layers), M)
+    flow = HT.TangentTransform(stack_of_pyro(dist.transforms.spline_coupling, dim, layers, device), M)
     return through_pyro(flow, points_of(M, dim, batch, device))
 
 
 def of_pyro(builder, dim, layers, batch, device):
-    return through_pyro(stack_of_pyro(builder, dim, layers), torch.randn(batch, dim, device=device))
+    return through_pyro(stack_of_pyro(builder, dim, layers, device), torch.randn(batch, dim, device=device))
 
 
 def zuko_flow(dim, layers, batch, device):
@@ -190,14 +190,14 @@ def samples(dim, layers, batch, device):
     for name, coupling in (("TC", HT.tangent_coupling), ("WHC", HT.wrapped_hyperboloid_coupling)):
         flow = ph.flows.coupling_flow(dim, layers, coupling, HIDDEN, M)
         subjects[name] = sampled(flow, wrapped_normal(dim, device, M), batch, device)
-    stack = stack_of_pyro(dist.transforms.affine_coupling, dim, layers)
+    stack = stack_of_pyro(dist.transforms.affine_coupling, dim, layers, device)
     subjects["Pyro affine_coupling"] = sampled(stack, normal(dim, device), batch, device)
     return subjects
 
 
 def peers(dim, layers, batch, device):
     """Returns the same of other flows and libraries, where they are installed."""
-    stack = stack_of_pyro(dist.transforms.spline_coupling, dim, layers)
+    stack = stack_of_pyro(dist.transforms.spline_coupling, dim, layers, device)
     subjects = {
         "floor": sampled_by_hand(dim, batch, layers, device),
         "Pyro spline_coupling": sampled(stack, normal(dim, device), batch, device),

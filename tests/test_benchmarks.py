@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyro
 import pytest
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
@@ -34,3 +35,33 @@ def test_a_benchmark_runs(script, tmp_path):
         assert rows["sample + log q", "WHC"]["must"] == 2.5
         assert rows["operations", "TC"]["value"] <= 60
         assert rows["SVI step", "VAE, WrappedNormal"]["value"] > 0
+
+
+def test_a_part_alone_is_drawn(tmp_path):
+    """What was not asked for leaves its axes empty."""
+    command = [sys.executable, "-W", "ignore", str(FOLDER / "speed.py"), "--parts", "kernel", "--out", str(tmp_path)]
+    environment = {**os.environ, "SMOKE_TEST": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {row["part"] for row in json.loads((tmp_path / "speed.json").read_text())["rows"]} == {"kernel"}
+    assert (tmp_path / "speed.png").exists()
+
+
+@pytest.mark.parametrize("part", ["flows", "samples", "distributions", "anatomy", "maps"])
+def test_subjects_run_on_another_device(part, monkeypatch):
+    """On torch's meta device, which refuses what is left on the CPU, and to read a value: as a GPU, without one.
+
+    (But for splines, in which torch needs values.)
+    """
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import subjects
+
+    arguments = (6, 5, "meta") if part in ("distributions", "maps") else (6, 2, 5, "meta")
+    names = [name for name in subjects.FLOWS if "spline" not in name]
+    with pyro.validation_enabled(False):
+        made = subjects.flows(names, *arguments) if part == "flows" else getattr(subjects, part)(*arguments)
+        for subject in made.values():
+            sample, log_q = subject.sample_and_score()
+            assert sample.device.type == log_q.device.type == "meta"
+            (sample.sum() + log_q.sum()).backward()
+            assert all(value.grad.device.type == "meta" for value in subject.parameters)

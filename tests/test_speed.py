@@ -197,3 +197,23 @@ def test_a_translation_broadcasts(shapes):
         strict=True,
     ):
         assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("learnable", [False, True])
+@pytest.mark.parametrize("coupling", [HT.tangent_coupling, HT.wrapped_hyperboloid_coupling])
+def test_nothing_is_left_on_the_cpu(coupling, learnable):
+    """On torch's meta device, which refuses other devices (but numbers) and to read a value: as a GPU, without one."""
+    manifold = ph.manifolds.Lorentz(2.0, learnable=learnable)
+    flow = ph.flows.coupling_flow(4, 2, coupling, [8], manifold).to("meta")
+    conditional = ph.flows.coupling_flow(4, 2, coupling, [8], manifold, context_dim=3).to("meta")
+    for transform in (flow, conditional.condition(torch.randn(3, device="meta"))):
+        loc = ph.geometry.exp0(manifold, torch.randn(5, 4, device="meta"))
+        base = hdist.WrappedNormal(loc, torch.ones(4, device="meta"), manifold)
+        prior = hdist.WrappedNormal(ph.geometry.origin(manifold, 4, device="meta"), 1.0, manifold)
+        full = hdist.WrappedMultivariateNormal(loc, torch.eye(4, device="meta"), manifold=manifold)
+        q = dist.TransformedDistribution(base, [transform])
+        z = q.rsample()
+        total = q.log_prob(z) + q.log_prob(z.clone()) + prior.log_prob(z) + full.log_prob(z)
+        total = total + ph.geometry.distance(manifold, z, loc) + ph.geometry.log0(manifold, z).sum(-1)
+        assert total.device.type == "meta"
+        total.sum().backward()

@@ -200,7 +200,7 @@ def polar_coupling(
         networks.append(network)
     layer = PolarCoupling(networks[0], networks[1], count_bins, reach, fixed_angle, manifold)
     if data is not None:
-        share = torch.linspace(0, 1, count_bins + 1, dtype=data.dtype)
+        share = torch.linspace(0, 1, count_bins + 1, dtype=data.dtype, device=data.device)
         with torch.no_grad():
             level, angle = layer._polar(geometry.log0(layer.manifold, data))
             normal = (-2 * torch.log1p(-share)).sqrt()  # the radius with that share of a standard normal of the plane

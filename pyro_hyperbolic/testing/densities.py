@@ -3,7 +3,7 @@ r"""Laws of distributions: mass one with respect to Riemannian volume, and sampl
 import contextlib
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -69,7 +69,8 @@ def goodness_of_fit(distribution: dist.TorchDistribution, *, num_samples: int = 
     manifold, dim = _space(distribution)
     with _seeded(seed):
         samples = distribution.sample((num_samples,))
-        frequencies, phases = torch.randn(dim, 24, dtype=samples.dtype), 6.3 * torch.rand(24, dtype=samples.dtype)
+        like: dict[str, Any] = {"dtype": samples.dtype, "device": samples.device}
+        frequencies, phases = torch.randn(dim, 24, **like), 6.3 * torch.rand(24, **like)
     nodes = _Nodes.of(distribution, 200, seed)
     coordinates = charts.to_normal_coordinates(manifold, samples, nodes.centre)
     spread = coordinates.std(0)
@@ -136,7 +137,7 @@ def rsample_gradient_is_unbiased(
     if not distribution.has_rsample or not leaves:
         return
     manifold, dim = _space(distribution)
-    weights = torch.linspace(0.5, 1.0, dim, dtype=leaves[0].dtype)
+    weights = torch.linspace(0.5, 1.0, dim, dtype=leaves[0].dtype, device=leaves[0].device)
 
     def f(x: Tensor) -> Tensor:
         return torch.tanh(geometry.kernels(manifold).log0(manifold, x)[0] @ weights).reshape(len(x), -1).sum(-1)
@@ -226,15 +227,15 @@ class _Nodes(NamedTuple):
                 radius = (reach * (nodes + 1) / 2)[:, None]
                 log_weights = (weights * reach / 2).log()[:, None]
                 number = 2 if dim == 1 else 4 * math.ceil(resolution / 4)
-                angles = 2 * math.pi * torch.arange(number, dtype=samples.dtype) / number
+                angles = 2 * math.pi * torch.arange(number, dtype=samples.dtype, device=samples.device) / number
                 directions = torch.stack([angles.cos(), angles.sin()], dim=-1)[:, :dim]
                 log_weights = log_weights + (math.log(2 * math.pi / number) if dim == 2 else 0.0)
             else:
                 number = 0
-                shape = torch.as_tensor(dim / 1.5, dtype=samples.dtype)
+                shape = torch.as_tensor(dim / 1.5, dtype=samples.dtype, device=samples.device)
                 proposal = torch.distributions.Gamma(shape, shape / (1.3 * away.mean()))
                 radius = proposal.sample((20_000, 1))
-                directions = torch.randn(20_000, dim, dtype=samples.dtype)
+                directions = torch.randn(20_000, dim, dtype=samples.dtype, device=samples.device)
                 directions = directions / directions.norm(dim=-1, keepdim=True)
                 log_area = math.log(2) + dim / 2 * math.log(math.pi) - math.lgamma(dim / 2)
                 log_weights = log_area - proposal.log_prob(radius) - math.log(20_000)

@@ -753,3 +753,68 @@ def test_a_used_flow_is_in_no_cycle(conditional):
         assert [part() for part in parts if part() is not None] == []
     finally:
         gc.enable()
+
+
+class _Scaled(torch.nn.Module):
+    """A network of which a buffer is a part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("factor", torch.tensor(0.5, dtype=torch.float64))
+
+    def forward(self, x1: Tensor) -> tuple[Tensor, Tensor]:
+        total = self.factor * x1.sum(-1, keepdim=True)
+        return total.expand(*x1.shape[:-1], 2), (0.1 * total).expand(*x1.shape[:-1], 2)
+
+
+def test_a_buffer_counts_as_a_parameter_does():
+    t = HT.TangentCoupling(1, _Scaled(), M)
+    x = ph.geometry.exp0(M, torch.randn(5, 3, dtype=torch.float64))
+    y = t(x)
+    assert t.inv(y) is x
+    t.nn.factor.mul_(2)
+    assert same(t.inv(y), copy.deepcopy(t).inv(y.clone()))
+
+
+@pytest.mark.parametrize("through", ["the value", "the log-determinant"])
+@pytest.mark.parametrize("inverse", [False, True])
+@each_case
+def test_a_backward_pass_through_one_of_both_drops_the_pair(name, inverse, through):
+    """Its graph is freed in part, and an optimiser that edits ``.data`` leaves no version behind."""
+    case = CASES[name]()
+    t, x = case.transform, inputs(case)
+    if t.manifold is not M:
+        return
+    given = t(x).detach().clone() if inverse else x
+    made = t.inv(given) if inverse else t(given)
+    pair = (made, given) if inverse else (given, made)
+    log_det = t.log_abs_det_jacobian(*pair)
+    wanted = made if through == "the value" else log_det
+    if not wanted.requires_grad:
+        return
+    wanted.sum().backward()
+    for value in case.parameters:
+        if not isinstance(value, geoopt.ManifoldParameter):
+            value.data.add_(0.05)
+    fresh = case.fresh().transform
+    expected = fresh.log_abs_det_jacobian(*(value.detach().clone() for value in pair))
+    found = t.log_abs_det_jacobian(*pair)
+    assert same(found, expected)
+    if found.requires_grad and not inverse:  # the graph of what an inverse made is spent
+        found.sum().backward()
+    back = t(made) if inverse else t.inv(made)
+    assert same(back, fresh(made.detach().clone()) if inverse else fresh.inv(made.detach().clone()))
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_trace_takes_nothing_from_before_it():
+    """What was remembered outside would be a constant of it: the trace has to read the parameters."""
+    flow = ph.flows.coupling_flow(DIM, 2, manifold=M).double().requires_grad_(False)
+    x = ph.geometry.exp0(M, torch.randn(5, DIM, dtype=torch.float64))
+    y = flow(x)
+
+    def undone(shift: Tensor) -> Tensor:
+        return flow.inv(y) + shift
+
+    traced = torch.jit.trace(undone, torch.zeros((), dtype=torch.float64), check_trace=False)
+    assert "linear" in str(traced.graph)

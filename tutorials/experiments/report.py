@@ -230,17 +230,17 @@ BDP_NOTES = """**What this supports, and what not.**
 
 MNIST_NOTES = """**What this supports, and what not.**
 
-- No run failed, where the paper calls two cells unstable at dimension 2: with densities that are right near the origin
-  and far from it, hyperbolic models train as Euclidean ones do.
-- At dimension 2 what tells runs apart is the seed: N-VAEs of three seeds are four nats from each other, and no difference
-  between models is near its interval. Nothing here supports the paper's three nats for WHC, which is TC with its shift
-  through asinh at this dimension, and is within a fifth of a nat of it seed by seed.
-- At dimension 6 the five models are within a quarter of a nat, after half of the paper's epochs within two of its
-  numbers. The flows are a tenth or two ahead of the N-VAE, RealNVP as well as TC and WHC, whose curvature goes to -0.05:
-  a gain of flows, if it is one, not of curvature.
+- No run failed, where the paper calls two cells unstable at dimension 2: with densities that are right near the
+  origin and far from it, hyperbolic models train as Euclidean ones do.
+- At dimension 2 what tells runs apart is the seed: the N-VAEs of three seeds are four nats from each other, and every
+  difference between models is well inside its interval. Nothing here supports the paper's three nats for WHC, which
+  at this dimension is TC with its shift through asinh, and is within a fifth of a nat of it seed by seed.
+- At dimension 6 the means of the five models are within a quarter of a nat, after half of the paper's epochs some two
+  below its numbers. The flows are a tenth or two ahead of the N-VAE, RealNVP as well as TC and WHC, whose curvature
+  goes to -0.05: a gain of flows, if it is one, not of curvature.
 - The published estimator takes 5 nats from the H-VAE at dimension 6 and 8 from TC and WHC, which lie farther out. The
-  paper's numbers have no such loss; its models were trained with the same term, which pulls them inwards ("as published"
-  in the tables of the diffusion process). That was not run on MNIST.
+  paper's numbers have no such loss; its models were trained with the same term, which pulls them inwards ("as
+  published" in the tables of the diffusion process). That was not run on MNIST.
 """
 
 

@@ -70,7 +70,7 @@ def test_a_script_runs(script, arguments, tmp_path):
         return
     if script.startswith("experiments/vae"):
         records = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
-        assert len(records) == (11 if "bdp" in script else 2)
+        assert len(records) == (12 if "bdp" in script else 2)
         before = [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("*.json"))]
         subprocess.run(command, capture_output=True, timeout=300, check=True, env=environment)
         assert [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("*.json"))] == before  # it resumes

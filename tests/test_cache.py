@@ -778,24 +778,23 @@ def test_a_buffer_counts_as_a_parameter_does():
 
 @pytest.mark.parametrize("through", ["the value", "the log-determinant"])
 @pytest.mark.parametrize("inverse", [False, True])
-@each_case
+# Not a translation, whose log-determinant depends on nothing, nor where an edit of k moves points off the manifold.
+@pytest.mark.parametrize(
+    "name", [name for name in CASES if name not in ("translation", "exponential map, learnable k")]
+)
 def test_a_backward_pass_through_one_of_both_drops_the_pair(name, inverse, through):
     """Its graph is freed in part, and an optimiser that edits ``.data`` leaves no version behind."""
     case = CASES[name]()
     t, x = case.transform, inputs(case)
-    if t.manifold is not M:
-        return
     given = t(x).detach().clone() if inverse else x
     made = t.inv(given) if inverse else t(given)
     pair = (made, given) if inverse else (given, made)
     log_det = t.log_abs_det_jacobian(*pair)
     wanted = made if through == "the value" else log_det
-    if not wanted.requires_grad:
-        return
+    assert wanted.requires_grad
     wanted.sum().backward()
     for value in case.parameters:
-        if not isinstance(value, geoopt.ManifoldParameter):
-            value.data.add_(0.05)
+        value.data.add_(0.05)
     fresh = case.fresh().transform
     expected = fresh.log_abs_det_jacobian(*(value.detach().clone() for value in pair))
     found = t.log_abs_det_jacobian(*pair)

@@ -186,6 +186,10 @@ def test_an_origin_is_known_by_identity():
     edited, read = G.origin(geoopt.Lorentz(), 3), G.origin(M, 3)
     edited.copy_(G.exp0(geoopt.Lorentz(), torch.ones(3)))
     read.retain_grad()
+    with torch.inference_mode():
+        unseen = G.origin(geoopt.Lorentz(), 3)
+        unseen.copy_(edited)
+    others |= {"edited where edits are not counted": unseen}
     others |= {"edited": edited, "edited and copied": copy.deepcopy(edited), "one whose gradient is kept": read}
     assert [name for name, value in others.items() if G.is_known_origin(value)] == []
 

@@ -1,7 +1,7 @@
 """Which tensors are known to be the origin, without a look at their values.
 
-A prior at the origin is the commonest of all, and needs no isometry: `exp0` and `log0` are a quarter of the price of
-`exp_at` and `log_at`. Reading the values to find out would make a GPU wait.
+A prior at the origin is the commonest of all, and needs no isometry: `exp0` and `log0` are less than half of the price
+of `exp_at` and `log_at`. Reading the values to find out would make a GPU wait.
 """
 
 import torch
@@ -23,7 +23,8 @@ def remember_origin(x: Tensor) -> Tensor:
 def is_known_origin(x: Tensor) -> bool:
     """Returns whether this very tensor was made by :func:`origin` and has not been edited: no copy of it counts.
 
-    Nor does a parameter: its gradient is that of a point which can move.
+    Nor does a parameter: its gradient is that of a point which can move. Nor does a tensor of inference mode, whose
+    edits are not counted; those through ``.data`` are counted of no tensor, and must not be made to an origin.
 
     Args:
         x: Any tensor; its values are not read.
@@ -38,4 +39,4 @@ def is_known_origin(x: Tensor) -> bool:
     """
     if torch.compiler.is_compiling() or x not in _MADE:
         return False
-    return x.is_inference() or (x._version == 0 and not (x.requires_grad and (x.is_leaf or x.retains_grad)))
+    return not x.is_inference() and x._version == 0 and not (x.requires_grad and (x.is_leaf or x.retains_grad))

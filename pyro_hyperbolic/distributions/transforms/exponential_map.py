@@ -69,24 +69,21 @@ class ExponentialMap(ManifoldTransform):
 
     def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         kernels = geometry.kernels(self.manifold)
-        if self.loc is None:
-            return kernels.exp0(self.manifold, x)
-        checks.check_fit(self.loc, x, kernels.event_size(x.size(-1)))
-        if self._is_at_the_origin():
-            return kernels.exp0(self.manifold, x)
-        return kernels.exp_at(self.manifold, self.loc, x)
+        if self.loc is not None:
+            checks.check_fit(self.loc, x, kernels.event_size(x.size(-1)))
+            if not self._is_at_the_origin(self.loc):
+                return kernels.exp_at(self.manifold, self.loc, x)
+        return kernels.exp0(self.manifold, x)
 
     def _backward(self, y: Tensor) -> tuple[Tensor, Tensor]:
         kernels = geometry.kernels(self.manifold)
-        if self.loc is None:
-            return kernels.log0(self.manifold, y)
-        checks.check_fit(self.loc, y, y.size(-1))
-        if self._is_at_the_origin():
-            return kernels.log0(self.manifold, y)
-        return kernels.log_at(self.manifold, self.loc, y)
+        if self.loc is not None:
+            checks.check_fit(self.loc, y, y.size(-1))
+            if not self._is_at_the_origin(self.loc):
+                return kernels.log_at(self.manifold, self.loc, y)
+        return kernels.log0(self.manifold, y)
 
-    def _is_at_the_origin(self) -> bool:
-        loc: Any = self.loc
+    def _is_at_the_origin(self, loc: Tensor) -> bool:
         # An origin of many k, of a manifold other than this one, can have a batch shape that the result must have.
         return geometry.is_known_origin(loc) and (loc.dim() == 1 or loc.shape[:-1] in batch_shapes(self.manifold))
 

@@ -214,6 +214,7 @@ def _start(network: DenseNN, knots: Tensor, images: Tensor, bound: float) -> Non
     bins, least = len(knots) - 1, 1e-3  # Pyro's least width and height of a bin, as a share of all
     shares = []
     for ends in (knots, images):
+        # Where the first knots are, not a point, is clamped: data beyond the box, where the map is the identity.
         ends = torch.cat([ends.new_tensor([-bound]), ends[1:-1].clamp(-bound, bound), ends.new_tensor([bound])])
         share = (ends.diff() / (2 * bound) - least).clamp(min=least / 10)  # no logarithm of nothing
         shares.append(share / share.sum())

@@ -16,6 +16,7 @@ __all__ = ["State", "Tensors", "tensors_of"]
 
 _VERSION, _REQUIRES_GRAD = attrgetter("_version"), attrgetter("requires_grad")
 _CHILDREN = itemgetter("_modules")
+_GROUPS = ("_parameters", "_buffers")
 
 
 class Tensors:
@@ -47,17 +48,13 @@ class Tensors:
         self._below = [state["_modules"] for state in states]
         self._views_below = [below.values() for below in self._below]
         self._children = list(chain.from_iterable(self._views_below))
-        self._views = [state[name].values() for state in states for name in ("_parameters", "_buffers")]
+        self._views = [state[name].values() for state in states for name in _GROUPS]
 
 
 def tensors_of(module: torch.nn.Module) -> list[Tensor]:
     """Returns the parameters and buffers of a module; ``Module.parameters()`` without its bookkeeping, at a tenth."""
-    found: list[Tensor] = []
-    for each in _modules(module):
-        for group in (each.__dict__["_parameters"], each.__dict__["_buffers"]):
-            if group:
-                found += [value for value in group.values() if value is not None]
-    return found
+    groups = (each.__dict__[name] for each in _modules(module) for name in _GROUPS)
+    return [value for group in groups for value in group.values() if value is not None]
 
 
 class State:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["asinhc", "log_sinhc", "near_log_sinhc", "sinhc"]
+__all__ = ["asinh", "asinhc", "log_sinhc", "near_log_sinhc", "norm", "sinhc"]
 
 # Below this z the Taylor polynomials are used. The number of terms in `_terms` belongs to this number: it makes the
 # value, the first and the second derivative accurate to the unit roundoff of the dtype.
@@ -44,6 +44,31 @@ def sinhc(z: Tensor) -> Tensor:
     return torch.where(small, _polynomial(_SINHC[: _terms(z, 4, 7)], z.masked_fill(~small, 0.0)), r.sinh() / r)
 
 
+def asinh(x: Tensor) -> Tensor:
+    r"""Returns :math:`\operatorname{asinh} x`, with derivatives that do not overflow.
+
+    torch's own squares ``x`` in the first derivative and cubes it in the second: from 1.8e19 on in single precision,
+    and 1.3e154 in double, its gradient is zero.
+
+    Args:
+        x: Shape ``(*)``.
+
+    Returns:
+        Tensor of shape ``(*)``.
+
+    Example:
+        >>> x = torch.tensor([0.75, 1e30], requires_grad=True)
+        >>> asinh(x)  # log 2, and log(2e30)
+        tensor([ 0.6931, 69.7707], grad_fn=<WhereBackward0>)
+        >>> torch.autograd.grad(asinh(x).sum(), x)[0] * torch.tensor([1.25, 1e30])
+        tensor([1., 1.])
+    """
+    near = x.abs() < 1
+    large = x.abs().masked_fill(near, 1.0)
+    far = large.log() + torch.log1p(torch.hypot(large.reciprocal(), x.new_ones(())))
+    return torch.where(near, x.masked_fill(~near, 0.0).asinh(), x.sign() * far)
+
+
 def asinhc(w: Tensor) -> Tensor:
     r"""Returns :math:`\operatorname{asinh}(\sqrt w)/\sqrt w`, accurate and twice differentiable for :math:`w \ge 0`.
 
@@ -62,7 +87,28 @@ def asinhc(w: Tensor) -> Tensor:
     """
     small = w < _SWITCH
     x = w.masked_fill(small, 1.0).sqrt()
-    return torch.where(small, _polynomial(_ASINHC[: _terms(w, 6, 10)], w.masked_fill(~small, 0.0)), x.asinh() / x)
+    return torch.where(small, _polynomial(_ASINHC[: _terms(w, 6, 10)], w.masked_fill(~small, 0.0)), asinh(x) / x)
+
+
+def norm(v: Tensor) -> Tensor:
+    r"""Returns :math:`|v|`, shape ``(*, 1)``, without overflow or underflow; its derivatives at zero are zero.
+
+    Args:
+        v: Vectors, shape ``(*, n)``.
+
+    Returns:
+        Tensor of shape ``(*, 1)``.
+
+    Example:
+        >>> norm(torch.tensor([[3e30, 4e30], [0.0, 0.0]]))
+        tensor([[5.0000e+30],
+                [0.0000e+00]])
+    """
+    scale = v.detach().abs().amax(-1, keepdim=True)
+    zero = scale == 0
+    scale = scale.masked_fill(zero, 1.0)
+    length = scale * torch.linalg.vector_norm(v.masked_fill(zero, 1.0) / scale, dim=-1, keepdim=True)
+    return length.masked_fill(zero, 0.0)
 
 
 def log_sinhc(z: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ import torch
 from geoopt import Euclidean
 from torch import Tensor
 
+from pyro_hyperbolic.numerics import norm
+
 __all__ = [
     "contains",
     "dim",
@@ -24,6 +26,7 @@ __all__ = [
     "log_volume",
     "origin",
     "parameters",
+    "squared_distance",
     "translate",
     "translate_tangent",
 ]
@@ -76,7 +79,11 @@ def translate(manifold: Euclidean, p: Tensor, x: Tensor, inverse: bool) -> Tenso
 
 
 def distance(manifold: Euclidean, x: Tensor, y: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x - y, dim=-1)
+    return norm(x - y).squeeze(-1)
+
+
+def squared_distance(manifold: Euclidean, x: Tensor, y: Tensor) -> Tensor:
+    return ((x - y) ** 2).sum(-1)
 
 
 def translate_tangent(

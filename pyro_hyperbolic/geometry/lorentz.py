@@ -16,27 +16,29 @@ dispatching functions.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from geoopt import Lorentz
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pyro_hyperbolic.numerics import log_sinhc, near_log_sinhc
+from pyro_hyperbolic.numerics import asinh, asinhc, log_sinhc, near_log_sinhc, norm, sinhc
+
+#: Half a radius at which ``1 / cosh(r / 2)**2`` is next to nothing, and not yet out of range.
+_FAR = 350.0
 
 
 class Stretch(NamedTuple):
-    """What a translation in the chart stretches volume by, per dimension: the product of ``factors``.
+    """What a translation in the chart stretches volume by, per dimension, shape ``(*, 1)``.
 
-    These are ``sinh(r) / r`` before it and ``r / sinh(r)`` after, shape ``(*, 2)``, with the squares of half the radii.
-    Where they are of a wider dtype than the points, shape ``(*, 1)`` and no squares: there the logarithm is exact.
+    ``sinh(r) / r`` before it times ``r / sinh(r)`` after; or its logarithm, for points of float64.
     """
 
-    factors: Tensor
-    squares: Tensor | None
+    value: Tensor
+    is_logarithm: bool
 
 
 __all__ = [
@@ -55,6 +57,7 @@ __all__ = [
     "parameters",
     "radius_of",
     "square_norm",
+    "squared_distance",
     "time_of",
     "translate",
     "translate_tangent",
@@ -93,79 +96,115 @@ def contains(manifold: Lorentz, x: Tensor) -> Tensor:
 def exp0(manifold: Lorentz, v: Tensor) -> tuple[Tensor, Tensor]:
     radius = radius_of(manifold, v)
     r = (_sum_of_squares(v / radius) + _floor(v) ** 2).sqrt()
-    ratio = r.sinh() / r
+    ratio = _near(lambda: r * r, sinhc, r, lambda r: r.sinh() / r, v)
     x = torch.cat([radius * r.cosh().to(v.dtype), v * ratio.to(v.dtype)], dim=-1)
     return x, (v.size(-1) - 1) * _log_ratio(ratio, r, v)
 
 
 def log0(manifold: Lorentz, x: Tensor) -> tuple[Tensor, Tensor]:
     space = x[..., 1:]
-    norm = _norm_with(space / radius_of(manifold, x), _floor(x))
-    r = norm.asinh()
-    ratio = r / norm
+    scaled, scale = _scaled(space / radius_of(manifold, x), x)
+    length = _norm_with(scaled, _floor(x), x)
+    r = _asinh(length if scale is None else scale * length, x)
+    ratio = _near(lambda: length * length, asinhc, length, lambda length: r / length, x)
+    if scale is not None:
+        ratio = ratio / scale
     return space * ratio.to(x.dtype), (1 - space.size(-1)) * _log_ratio(ratio, r, x, inverse=True)
 
 
 def log_volume(manifold: Lorentz, v: Tensor) -> Tensor:
     # Not the by-product of exp0: this one is accurate relative to its own size near the origin, and never overflows.
-    return (v.size(-1) - 1) * log_sinhc(square_norm(v / radius_of(manifold, v))).squeeze(-1)
+    v = v / radius_of(manifold, v)
+    near = (v.detach().abs() < 1).all(-1, keepdim=True)
+    r = norm(v.masked_fill(near, 1.0).to(_wide(v)))
+    far = r + torch.log1p(-torch.exp(-2 * r)) - torch.log(2 * r)
+    stretch = torch.where(near, log_sinhc(square_norm(v.masked_fill(~near, 0.0))).to(far.dtype), far)
+    return (v.size(-1) - 1) * stretch.squeeze(-1).to(v.dtype)
 
 
 def exp_at(manifold: Lorentz, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     radius = radius_of(manifold, v)
-    target = p[..., 1:]
     if v.size(-1) == 1:
-        moved = (target / radius).asinh() + v / radius
-        return radius * torch.cat([moved.cosh(), moved.sinh()], -1), torch.zeros_like(moved).squeeze(-1)
-    diameter = 2 * radius
-    ball_t, half_t = _in_ball(target, diameter)
-    start, total, height = _carried(ball_t, half_t, v / diameter)
-    space = 2 * (total * start.cosh.to(v.dtype) + ball_t * height.to(v.dtype))
+        space = _shifted(_widened(p[..., 1:] / radius), _widened(v / radius))
+        log_volume_ = torch.zeros_like(v).squeeze(-1)
+    else:
+        diameter = 2 * radius
+        ball_t, half_t, inverse_t = _in_ball(_widened(p[..., 1:] / diameter), v)
+        tangent = _widened(v / diameter)
+        eta = _norm_with(tangent, _floor(v), v)
+        cosh = eta.cosh()
+        shrink = _near(lambda: eta * eta, lambda z: sinhc(z) / cosh, eta, lambda eta: eta.tanh() / eta, v)
+        half_x = cosh * cosh
+        total = _meet(tangent * shrink, half_x.reciprocal(), ball_t, inverse_t)
+        space = (total + ball_t * (square_norm(total) * half_t)) * (2 * half_x)
+        log_volume_ = (v.size(-1) - 1) * _log_ratio(shrink * half_x, eta, v, half=True)
     # The time coordinate is that of the spatial part as it was rounded: the point must be on the manifold.
-    x = radius * torch.cat([time_of(space), space], dim=-1)
-    return x, (v.size(-1) - 1) * _log_ratio(start.ratio * start.cosh, start.eta, v, half=True)
+    space = space.to(v.dtype)
+    return radius * torch.cat([time_of(space), space], dim=-1), log_volume_
 
 
 def log_at(manifold: Lorentz, p: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     radius = radius_of(manifold, x)
     target, space = -p[..., 1:], x[..., 1:]
     if space.size(-1) == 1:
-        target, space = target / radius, space / radius
-        v = radius * _boost_on_a_line(target, time_of(target), space, time_of(space)).asinh()
+        v = radius * _signed_sum(_widened(target / radius), _widened(space / radius)).to(x.dtype)
         return v, torch.zeros_like(v).squeeze(-1)
     diameter = 2 * radius
-    (ball_t, half_t), (ball_x, half_x) = _in_ball(target, diameter), _in_ball(space, diameter)
-    total = ball_x + ball_t
-    height = _sum_of_squares(total) * (half_t * half_x) + _floor(x) ** 2
-    eta, unwrap = _unwrap(height)
-    w = total * (half_x * unwrap).to(x.dtype) + ball_t * (height * unwrap).to(x.dtype)
-    return w * diameter, (1 - space.size(-1)) * _log_ratio(unwrap, eta, x, half=True, inverse=True)
+    ball_t, half_t, inverse_t = _in_ball(_widened(target / diameter), x)
+    ball_x, half_x, inverse_x = _in_ball(_widened(space / diameter), x)
+    total = _meet(ball_x, inverse_x, ball_t, inverse_t)
+    # sinh(r / 2)**2 of the image is the height times half_x.
+    square = square_norm(total) * half_t
+    height = torch.add(square, inverse_x, alpha=_floor(x) ** 2)
+    root, root_x = height.sqrt(), half_x.sqrt()
+    eta = _asinh(root * root_x, x)
+    # One quotient at a time, as everywhere: derivatives divide by each again, and a product would leave the range.
+    cosh = (height + inverse_x).sqrt()
+    unwrap = _near(
+        lambda: (root * root_x) ** 2,
+        lambda sinh2: asinhc(sinh2) * half_x / (1 + sinh2).sqrt(),
+        root,
+        lambda root: eta / cosh / root,
+        x,
+    )
+    v = (total * unwrap + ball_t * (unwrap * square)).to(x.dtype)
+    return v * diameter, (1 - v.size(-1)) * _log_ratio(unwrap * inverse_x, eta, x, half=True, inverse=True)
 
 
 def translate(manifold: Lorentz, p: Tensor, x: Tensor, inverse: bool) -> Tensor:
     radius = radius_of(manifold, x)
-    target, space = p[..., 1:] / radius, x[..., 1:] / radius
-    if inverse:
-        target = -target
+    target, space = -p[..., 1:] if inverse else p[..., 1:], x[..., 1:]
     if space.size(-1) == 1:
-        moved = _boost_on_a_line(target, time_of(target), space, time_of(space))
+        moved = _boost_on_a_line(_widened(target / radius), _widened(space / radius))
     else:
-        moved = _boost(target, 1 + time_of(target), space, 1 + time_of(space))
+        ball_t, half_t, inverse_t = _in_ball(_widened(target / (2 * radius)), x)
+        ball_x, half_x, inverse_x = _in_ball(_widened(space / (2 * radius)), x)
+        total = _meet(ball_x, inverse_x, ball_t, inverse_t)
+        moved = (total + ball_t * (square_norm(total) * half_t)) * (2 * half_x)
     # From the spatial part as it was rounded, not from the boost: the point must be on the manifold.
+    moved = moved.to(x.dtype)
     return radius * torch.cat([time_of(moved), moved], dim=-1)
 
 
 def distance(manifold: Lorentz, x: Tensor, y: Tensor) -> Tensor:
-    radius = radius_of(manifold, x)
-    xs, ys = x[..., 1:] / radius, y[..., 1:] / radius
-    if xs.size(-1) == 1:
-        apart = _boost_on_a_line(-ys, time_of(ys), xs, time_of(xs)).abs().asinh()
+    if x.size(-1) == 2:
+        apart = log_at(manifold, y, x)[0].abs()
     else:
-        # |x / X - y / Y| sqrt(X Y) = 2 sinh(d / 2): exactly zero at x = y, where vector_norm has subgradient 0.
-        one_plus_x0, one_plus_y0 = 1 + time_of(xs), 1 + time_of(ys)
-        chord = torch.linalg.vector_norm(xs / one_plus_x0 - ys / one_plus_y0, dim=-1, keepdim=True)
-        apart = 2 * (chord / 2 * one_plus_x0.sqrt() * one_plus_y0.sqrt()).asinh()
-    return (radius * apart).squeeze(-1)
+        radius, chord = _chord(manifold, x, y)
+        apart = (radius * (2 * _asinh(norm(chord), x))).to(x.dtype)
+    return apart.squeeze(-1)
+
+
+def squared_distance(manifold: Lorentz, x: Tensor, y: Tensor) -> Tensor:
+    if x.size(-1) == 2:
+        square = log_at(manifold, y, x)[0] ** 2
+    else:
+        radius, chord = _chord(manifold, x, y)
+        near = (chord.detach().abs() < 1).all(-1, keepdim=True)
+        sinh2 = square_norm(chord.masked_fill(~near, 0.0))
+        far = 2 * _asinh(norm(chord.masked_fill(near, 1.0)), x)
+        square = (radius * (radius * torch.where(near, 4 * sinh2 * asinhc(sinh2) ** 2, far**2))).to(x.dtype)
+    return square.squeeze(-1)
 
 
 def translate_tangent(
@@ -176,69 +215,178 @@ def translate_tangent(
         t = -t
     if v.size(-1) == 1:
         # H^1 is flat: the boost is a shift by the distance to the target.
-        return v + radius * (t / radius).asinh(), None
+        return v + radius * _asinh((t / radius).to(_wide(v)), v).to(v.dtype), None
     diameter = 2 * radius
-    ball_t, half_t = _in_ball(t, diameter, bound)
-    start, total, height = _carried(ball_t, half_t, v / diameter)
-    eta, unwrap = _unwrap(height)
-    stretch = start.cosh * unwrap
-    w = (total * stretch.to(v.dtype) + ball_t * (height * unwrap).to(v.dtype)) * diameter
-    if unwrap.dtype != v.dtype:
-        return w, Stretch(start.ratio * stretch, None)
-    return w, Stretch(torch.cat([start.ratio * start.cosh, unwrap], -1), torch.cat([start.eta**2, eta**2], -1))
-
-
-class _Start(NamedTuple):
-    """Functions of half the distance ``eta`` from the origin of what is carried along."""
-
-    eta: Tensor
-    ratio: Tensor  # sinh(eta) / eta
-    cosh: Tensor
-
-
-def _carried(ball_t: Tensor, half_t: Tensor, v: Tensor) -> tuple[_Start, Tensor, Tensor]:
-    """Returns what :func:`_boost` calls ``c``, times ``cosh(eta)``, and the height of the image of ``exp_o(2 v)``.
-
-    The height is ``sinh(r / 2) ** 2`` at distance ``r`` from the origin, kept from zero; it is free of cancellation.
-    """
-    eta = (_sum_of_squares(v) + _floor(v) ** 2).sqrt()
-    start = _Start(eta, eta.sinh() / eta, eta.cosh())
-    total = v * start.ratio.to(v.dtype) + ball_t * start.cosh.to(v.dtype)
-    return start, total, _sum_of_squares(total) * half_t + _floor(v) ** 2
-
-
-def _unwrap(height: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns half the radius ``r`` and ``r / sinh(r)``, both from ``sinh(r / 2) ** 2``, which is kept from zero."""
-    eta = height.sqrt().asinh()
-    return eta, eta * (height * (height + 1)).rsqrt()
-
-
-def _in_ball(t: Tensor, diameter: Tensor, bound: float | None = None) -> tuple[Tensor, Tensor]:
-    """Returns ``b = t / (1 + t_0)``, the point in the Poincare ball, and ``(1 + t_0) / 2``, for lengths in radii.
-
-    With a bound, ``b = (t / 2) / sqrt(1 + |t / 2|^2 / c^2)``, shorter than the ``c`` of a ``t`` of that length. It is
-    closer to the point meant than if ``t`` were shortened so, and fewer operations; no distance to the border is lost.
-    """
-    t = t / diameter
+    v = v / diameter
+    eta = _norm_with(v, _floor(v), v)
+    tanh, single = eta.tanh(), v.dtype != _wide(v)
+    sech2: Any = None if single and bound is not None else eta.clamp(max=_FAR).cosh() ** -2  # else not needed
+    shrink = _near(lambda: eta * eta, lambda z: sinhc(z) * sech2.sqrt(), eta, lambda eta: tanh / eta, v)
+    # Of half the radius of the image, root is the sine and root_w the cosine, over cosh(eta).
     if bound is None:
-        half = _norm_with(t, 0.5) + 0.5
-        return t / half.to(t.dtype), half
+        ball, half_t, inverse_t = _in_ball(_widened(t / diameter), t)
+        total = _meet(_widened(v) * shrink, sech2, ball, inverse_t)
+        height = torch.add(square_norm(total) * half_t, sech2, alpha=_floor(v) ** 2)
+        total, ball_t = total.to(v.dtype), ball.to(v.dtype)
+    else:  # in the ball the radius of a near target is not lost
+        ball_t, half_t = _in_ball_to(bound, t, diameter)
+        total = v * shrink.to(v.dtype) + ball_t
+        height = _sum_of_squares(total) * half_t + _floor(v) ** 2
+    excess = height - tanh * tanh
+    root, root_w = height.sqrt(), (1 + excess if sech2 is None else height + sech2).sqrt()
+    # The difference of the radii is of the size of the target, however far both are.
+    eta_w = eta + (excess / (root + tanh * root_w)).asinh()
+    if sech2 is None:
+        unwrap = eta_w / (root * root_w)
+    else:
+        near = height < 1e-2 * sech2
+        height_0, sech2_0 = height.masked_fill(~near, 0.0), sech2.masked_fill(~near, 1.0)
+        unwrap = _near(
+            lambda: (height_0 / sech2_0).masked_fill(~near, 1.0),
+            lambda sinh2: asinhc(sinh2) / sech2_0 / (1 + sinh2).sqrt(),
+            root,
+            lambda root: eta_w / root_w / root,
+            v,
+        )
+    w = (total * unwrap.to(v.dtype) + ball_t * (unwrap * height).to(v.dtype)) * diameter
+    if single:
+        return w, Stretch(shrink * unwrap, False)  # the cosh of one cancels that of the other
+    # Near the origin the series: the logarithm of a ratio rounded in its own dtype has no derivative there.
+    eta_w = unwrap * root_w * root
+    near, near_w = eta < 0.7, eta_w < 0.7
+    series = near_log_sinhc(4 * (eta**2).masked_fill(~near, 0.0))
+    series = series - near_log_sinhc(4 * (eta_w**2).masked_fill(~near_w, 0.0))
+    far = (shrink.masked_fill(near, 1.0) * unwrap.masked_fill(near_w, 1.0)).log()
+    return w, Stretch(series + far + (near.to(v.dtype) - near_w.to(v.dtype)) * sech2.log(), True)
+
+
+def _meet(ball_x: Tensor, inverse_x: Tensor, ball_t: Tensor, inverse_t: Tensor) -> Tensor:
+    """Returns the sum ``c`` of two points of the Poincare ball, ``inverse_x = 2 / (1 + x_0)``, accurate on a ray too.
+
+    Far points on opposite rays have coordinates near 1 and -1, and their sum has lost both radii. But with the
+    difference ``z`` of the two ``c . z = |b_x|^2 - |b_t|^2 = 2 / (1 + t_0) - 2 / (1 + x_0)``, which has not: what ``c``
+    lacks along ``z`` is put back. (Divided by 4, the square of ``z`` where it matters; elsewhere nothing is lacking.)
+    """
+    total, between = ball_x + ball_t, ball_x - ball_t
+    excess = (total * between).sum(-1, keepdim=True) - (inverse_t - inverse_x)
+    return torch.addcmul(total, between, excess, value=-0.25)
+
+
+def _near(
+    square: Callable[[], Tensor],
+    series: Callable[[Tensor], Tensor],
+    divisor: Tensor,
+    far: Callable[[Tensor], Tensor],
+    like: Tensor,
+) -> Tensor:
+    """Returns ``far(divisor)``; near zero, where a ratio of float64 has no second derivative, ``series(square())``.
+
+    Where points are of float32 radii are of float64, and accurate enough for both derivatives.
+    """
+    if like.dtype != _wide(like):
+        return far(divisor)
+    z = square()
+    near = z < 1e-2
+    return torch.where(near, series(z.masked_fill(~near, 0.0)), far(divisor.masked_fill(near, 1.0)))
+
+
+def _asinh(x: Tensor, like: Tensor) -> Tensor:
+    """Returns asinh; torch's own cubes ``x`` in its derivatives, which is in range where points are of float32."""
+    return x.asinh() if like.dtype != _wide(like) else asinh(x)
+
+
+# ---- the hyperbolic line, where radii have a sign and add up, and no angle hides how exactly ----
+
+
+def _growth(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns ``exp(asinh(x))`` and its inverse, both without cancellation, for ``|x| >= 1``."""
+    scale = x.detach().abs().clamp(min=1.0)
+    x = x / scale
+    growth = torch.hypot(x, 1 / scale) + x.abs()
+    up, down = scale * growth, (1 / scale) / growth
+    return torch.where(x > 0, up, down), torch.where(x > 0, down, up)
+
+
+def _boost_on_a_line(t: Tensor, x: Tensor) -> Tensor:
+    """Returns ``sinh(asinh(t) + asinh(x))``."""
+    near = (t.abs() < 1) | (x.abs() < 1)
+    (up_t, down_t), (up_x, down_x), one = _growth(t), _growth(x), x.new_ones(())
+    far = (up_t * up_x - down_t * down_x) / 2
+    t, x = t.masked_fill(~near, 0.0), x.masked_fill(~near, 0.0)
+    return torch.where(near, t * torch.hypot(x, one) + x * torch.hypot(t, one), far)
+
+
+def _signed_sum(t: Tensor, x: Tensor) -> Tensor:
+    """Returns ``asinh(t) + asinh(x)``."""
+    near, opposite = (t.abs() < 1) & (x.abs() < 1), (t > 0) != (x > 0)
+    up_t, up_x = _growth(t)[0], _growth(x)[0]
+    far = torch.where(opposite, (up_t * up_x.masked_fill(~opposite, 1.0)).log(), up_t.log() + up_x.log())
+    return torch.where(near, asinh(_boost_on_a_line(t.masked_fill(~near, 0.0), x.masked_fill(~near, 0.0))), far)
+
+
+def _shifted(t: Tensor, v: Tensor) -> Tensor:
+    """Returns ``sinh(asinh(t) + v)``."""
+    near = t.abs() < 1
+    up, down = _growth(t)
+    far = (up * v.exp() - down * (-v).exp()) / 2
+    t, v = t.masked_fill(~near, 0.0), v.masked_fill(~near, 0.0)
+    return torch.where(near, t * v.cosh() + torch.hypot(t, t.new_ones(())) * v.sinh(), far)
+
+
+def _chord(manifold: Lorentz, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the radius and a vector of length ``sinh(d(x, y) / 2)``, ``d`` in radii, zero at ``x = y``."""
+    radius = radius_of(manifold, x)
+    ball_x, half_x, inverse_x = _in_ball(_widened(x[..., 1:] / (2 * radius)), x)
+    ball_y, half_y, inverse_y = _in_ball(_widened(-y[..., 1:] / (2 * radius)), y)
+    return radius, _meet(ball_x, inverse_x, ball_y, inverse_y) * half_x.sqrt() * half_y.sqrt()
+
+
+def _in_ball(t: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns ``b = t / (1 + t_0)``, in the Poincare ball, ``(1 + t_0) / 2`` and its inverse, given ``t / 2``."""
+    t, scale = _scaled(t, like)
+    if scale is None:
+        half = _norm_with(t, 0.5, like) + 0.5
+        inverse = half.reciprocal()
+        return t * inverse, half, inverse
+    half = torch.linalg.vector_norm(torch.cat([t, 0.5 / scale], -1), dim=-1, keepdim=True) + 0.5 / scale
+    inverse = half.reciprocal()
+    return t * inverse, scale * half, inverse / scale
+
+
+def _in_ball_to(bound: float, t: Tensor, diameter: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns ``b = (t / 2) / sqrt(1 + |t / 2|^2 / c^2)``, shorter than ``c``, and what ``(1 + t_0) / 2`` is there.
+
+    Of :func:`_in_ball`, ``c`` is ``|b|`` at ``|t| = bound``. It is closer to the point meant than if ``t`` were
+    shortened so, and fewer operations; no distance to the border is lost.
+    """
     longest = bound / (1 + math.sqrt(1 + bound**2))
-    square = square_norm(t)
-    growth = 1 + square / longest**2
-    return t * growth.rsqrt(), growth / (growth - square)
+    t = t / diameter
+    shrink = longest * _norm_with(t, longest, t).reciprocal()
+    return t * shrink.to(t.dtype), ((1 - longest**2) + shrink * shrink).reciprocal()
+
+
+def _widened(x: Tensor) -> Tensor:
+    """Returns ``x`` in float64: points of float32 are out to r = 88, where their squares and inverses are in range."""
+    return x.to(_wide(x))
+
+
+def _scaled(space: Tensor, like: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Returns a vector over its size, and the size, a constant of at least one; for float32 itself, and None.
+
+    Derivatives are in units of the vector then: the second one of a point at radius ``r`` is ``exp(-2 r)`` in its own,
+    formed from parts as small as ``exp(-3 r)``, which underflow from ``r = 240``.
+    """
+    if like.dtype != _wide(like):
+        return space, None
+    scale = torch.linalg.vector_norm(space.detach(), math.inf, dim=-1, keepdim=True).clamp(min=1.0)
+    return space / scale, scale
 
 
 def log_stretch(n: int, stretches: Sequence[Stretch]) -> Tensor:
-    if stretches[0].squares is None:
-        return (n - 1) * reduce(torch.mul, [stretch.factors for stretch in stretches]).squeeze(-1).log()
-    parts = torch.stack(torch.broadcast_tensors(*(part for stretch in stretches for part in stretch)))
-    factors, squares = parts[0::2], parts[1::2]
-    # Far out, one logarithm of the product of both factors: their own logarithms are large and cancel. Near the
-    # origin, where that product is 1 up to rounding, the series, small and accurate.
-    near = near_log_sinhc(4 * squares.masked_fill(squares >= 0.5, 0.0))
-    far = factors.masked_fill(squares < 0.5, 1.0)
-    return (n - 1) * (far.prod(-1).log() + near[..., 0] - near[..., 1]).sum(0)
+    values = [stretch.value for stretch in stretches]
+    if stretches[0].is_logarithm:
+        return (n - 1) * reduce(torch.add, values).squeeze(-1)
+    return (n - 1) * reduce(torch.mul, values).squeeze(-1).log()
 
 
 def radius_of(manifold: Lorentz, like: Tensor) -> Tensor:
@@ -258,23 +406,24 @@ def _sum_of_squares(v: Tensor) -> Tensor:
 
 def time_of(space: Tensor) -> Tensor:
     """Returns the time coordinate, ``sqrt(1 + |space|^2)``, of a point with the given spatial part."""
-    return _norm_with(space, 1.0).to(space.dtype)
+    return _norm_with(space, 1.0, space).to(space.dtype)
 
 
-def _norm_with(space: Tensor, coordinate: float) -> Tensor:
+def _norm_with(space: Tensor, coordinate: float, like: Tensor) -> Tensor:
     """Returns the norm of a vector with one more coordinate, in float64."""
     # A norm that is positive is smooth, and takes fewer kernels than a square, a sum and a root. In float64, since the
-    # square of a float32 point at r > 44 overflows. (Float64 itself reaches r = 354 so.)
+    # square of a float32 point at r > 44 overflows; what is of float64 itself is scaled for the same reason.
     extended = pad(space, (0, 1), value=coordinate)
+    if like.dtype == _wide(like):
+        return norm(extended)
     return torch.linalg.vector_norm(extended, dim=-1, keepdim=True, dtype=_wide(space))
 
 
 def _floor(x: Tensor) -> float:
     """Returns what a radius is kept from zero by, through the root of a sum of squares: what is lost in rounding.
 
-    Then ``sinh(r) / r`` needs no Taylor branch: its derivative is noise of size u / r near zero, but what multiplies it
-    is a vector times the derivative of the radius, ``v / r``. (Second derivatives are off by u / r, at most 1e-8: where
-    points are of float32, radii are of float64, one for each event, and kept from zero by more.)
+    Then ``sinh(r) / r`` needs no Taylor branch where points are of float32 and radii, one for each event, of float64:
+    its derivative is noise of size u / r near zero, but what multiplies it is a vector times ``v / r``.
     """
     return float(2.0**-26 if x.dtype == _wide(x) == torch.float64 else 2.0**-12)
 
@@ -294,25 +443,3 @@ def _log_ratio(ratio: Tensor, eta: Tensor, like: Tensor, *, half: bool = False, 
 def _wide(x: Tensor) -> torch.dtype:
     """Returns float64, in which norms are computed whatever the dtype; on Apple's GPUs, which have none, the dtype."""
     return x.dtype if x.device.type == "mps" else torch.float64
-
-
-def _boost(p: Tensor, one_plus_p0: Tensor, x: Tensor, one_plus_x0: Tensor) -> Tensor:
-    """Returns the spatial part of ``T_p x``.
-
-    ``T_p x = X (c + b |c|^2 P / 2)`` with ``b = p / P`` and ``c = x / X + b``, where capitals are time coordinates plus
-    one (so that ``b`` is the point of the Poincare ball). No term cancels: ``X P |c|^2 / 2 = cosh(d(x, -p)) - 1``, and
-    the result is exactly zero at ``x = -p``.
-    """
-    ball_p = p / one_plus_p0
-    total = x / one_plus_x0 + ball_p
-    return (total + ball_p * (square_norm(total) * (one_plus_p0 / 2))) * one_plus_x0
-
-
-def _boost_on_a_line(p: Tensor, p0: Tensor, x: Tensor, x0: Tensor) -> Tensor:
-    """Returns the spatial part of ``T_p x`` in one dimension, ``x p0 + p x0``.
-
-    Nearly opposite points cancel there, but ``(x p0 + p x0) (x p0 - p x0) = x^2 - p^2`` does not in factored form.
-    """
-    opposite = x * p < 0
-    conjugate = (x * p0 - p * x0).masked_fill(~opposite, 1.0)
-    return torch.where(opposite, (x + p) * ((x - p) / conjugate), x * p0 + p * x0)

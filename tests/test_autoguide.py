@@ -291,7 +291,7 @@ def test_hierarchical_and_subsampled_plates(guide):
 def test_amortized_plates(guide):
     """One posterior for all members of the plate."""
     data = torch.linspace(-1.5, 1.5, 24).reshape(2, 6, 2)
-    g = guide(hierarchy, amortized_plates=("members",))
+    g = guide(hierarchy, amortized_plates="members")
     z = g(data)["z"]
     assert z.shape == (2, 6, 3)
     assert g.locs.z.shape == (2, 1, 2)
@@ -494,6 +494,7 @@ HANDLERS = {
     "config_enumerate": config_enumerate,
     "config_enumerate(num_samples)": lambda model: config_enumerate(model, num_samples=3),
     "trace": lambda model: poutine.trace(model).get_trace,
+    "replay": lambda model: poutine.replay(model, trace=poutine.trace(model).get_trace(DATA)),
 }
 
 
@@ -706,6 +707,21 @@ def test_random_subsamples(name):
     assert torch.allclose(twice.nodes["z"]["fn"].mean, median[members])
 
 
+def test_hidden_plates_beside_exposed_ones():
+    """A plate that the guide's model hides comes first; the model sees the subsamples of both."""
+
+    def model():
+        for name, plate in (("u", "first"), ("w", "second")):
+            with pyro.plate(plate, 50, subsample_size=5):
+                pyro.sample(name, dist.Normal(0.0, 1.0))
+
+    guide = AutoWrappedNormal(poutine.block(model, expose=["u", "w", "second"]))
+    trace = poutine.trace(guide).get_trace()
+    replayed = poutine.trace(poutine.replay(model, trace=trace)).get_trace()
+    for plate in ("first", "second"):
+        assert torch.equal(replayed.nodes[plate]["value"], trace.nodes[plate]["value"])
+
+
 def test_easy_guide_in_a_subsampled_plate():
     """Maximum a posteriori estimates of groups: points for all members, of which a step moves those of its batch."""
 
@@ -740,6 +756,9 @@ def test_what_it_does_not_guide():
     drawn = Predictive(model, guide=guide, num_samples=1000, parallel=True)(None)["x"]
     assert torch.allclose(drawn.std(0), torch.tensor(0.3), atol=4.3 * 0.3 / 2000**0.5)
     assert len(list(guide.parameters())) == before
+    other = AutoWrappedNormal(model)
+    assert set(other(None)) == {"z", "x"}
+    assert set(other(DATA[0])) == set(other.median(DATA[0])) == {"z"}  # known now, and none of the guide's
 
 
 @each_guide
@@ -834,6 +853,10 @@ def test_what_it_refuses():
             AutoWrappedNormal(model, init_loc_fn=init_to_value(values={"z": start}))()
     with pytest.raises(ValueError, match=r"discrete.*'c'.*hide"):
         AutoWrappedNormal(lambda: pyro.sample("c", dist.Bernoulli(0.5)))()
+    guide = AutoWrappedNormal(model, init_loc_fn=init_to_value(values={"z": torch.zeros(2)}))
+    for _ in range(2):  # again, with the same words
+        with pytest.raises(ValueError, match="initial value of 'z'"):
+            guide()
 
 
 # dtypes, curvatures of members, versions of torch
@@ -882,6 +905,40 @@ def test_curvatures_of_members(size):
     assert bool((guide.locs.z == 0).any()) is (size == 6)
     assert torch.allclose(guide.median(everyone)["z"], before, rtol=1e-12)
     assert torch.allclose(guide.median(everyone[-size:])["z"], before[-size:], rtol=1e-12)
+
+
+def test_curvatures_of_hidden_members():
+    """In a list whose plate a part hides, the part cannot know the curvatures of the subsample, and says so."""
+    k = torch.linspace(0.3, 3.0, 50)
+
+    def model():
+        with pyro.plate("members", 50, subsample_size=2) as batch:
+            pyro.sample("u", dist.Normal(0.0, 1.0))
+            manifold = lorentz(1.0)
+            manifold.k = torch.nn.Parameter(k[batch], requires_grad=False)
+            pyro.sample("z", hdist.WrappedNormal(G.origin(manifold, 2), torch.ones(2), manifold))
+
+    with pytest.raises(ValueError, match=r"'members'.*expose"):
+        of([AutoWrappedNormal, "u", "z"])(model)()
+    assert of([AutoWrappedNormal, "u", "z", "members"])(model)()["z"].shape == (2, 3)
+
+
+def test_it_moves_to_another_dtype():
+    """A guide that has been trained goes on in another dtype, its location where it was."""
+
+    def model():
+        one = torch.tensor(1.0)
+        pyro.sample("z", hdist.WrappedNormal(G.origin(M, 2, dtype=one.dtype), one, M))
+
+    guide = AutoWrappedNormal(model, init_loc_fn=init_to_sample)
+    guide()
+    before = guide.median()["z"]
+    guide.float()
+    torch.set_default_dtype(torch.float32)
+    assert guide()["z"].dtype == guide.median()["z"].dtype == torch.float32
+    assert torch.allclose(guide.median()["z"].double(), before, rtol=1e-6)
+    SVI(model, guide, pyro.optim.Adam({"lr": 0.1}), Trace_ELBO()).step()
+    assert not torch.allclose(guide.median()["z"].double(), before, rtol=1e-3)
 
 
 def test_a_mixture_before_torch_2_8(monkeypatch):

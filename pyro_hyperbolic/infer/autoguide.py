@@ -75,8 +75,9 @@ class AutoWrappedNormal(AutoGuide):
 
     Locations are learned in normal coordinates about an anchor, ``loc = T_anchor exp_o(v)``, so that a step of any
     optimiser by ``v`` is a step of length ``|v|`` wherever the anchor is; whenever ``|v|`` exceeds ``sqrt(k)`` the
-    anchor follows, which changes the coordinates and not the location. (Optimisers that compare points of several
-    steps, such as ``LBFGS``, do not stand that; under ``JitTrace_ELBO`` the anchor stays where its first step is.)
+    anchor follows, which changes the coordinates and not the location (that at the ``k`` of the run, if ``k`` is
+    latent). Optimisers that compare points of several steps, such as ``LBFGS``, do not stand that; under
+    ``JitTrace_ELBO`` the anchor stays where its first step is.
 
     **Initialisation.** By default each site starts at its prior's mean. Latents of *one* prior that interact by their
     distances only then start at one point. There every distance is zero and so is its gradient: a saddle, which the
@@ -107,6 +108,7 @@ class AutoWrappedNormal(AutoGuide):
     """
 
     _model: tuple[Callable[..., Any], ...]
+    prototype_trace: Any
 
     def __init__(
         self,
@@ -237,8 +239,12 @@ class AutoWrappedNormal(AutoGuide):
         finally:
             self._model = model
         self.prototype_trace.remove_node("_INPUT")  # the data, which are not the guide's to keep and pickle
-        for name, site in self.prototype_trace.iter_stochastic_nodes():
-            self._initialise(name, site)
+        try:
+            for name, site in self.prototype_trace.iter_stochastic_nodes():
+                self._initialise(name, site)
+        except Exception:
+            self.prototype_trace = None
+            raise
 
     def _initialise(self, name: str, site: Any) -> None:
         """Makes the parameters of a site, at the value that it has in the prototype."""
@@ -284,7 +290,7 @@ class AutoWrappedNormal(AutoGuide):
         anchor, v = self._stored("anchors", name), self._stored("locs", name)
         # At most once after each step of the optimiser: later runs share these tensors with graphs still to go back.
         seen = self._seen.get(name)
-        if seen is not None and torch.equal(seen.to(v), v):
+        if seen is not None and torch.equal(seen.to(v), v):  # v may have moved to another device
             return
         kernels = geometry.kernels(manifold)
         # A curvature of each particle, or of the members of a subsample, is not one of each anchor.
@@ -383,8 +389,9 @@ class _Drawing(_Run):
 
     def __init__(self, guide: AutoWrappedNormal, plates: dict[str, Any]) -> None:
         super().__init__(guide)
-        self.plates = dict(plates)
+        self.plates = plates
         self.known: set[str] = set()
+        self.replaced: set[str] = set()
 
     def _subsample(self, msg: Any) -> None:
         name = msg["name"]
@@ -396,7 +403,13 @@ class _Drawing(_Run):
 
     def _latent(self, msg: Any) -> None:
         name, prior = msg["name"], msg["fn"]
-        self._match_hidden_plates(prior)
+        self._match_hidden_plates()
+        replaced = [frame.name for frame in msg["cond_indep_stack"] if frame.name in self.replaced]
+        if replaced and _is_batched(_manifold_of(prior.support)):
+            raise ValueError(
+                f"The model has a curvature for each member of plate {replaced[0]!r}, which poutine.block hides from "
+                f"the guide: expose {replaced[0]!r} too."
+            )
         with self._outside(plates=True):
             posterior = self.guide.get_posterior(name, prior)
         if posterior.batch_shape != prior.batch_shape:
@@ -404,23 +417,21 @@ class _Drawing(_Run):
         scale = 1.0  # that of the plates, and not of poutine.scale: a tempered model has an entropy as any other
         for frame in msg["cond_indep_stack"]:
             scale = scale * (frame.full_size or frame.size) / frame.size
-        msg.update(fn=posterior, scale=scale, infer={})
+        msg.update(fn=posterior, scale=scale, infer={}, value=None, done=False)
 
-    def _match_hidden_plates(self, prior: Any) -> None:
+    def _match_hidden_plates(self) -> None:
         """Gives plates that ``poutine.block`` hides from the guide the subsample that the model will see in its run."""
         with self._outside(plates=False) as inner:
             for plate in inner:
                 if isinstance(plate, SubsampleMessenger) and plate.size > 0 and plate.name not in self.known:
                     self.known.add(plate.name)
                     own = plate.indices
-                    if plate.name not in self.plates:
-                        self.plates[plate.name] = pyro.plate(plate.name, plate.size, subsample=own, dim=plate.dim)
-                    plate._indices = self.plates[plate.name].indices
-                    if _is_batched(_manifold_of(prior.support)) and not torch.equal(own, plate.indices):
-                        raise ValueError(
-                            f"The model has a curvature for each member of plate {plate.name!r}, which poutine.block "
-                            f"hides: expose {plate.name!r} too."
-                        )
+                    if plate.name in self.plates:
+                        plate._indices = self.plates[plate.name].indices
+                    else:
+                        plate._indices = pyro.plate(plate.name, plate.size, subsample=own, dim=plate.dim).indices
+                    if not torch.equal(own, plate.indices):
+                        self.replaced.add(plate.name)
 
     def _pyro_post_sample(self, msg: Any) -> None:
         if not msg["stop"] and not site_is_subsample(msg):

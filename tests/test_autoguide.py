@@ -780,7 +780,7 @@ def test_its_density_is_of_its_latents_alone(guide):
     g()
     trace = poutine.trace(g).get_trace()
     values = {name: site["value"] for name, site in trace.nodes.items() if site["type"] == "sample"}
-    assert set(values) == set(LATENT)
+    assert set(values) == set(LATENT) == set(poutine.block(g, hide=["z"])())
     book = dist.LogNormal(g.locs.s, g.scales.s).log_prob(values["s"]) + dist.Normal(0.0, 0.1).log_prob(values["last"])
     z = hdist.WrappedNormal(g.median()["z"], g.scales.z, M).log_prob(values["z"].clone())
     assert torch.allclose(trace.log_prob_sum(), book + z)

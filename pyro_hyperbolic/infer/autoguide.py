@@ -418,6 +418,7 @@ class _Drawing(_Run):
         for frame in msg["cond_indep_stack"]:
             scale = scale * (frame.full_size or frame.size) / frame.size
         msg.update(fn=posterior, scale=scale, infer={}, value=None, done=False)
+        self.found[name] = None  # known to be the guide's, whatever its own handlers hide
 
     def _match_hidden_plates(self) -> None:
         """Gives plates that ``poutine.block`` hides from the guide the subsample that the model will see in its run."""
@@ -434,7 +435,7 @@ class _Drawing(_Run):
                         self.replaced.add(plate.name)
 
     def _pyro_post_sample(self, msg: Any) -> None:
-        if not msg["stop"] and not site_is_subsample(msg):
+        if msg["name"] in self.found:
             self.found[msg["name"]] = msg["value"]
 
 

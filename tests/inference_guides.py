@@ -206,6 +206,14 @@ def guide_list(model: Callable) -> Callable:
     return guide
 
 
+def list_by_site(model: Callable) -> Callable:
+    """A wrapped normal for z, a normal in the chart for the scale s."""
+    guide = autoguide.AutoGuideList(model)
+    guide.append(ph.infer.AutoWrappedNormal(poutine.block(model, expose=["z"])))
+    guide.append(autoguide.AutoNormal(poutine.block(model, expose=["s"])))
+    return guide
+
+
 class EasyWrapped(EasyGuide):
     def guide(self) -> None:
         wrapped_guide(None)()
@@ -214,6 +222,11 @@ class EasyWrapped(EasyGuide):
 class EasyMap(EasyGuide):
     def guide(self) -> dict[str, Tensor]:
         return {"z": self.map_estimate("z")}
+
+
+class EasyMapGroup(EasyGuide):
+    def guide(self) -> dict[str, Tensor]:
+        return self.group().map_estimate()
 
 
 class EasyGroup(EasyGuide):
@@ -579,7 +592,8 @@ CELLS: list[Cell] = [
         EVIDENCE,
         weighed(autoguide.AutoNormalMessenger, "scale", ess=0.3),
         "Run a messenger guide once before vectorised particles (Pyro would keep a parameter for each particle), and "
-        "weigh its draws with `guide.get_traces()`: `vectorized_importance_weights` counts observed sites as its own.",
+        "weigh its draws with `guide.get_traces()`: `vectorized_importance_weights` counts observed sites as its own. "
+        "`poutine.block(model, expose=...)` hides its parameters from the optimiser, and `TraceEnum_ELBO` refuses it.",
     ),
     auto(
         "`AutoHierarchicalNormalMessenger`",
@@ -594,7 +608,9 @@ CELLS: list[Cell] = [
         "works",
         EVIDENCE,
         weighed(ph.infer.AutoWrappedNormal, "scale", ess=0.3),
-        "The one for latents far from the origin; latent curvatures, plates and Pyro's importance weights work.",
+        "The one for latents far from the origin, and for latent curvatures; in use as `AutoNormal`, under "
+        "`block(expose=)`, `TraceEnum_ELBO` and in an `AutoGuideList` too. Latents of one prior that are known by "
+        "distances only start at a saddle, the prior's mean: pass `init_loc_fn=init_to_sample` or `init_to_value`.",
     ),
     auto(
         "`ph.infer.AutoWrappedMultivariateNormal`",
@@ -611,6 +627,13 @@ CELLS: list[Cell] = [
         "For a model whose discrete latent chooses the component.",
     ),
     auto(
+        "`AutoGuideList`, `ph.infer.AutoWrappedNormal`",
+        "works",
+        EVIDENCE,
+        weighed(list_by_site, "scale", ess=0.3),
+        "Its medians and quantiles have every site.",
+    ),
+    auto(
         "a `MixtureSameFamily` prior",
         "not in Pyro",
         "the error",
@@ -625,6 +648,7 @@ CELLS: list[Cell] = [
     ),
     auto("`EasyGuide`", "works", EVIDENCE, weighed(EasyWrapped)),
     auto("`EasyGuide.map_estimate`", "works", "the mode on a grid", partial(check_delta, EasyMap), "As `AutoDelta`."),
+    auto("`EasyGuide.group(...).map_estimate`", "works", "the mode on a grid", partial(check_delta, EasyMapGroup)),
     auto(
         "`EasyGuide.group(...).sample`",
         "not in Pyro",

@@ -495,7 +495,7 @@ def obs_mask_agrees() -> None:
 
 
 def obs_mask_by_messengers() -> None:
-    """Guides that are effects run inside the model's mask."""
+    """Guides that run the model see its mask."""
     for make in (AutoNormalMessenger, ph.infer.AutoWrappedNormal):
         pyro.clear_param_store()
         guide = fitted(imputing_model, make(imputing_model))

@@ -1,26 +1,54 @@
 """The autoguides of infer: a wrapped normal where the latent is, whatever its distance from the origin."""
 
 import copy
+import importlib.util
 import io
 import math
 import pickle
+from functools import cache, partial
+from statistics import NormalDist
 
 import geoopt
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer import SVI, JitTrace_ELBO, Predictive, Trace_ELBO, TraceMeanField_ELBO
-from pyro.infer.autoguide import AutoNormal, AutoNormalMessenger, init_to_value
+from pyro import poutine
+from pyro.contrib.easyguide import EasyGuide
+from pyro.infer import (
+    SVI,
+    JitTrace_ELBO,
+    JitTraceEnum_ELBO,
+    Predictive,
+    Trace_ELBO,
+    TraceEnum_ELBO,
+    TraceGraph_ELBO,
+    TraceMeanField_ELBO,
+    config_enumerate,
+)
+from pyro.infer.autoguide import (
+    AutoGuideList,
+    AutoNormal,
+    AutoNormalMessenger,
+    init_to_feasible,
+    init_to_generated,
+    init_to_mean,
+    init_to_median,
+    init_to_sample,
+    init_to_uniform,
+    init_to_value,
+)
 from pyro.infer.importance import vectorized_importance_weights
+from pyro.infer.reparam import LocScaleReparam
 from pyro.nn import PyroModule, PyroSample
 from torch import Tensor
+from torch.distributions import constraints
 
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
 from pyro_hyperbolic.infer import AutoWrappedMultivariateNormal, AutoWrappedNormal, GeodesicBall
 from tests.cases import lorentz
-from tests.inference_truth import BEACON, POSTERIORS, moments
+from tests.inference_truth import BEACON, POSTERIORS, mixture_model, moments
 
 G = ph.geometry
 M = lorentz(2.0)
@@ -263,7 +291,7 @@ def test_hierarchical_and_subsampled_plates(guide):
 def test_amortized_plates(guide):
     """One posterior for all members of the plate."""
     data = torch.linspace(-1.5, 1.5, 24).reshape(2, 6, 2)
-    g = guide(hierarchy, amortized_plates=("members",))
+    g = guide(hierarchy, amortized_plates="members")
     z = g(data)["z"]
     assert z.shape == (2, 6, 3)
     assert g.locs.z.shape == (2, 1, 2)
@@ -427,3 +455,500 @@ def test_predictive(guide):
         draws = Predictive(truth.model, guide=g, num_samples=200, return_sites=["z"], parallel=parallel)()["z"]
         assert draws.shape == (200, 3)
         assert abs(G.distance(M, draws, BEACON).mean() - truth.mean(moments)[-1]) < 0.15
+
+
+# Idioms of Pyro
+
+
+LATENT = ["s", "z", "last"]
+DATA = torch.tensor([[1.1, -0.7], [0.8, -0.9], [1.4, -0.2]], dtype=torch.float64)
+
+
+def pair_model(data: Tensor, manifold: geoopt.manifolds.base.Manifold = M) -> None:
+    """Two latents and a parameter of the model, data in a plate; then a latent on which nothing depends."""
+    noise = pyro.param("noise", torch.tensor(0.5), constraint=constraints.positive)
+    s = pyro.sample("s", dist.LogNormal(0.0, 0.3))
+    z = pyro.sample("z", hdist.WrappedNormal(G.origin(manifold, 2), s.unsqueeze(-1) * torch.ones(2), manifold))
+    with pyro.plate("data", len(data)):
+        pyro.sample("x", dist.Normal(G.log0(manifold, z), noise).to_event(1), obs=data)
+    pyro.sample("last", dist.Normal(0.0, 1.0))
+
+
+#: Handlers in which Pyro's tutorials, or users, wrap the model of an autoguide.
+HANDLERS = {
+    "none": lambda model: model,
+    "block(expose)": lambda model: poutine.block(model, expose=LATENT),
+    "block(expose) of some": lambda model: poutine.block(model, expose=["s", "z"]),
+    "block(hide)": lambda model: poutine.block(model, hide=["last"]),
+    "block(hide_types)": lambda model: poutine.block(model, hide_types=["param"]),
+    "block(expose_types)": lambda model: poutine.block(model, expose_types=["sample"]),
+    "block(hide_fn)": lambda model: poutine.block(model, hide_fn=lambda msg: msg["name"] not in LATENT),
+    "mask": lambda model: poutine.mask(model, mask=True),
+    "scale": lambda model: poutine.scale(model, scale=0.1),
+    "condition": lambda model: poutine.condition(model, data={"last": torch.tensor(0.3)}),
+    "do": lambda model: poutine.do(model, data={"last": torch.tensor(0.3)}),
+    "lift": lambda model: poutine.lift(model, prior=dist.LogNormal(0.0, 0.1)),
+    "lift by name": lambda model: poutine.lift(model, prior={"noise": dist.LogNormal(0.0, 0.1)}),
+    "reparam": lambda model: poutine.reparam(model, config={"last": LocScaleReparam(0.0)}),
+    "infer_config": lambda model: poutine.infer_config(model, lambda site: {"enumerate": "parallel"}),
+    "config_enumerate": config_enumerate,
+    "config_enumerate(num_samples)": lambda model: config_enumerate(model, num_samples=3),
+    "trace": lambda model: poutine.trace(model).get_trace,
+    "replay": lambda model: poutine.replay(model, trace=poutine.trace(model).get_trace(DATA)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Found vars in model but not guide")
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_handlers_of_the_model(handler):
+    """On Euclidean(1) the guide of a handled model has the loss and the gradient that Pyro's AutoNormal has."""
+    model = HANDLERS[handler](partial(pair_model, manifold=geoopt.Euclidean(1)))
+    losses, gradients = [], []
+    for cls in (AutoWrappedNormal, AutoNormal):
+        pyro.clear_param_store()
+        guide = cls(model, init_loc_fn=init_to_mean(fallback=init_to_feasible), init_scale=0.3)
+        guide(DATA)
+        pyro.set_rng_seed(3)
+        losses.append(Trace_ELBO().loss_and_grads(model, guide, DATA))
+        gradients.append(guide.locs.z_unconstrained.grad)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-10)
+    assert torch.allclose(*gradients)
+    assert gradients[0].norm() > 0.01
+
+
+def of(*parts):
+    """A list of guides, each of some sites; or of lists."""
+
+    def make(model):
+        guides = AutoGuideList(model)
+        for cls, *names in parts:
+            guides.append(cls(poutine.block(model, expose=names)) if names else cls(model))
+        return guides
+
+    return make
+
+
+class Easy(EasyGuide):
+    def __init__(self, model):
+        super().__init__(model)
+        self.part = AutoWrappedNormal(model)
+
+    def guide(self, data):
+        return self.part(data)
+
+
+def plain_function(model):
+    guide = AutoWrappedNormal(model)
+    return lambda data: guide(data)
+
+
+LISTS = {
+    "one": of([AutoWrappedNormal]),
+    "beside AutoNormal": of([AutoNormal, "s", "last"], [AutoWrappedNormal, "z"]),
+    "two": of([AutoWrappedNormal, "z"], [AutoWrappedMultivariateNormal, "s", "last"]),
+    "nested": of([of([AutoWrappedNormal, "z"])], [of([AutoWrappedNormal, "last"], [AutoNormal, "s"])]),
+}
+#: Ways of making and of training a guide: each ends where the plain one does.
+IDIOMS = {
+    "plain": (AutoWrappedNormal, Trace_ELBO),
+    **{
+        elbo.__name__: (AutoWrappedNormal, elbo)
+        for elbo in (TraceEnum_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO, JitTrace_ELBO, JitTraceEnum_ELBO)
+    },
+    "expose": (lambda model: AutoWrappedNormal(poutine.block(model, expose=LATENT)), Trace_ELBO),
+    "create_plates": (
+        lambda model: AutoWrappedNormal(model, create_plates=lambda data: pyro.plate("data", 3)),
+        Trace_ELBO,
+    ),
+    "function": (plain_function, TraceEnum_ELBO),
+    "EasyGuide": (Easy, Trace_ELBO),
+    **{f"list: {name}": (make, TraceEnum_ELBO if name == "nested" else Trace_ELBO) for name, make in LISTS.items()},
+}
+
+
+@cache
+def trained(idiom: str) -> tuple[float, float, dict[str, Tensor]]:
+    """Returns the losses before and after a few steps, and the medians."""
+    make, elbo = IDIOMS[idiom]
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    options = {"num_particles": 16, "vectorize_particles": True, "max_plate_nesting": 1}
+    guide = make(pair_model)
+    guide(DATA)
+    loss = partial(Trace_ELBO(**{**options, "num_particles": 1000}).loss, pair_model, guide, DATA)
+    start = loss()
+    if "Jit" in elbo.__name__:
+        options["ignore_jit_warnings"] = True
+    svi = SVI(pair_model, guide, pyro.optim.ClippedAdam({"lr": 0.1, "lrd": 0.94}), elbo(**options))
+    for _ in range(50):
+        svi.step(DATA)
+    return start, loss(), {name: value for name, value in pyro.get_param_store().items() if name.endswith("locs.z")}
+
+
+@pytest.mark.filterwarnings("ignore:TraceEnum_ELBO found no sample sites")
+@pytest.mark.parametrize("idiom", IDIOMS)
+def test_idioms(idiom):
+    """After a few steps of each, the loss and the location are those of the plain guide."""
+    start, loss, locations = trained(idiom)
+    _, plain_loss, plain_locations = trained("plain")
+    assert loss == pytest.approx(plain_loss, abs=0.15)
+    assert loss < start - 0.5
+    assert torch.allclose(*locations.values(), *plain_locations.values(), atol=0.05)
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_guide_lists(name):
+    """Every site is in the draws, medians and quantiles of a list, which is saved, loaded, copied and moved whole."""
+    guide = LISTS[name](pair_model)
+    assert set(guide(DATA)) == set(guide.median(DATA)) == set(guide.quantiles([0.1, 0.9], DATA)) == set(LATENT)
+    assert isinstance(guide.quantiles([0.1, 0.9], DATA)["z"], GeodesicBall)
+    with torch.no_grad():
+        for value in guide.parameters():
+            value.sub_(0.3)
+    expected, state = guide.median(DATA), copy.deepcopy(guide.state_dict())
+    assert G.distance(M, expected["z"], G.origin(M, 2)) > 0.4
+    copied = copy.deepcopy(guide)
+    pyro.clear_param_store()
+    loaded = LISTS[name](pair_model)
+    loaded(DATA)
+    loaded.load_state_dict(state)
+    for other in (guide, copied, loaded):
+        pyro.clear_param_store()
+        found = other.median(DATA)
+        assert all(torch.equal(found[site], expected[site]) for site in LATENT)
+        assert set(other(DATA)) == set(LATENT)
+    assert all(not value.requires_grad for value in guide.requires_grad_(False).parameters())
+    assert {value.dtype for value in copied.to(torch.float32).parameters()} == {torch.float32}
+
+
+def mixture(data: Tensor) -> None:
+    """The mixture of Pyro's tutorial, on H^2."""
+    weights = pyro.sample("weights", dist.Dirichlet(torch.full((2,), 0.5)))
+    scale = pyro.sample("scale", dist.LogNormal(-1.0, 0.5))
+    with pyro.plate("components", 2):
+        locs = pyro.sample("locs", hdist.WrappedNormal(G.origin(M, 2), torch.tensor(2.0), M))
+    with pyro.plate("data", len(data)):
+        assignment = pyro.sample("assignment", dist.Categorical(weights))
+        pyro.sample(
+            "obs",
+            hdist.WrappedNormal(locs[assignment], scale.unsqueeze(-1) * torch.ones(2), M),
+            obs=data,
+        )
+
+
+def test_the_mixture_tutorial():
+    """TraceEnum_ELBO, config_enumerate, expose: losses, weights and locations are those of a chart guide."""
+    truth = G.exp0(M, torch.tensor([[1.5, 0.5], [-1.0, -1.2]]))
+    pyro.set_rng_seed(4)
+    data = hdist.WrappedNormal(truth[(torch.arange(40) < 12).long()], torch.tensor(0.3), M).sample()
+    start = init_to_value(values={"locs": data[[39, 0]]}, fallback=init_to_feasible)
+    model, found = config_enumerate(mixture), []
+    for cls in (AutoWrappedNormal, AutoNormal):
+        pyro.clear_param_store()
+        pyro.set_rng_seed(0)
+        guide = cls(poutine.block(model, expose=["weights", "locs", "scale"]), init_loc_fn=start)
+        svi = SVI(model, guide, pyro.optim.ClippedAdam({"lr": 0.1, "lrd": 0.97}), TraceEnum_ELBO(max_plate_nesting=1))
+        for _ in range(100):
+            svi.step(data)
+        loss = TraceEnum_ELBO(40, 1).loss(model, guide, data)
+        found.append((loss, guide.median(data)))
+    (loss, median), (chart_loss, chart_median) = found
+    assert loss == pytest.approx(chart_loss, abs=0.5)
+    assert (G.distance(M, median["locs"], truth) < 0.25).all()
+    assert (G.distance(M, median["locs"], chart_median["locs"]) < 0.09).all()  # a posterior deviation
+    assert torch.allclose(median["weights"], chart_median["weights"], atol=0.03)
+    assert abs(float(median["weights"][1]) - 0.3) < 0.1
+
+
+def local_model(data: Tensor, size: int | None = None) -> None:
+    """A latent for each datum, in a plate that the model subsamples; a global one."""
+    centre = pyro.sample("centre", hdist.WrappedNormal(G.origin(M, 2), torch.ones(2), M))
+    with pyro.plate("data", len(data), subsample_size=size) as batch:
+        z = pyro.sample("z", hdist.WrappedNormal(centre, torch.ones(2), M))
+        pyro.sample("x", dist.Normal(G.log0(M, z), 0.1).to_event(1), obs=data[batch])
+
+
+SUBSAMPLED = {
+    "alone": AutoWrappedNormal,
+    "expose": lambda model: AutoWrappedNormal(poutine.block(model, expose=["centre", "z"])),
+    "create_plates": lambda model: AutoWrappedNormal(model, create_plates=lambda data, size: pyro.plate("data", 6, 2)),
+    "list": of([AutoWrappedNormal, "centre"], [AutoWrappedNormal, "z"]),
+    "list, with the plate": of([AutoWrappedNormal, "centre"], [AutoWrappedNormal, "z", "data"]),
+    "list, AutoNormal": of([AutoNormal, "centre"], [AutoWrappedNormal, "z"]),
+}
+
+
+@pytest.mark.parametrize("name", SUBSAMPLED)
+def test_random_subsamples(name):
+    """Guide and model see one subsample, each member has its own posterior, and medians are of all members."""
+    data = torch.linspace(-1.5, 1.5, 12).reshape(6, 2)
+    guide = SUBSAMPLED[name](local_model)
+    guide(data, 2)
+    with torch.no_grad():
+        for value in guide.parameters():
+            value.add_(0.3 * torch.randn_like(value))
+    median, ball = guide.median(data, 2)["z"], guide.quantiles([0.5, 0.9], data, 2)["z"]
+    assert median.unique(dim=0).shape == (6, 3)
+    assert torch.equal(ball.center, median)
+    assert ball.radius.shape == (2, 6)
+    seen = set()
+    for _ in range(8):
+        trace = poutine.trace(guide).get_trace(data, 2)
+        replayed = poutine.trace(poutine.replay(local_model, trace=trace)).get_trace(data, 2)
+        members = trace.nodes["data"]["value"]
+        assert torch.equal(replayed.nodes["data"]["value"], members)
+        assert torch.allclose(trace.nodes["z"]["fn"].mean, median[members])
+        assert trace.nodes["z"]["scale"] == replayed.nodes["z"]["scale"] == 3.0
+        assert set(guide.median(data, 2)) == {"centre", "z"}
+        seen |= set(members.tolist())
+    assert len(seen) > 3
+    twice = poutine.trace(poutine.replay(guide, trace=trace)).get_trace(data, 2)
+    assert torch.equal(twice.nodes["z"]["value"], trace.nodes["z"]["value"])
+    assert torch.allclose(twice.nodes["z"]["fn"].mean, median[members])
+
+
+def test_hidden_plates_beside_exposed_ones():
+    """A plate that the guide's model hides comes first; the model sees the subsamples of both."""
+
+    def model():
+        for name, plate in (("u", "first"), ("w", "second")):
+            with pyro.plate(plate, 50, subsample_size=5):
+                pyro.sample(name, dist.Normal(0.0, 1.0))
+
+    guide = AutoWrappedNormal(poutine.block(model, expose=["u", "w", "second"]))
+    trace = poutine.trace(guide).get_trace()
+    replayed = poutine.trace(poutine.replay(model, trace=trace)).get_trace()
+    for plate in ("first", "second"):
+        assert torch.equal(replayed.nodes[plate]["value"], trace.nodes[plate]["value"])
+
+
+def test_easy_guide_in_a_subsampled_plate():
+    """Maximum a posteriori estimates of groups: points for all members, of which a step moves those of its batch."""
+
+    class Modes(EasyGuide):
+        def guide(self, data, size):
+            found = self.group("centre").map_estimate()
+            with self.plate("data", len(data), subsample_size=size):
+                return {**found, **self.group("z").map_estimate()}
+
+    data = torch.linspace(-1.5, 1.5, 12).reshape(6, 2)
+    guide = Modes(local_model)
+    guide(data, 2)
+    before = guide.z.detach().clone()
+    SVI(local_model, guide, pyro.optim.Adam({"lr": 0.05}), Trace_ELBO()).step(data, 2)
+    assert before.shape == (6, 3)
+    assert int((G.distance(M, guide.z, before) > 0.01).sum()) == 2
+    trace = poutine.trace(guide).get_trace(data, 2)
+    assert torch.equal(trace.nodes["z"]["value"], guide.z[trace.nodes["data"]["value"]])
+    assert hdist.constraints.on_manifold(M).check(guide.z).all()
+
+
+def test_what_it_does_not_guide():
+    """Data that are missing in a run are the model's to draw: Predictive gives their law given the latents."""
+
+    def model(seen: Tensor | None):
+        z = pyro.sample("z", hdist.WrappedNormal(G.origin(M, 2), torch.ones(2), M))
+        pyro.sample("x", dist.Normal(G.log0(M, z), 0.3).to_event(1), obs=seen)
+
+    guide = AutoWrappedNormal(model, init_scale=1e-3)
+    guide(DATA[0])
+    before = len(list(guide.parameters()))
+    drawn = Predictive(model, guide=guide, num_samples=1000, parallel=True)(None)["x"]
+    assert torch.allclose(drawn.std(0), torch.tensor(0.3), atol=4.3 * 0.3 / 2000**0.5)
+    assert len(list(guide.parameters())) == before
+    other = AutoWrappedNormal(model)
+    assert set(other(None)) == {"z", "x"}
+    assert set(other(DATA[0])) == set(other.median(DATA[0])) == {"z"}  # known now, and none of the guide's
+
+
+@each_guide
+def test_summaries_are_copies(guide):
+    """What median and quantiles return does not change as training goes on."""
+    g = guide(partial(pair_model, DATA))
+    found = {**g.median(), **{f"{name} ball": value for name, value in g.quantiles([0.5])["z"]._asdict().items()}}
+    before = {name: value.clone() for name, value in found.items()}
+    with torch.no_grad():
+        for value in g.parameters():
+            value.add_(1.0)
+    assert all(torch.equal(found[name], before[name]) and not found[name].requires_grad for name in found)
+
+
+@each_guide
+def test_its_density_is_of_its_latents_alone(guide):
+    """Traced by anyone, a guide has the density of its posteriors, without a factor of what is observed."""
+    g = guide(partial(pair_model, DATA))
+    g()
+    trace = poutine.trace(g).get_trace()
+    values = {name: site["value"] for name, site in trace.nodes.items() if site["type"] == "sample"}
+    assert set(values) == set(LATENT) == set(poutine.block(g, hide=["z"])())
+    book = dist.LogNormal(g.locs.s, g.scales.s).log_prob(values["s"]) + dist.Normal(0.0, 0.1).log_prob(values["last"])
+    z = hdist.WrappedNormal(g.median()["z"], g.scales.z, M).log_prob(values["z"].clone())
+    assert torch.allclose(trace.log_prob_sum(), book + z)
+
+
+# Initialisation
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [init_to_feasible, init_to_mean, init_to_median, init_to_sample, init_to_uniform, init_to_generated, init_to_value],
+)
+@each_guide
+def test_initialisation(guide, strategy):
+    """Each strategy starts the guide at the value that it gives, on the manifold, also in a subsampled plate."""
+    values = {"z": G.exp0(M, torch.linspace(-2.0, 2.0, 12).reshape(6, 2))}
+    if strategy is init_to_value:
+        strategy = init_to_value(values=values, fallback=init_to_sample)
+    elif strategy is init_to_generated:
+        strategy = init_to_generated(generate=lambda: init_to_value(values=values))
+    starts = {}
+
+    def recorded(site):
+        starts[site["name"]] = strategy(site).clone()
+        return starts[site["name"]]
+
+    g = guide(local_model, init_loc_fn=recorded)
+    g(DATA.repeat(2, 1))
+    found = g.median(DATA.repeat(2, 1))
+    for name, start in starts.items():
+        assert hdist.constraints.on_manifold(M).check(found[name]).all()
+        assert torch.allclose(found[name], start.expand_as(found[name]), atol=1e-12)
+    assert torch.equal(g.locs.z, torch.zeros(6, 2))
+
+
+def test_the_prior_mean_is_a_saddle():
+    """Latents of one prior, known by distances: at its mean no gradient; from draws of it they find the distances."""
+    i, j = torch.triu_indices(4, 4, 1)
+    places = G.exp0(M, torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]]))
+    seen = G.distance(M, places[i], places[j])
+
+    def model():
+        with pyro.plate("points", 4):
+            z = pyro.sample("z", hdist.WrappedNormal(G.origin(M, 2), torch.ones(2), M))
+        pyro.sample("d", dist.Normal(G.distance(M, z[i], z[j]), 0.1).to_event(1), obs=seen)
+
+    norms = []
+    for strategy in (init_to_mean, init_to_sample):
+        pyro.clear_param_store()
+        guide = AutoWrappedNormal(model, init_loc_fn=strategy)
+        median = guide.median()["z"]
+        density = (
+            poutine.trace(poutine.condition(model, data={"z": median.requires_grad_()})).get_trace().log_prob_sum()
+        )
+        norms.append(float(torch.autograd.grad(density, median)[0].norm()))
+    assert norms[0] == 0.0
+    assert norms[1] > 10.0
+
+
+def test_what_it_refuses():
+    """A scale that is none, a seeded model, a start of another shape or off the manifold."""
+    for scale in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="init_scale"):
+            AutoWrappedNormal(pair_model, init_scale=scale)
+    with pytest.raises(ValueError, match=r"poutine.seed.*set_rng_seed"):
+        AutoWrappedNormal(poutine.block(poutine.seed(pair_model, 0), hide=["x"]))
+    model = lambda: pyro.sample("z", hdist.WrappedNormal(G.origin(M, 2), torch.ones(2), M))  # noqa: E731
+    for start, message in ((torch.zeros(2), r"'z'.*\(2,\).*\(3,\).*exp0"), (torch.ones(3), r"Lorentz\(k=2\).*exp0")):
+        with pytest.raises(ValueError, match=message):
+            AutoWrappedNormal(model, init_loc_fn=init_to_value(values={"z": start}))()
+    with pytest.raises(ValueError, match=r"discrete.*'c'.*hide"):
+        AutoWrappedNormal(lambda: pyro.sample("c", dist.Bernoulli(0.5)))()
+    guide = AutoWrappedNormal(model, init_loc_fn=init_to_value(values={"z": torch.zeros(2)}))
+    for _ in range(2):  # again, with the same words
+        with pytest.raises(ValueError, match="initial value of 'z'"):
+            guide()
+
+
+# dtypes, curvatures of members, versions of torch
+
+
+@pytest.mark.parametrize(("default", "dtype"), [(torch.float32, torch.float64), (torch.float64, torch.float32)])
+@each_guide
+def test_quantiles_of_another_dtype(guide, default, dtype):
+    """Quantiles are as exact as the guide, whatever the default dtype; close to 1 too."""
+    manifold = geoopt.Lorentz(torch.tensor(2.0, dtype=dtype))
+
+    def model():
+        one = torch.ones(1, dtype=dtype)
+        pyro.sample("s", dist.Normal(0 * one, one).to_event(1))
+        pyro.sample("z", hdist.WrappedNormal(G.origin(manifold, 1, dtype=dtype), one, manifold))
+
+    levels = [0.95, 1 - 2.0**-30]
+    torch.set_default_dtype(default)
+    found = guide(model, init_scale=0.7).quantiles(levels)
+    ball, interval = found["z"], found["s"]
+    assert ball.center.dtype == ball.radius.dtype == interval.dtype == dtype
+    exact = 0.7 * torch.tensor([NormalDist().inv_cdf(level) for level in levels], dtype=torch.float64)
+    assert torch.allclose(interval.squeeze(-1).double(), exact, rtol=4 * torch.finfo(dtype).eps + 1e-12)
+    assert abs(float(ball.radius[0]) - 0.7 * NormalDist().inv_cdf(0.975)) < 0.01
+
+
+@pytest.mark.parametrize("size", [1, 2, 6])
+def test_curvatures_of_members(size):
+    """In a plate of manifolds a subsample's curvatures move no anchor, whose neighbours they do not fit."""
+    k = torch.linspace(0.3, 3.0, 6)
+
+    def model(batch: Tensor):
+        with pyro.plate("members", 6, subsample=batch):
+            manifold = lorentz(1.0)
+            manifold.k = torch.nn.Parameter(k[batch], requires_grad=False)
+            pyro.sample("z", hdist.WrappedNormal(G.origin(manifold, 2), torch.ones(2), manifold))
+
+    everyone = torch.arange(6)
+    guide = AutoWrappedNormal(model)
+    guide(everyone)
+    with torch.no_grad():
+        guide.anchors.z_unconstrained.copy_(torch.linspace(-1.0, 1.0, 12).reshape(6, 2))
+        guide.locs.z_unconstrained.copy_(torch.linspace(1.0, -2.0, 12).reshape(6, 2))
+    before = guide.median(everyone)["z"]
+    assert guide(everyone[-size:])["z"].shape == (size, 3)
+    assert bool((guide.locs.z == 0).any()) is (size == 6)
+    assert torch.allclose(guide.median(everyone)["z"], before, rtol=1e-12)
+    assert torch.allclose(guide.median(everyone[-size:])["z"], before[-size:], rtol=1e-12)
+
+
+def test_curvatures_of_hidden_members():
+    """In a list whose plate a part hides, the part cannot know the curvatures of the subsample, and says so."""
+    k = torch.linspace(0.3, 3.0, 50)
+
+    def model():
+        with pyro.plate("members", 50, subsample_size=2) as batch:
+            pyro.sample("u", dist.Normal(0.0, 1.0))
+            manifold = lorentz(1.0)
+            manifold.k = torch.nn.Parameter(k[batch], requires_grad=False)
+            pyro.sample("z", hdist.WrappedNormal(G.origin(manifold, 2), torch.ones(2), manifold))
+
+    with pytest.raises(ValueError, match=r"'members'.*expose"):
+        of([AutoWrappedNormal, "u", "z"])(model)()
+    assert of([AutoWrappedNormal, "u", "z", "members"])(model)()["z"].shape == (2, 3)
+
+
+def test_it_moves_to_another_dtype():
+    """A guide that has been trained goes on in another dtype, its location where it was."""
+
+    def model():
+        one = torch.tensor(1.0)
+        pyro.sample("z", hdist.WrappedNormal(G.origin(M, 2, dtype=one.dtype), one, M))
+
+    guide = AutoWrappedNormal(model, init_loc_fn=init_to_sample)
+    guide()
+    before = guide.median()["z"]
+    guide.float()
+    torch.set_default_dtype(torch.float32)
+    assert guide()["z"].dtype == guide.median()["z"].dtype == torch.float32
+    assert torch.allclose(guide.median()["z"].double(), before, rtol=1e-6)
+    SVI(model, guide, pyro.optim.Adam({"lr": 0.1}), Trace_ELBO()).step()
+    assert not torch.allclose(guide.median()["z"].double(), before, rtol=1e-3)
+
+
+def test_a_mixture_before_torch_2_8(monkeypatch):
+    """There is no constraint of mixtures then: their support is that of their components."""
+    monkeypatch.delattr(torch.distributions.constraints, "MixtureSameFamilyConstraint", raising=False)
+    monkeypatch.delattr(pyro.distributions.constraints, "MixtureSameFamilyConstraint", raising=False)
+    monkeypatch.setattr(dist.MixtureSameFamily, "support", property(lambda self: self.component_distribution.support))
+    spec = importlib.util.spec_from_file_location("older", ph.infer.autoguide.__file__)
+    older = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(older)
+    guide = older.AutoWrappedNormal(mixture_model)
+    assert set(guide.quantiles([0.5])) == {"z"}
+    assert guide.quantiles([0.5])["z"].radius.shape == (1,)

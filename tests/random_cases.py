@@ -3,10 +3,14 @@
 Each case is a quantity of ``make_accuracy_table`` at rounded inputs, in one of six arrangements of its two points. Its
 value, first and second derivative along a direction are compared with the book's in mpmath, in units of the limit: what
 moving the inputs by one unit roundoff does to the exact result.
+
+``python -m tests.random_cases`` writes ``tests/data/ray_table.json``, the same for a grid of cases (10 min).
 """
 
+import json
 import math
 import random
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import geoopt
@@ -23,6 +27,7 @@ ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24}
 NEAR, FAR = {"float64": 1e-8, "float32": 1e-4}, {"float64": 350.0, "float32": 80.0}
 BOUND = 3.0
 MOVES = 8
+PATH = Path(__file__).parent / "data" / "ray_table.json"
 
 
 def bounded(k, t):
@@ -125,48 +130,63 @@ def random_case(rng: random.Random) -> Case:
     arrangement = rng.choice(ARRANGEMENTS)
     n = rng.choices([rng.randint(1, 8), 64, 1024], [96, 3, 1])[0]
     [k] = book.rounded("float32", [10 ** rng.uniform(-6, 6)])
-    kinds = QUANTITIES[quantity].inputs
-    r, s = _radii(rng, dtype, kinds, arrangement, quantity)
-    e = _axis(rng, n) if arrangement == "axis" else book.direction(rng, n)
-    other = {
-        "generic": book.direction(rng, n),
-        "ray": e,
-        "axis": book.times(rng.choice([-1, 1]), e),
-        "opposite": book.times(-1, e),
-    }
-    if arrangement in ("coincident", "near"):
-        s, sign = r, rng.choice([-1, 1])
-        gap = 0 if arrangement == "coincident" else mp.mpf(10) ** rng.uniform(math.log10(NEAR[dtype]), -1)
-        other[arrangement] = book.add(book.times(sign, e), book.direction(rng, n), gap)
-    inputs = []
-    for kind in kinds:
-        if kind == "s":
-            inputs.append([mp.sqrt(k) * mp.mpf(rng.uniform(0.3, 1.5)) for _ in range(n)])
-            continue
-        radius, along = (r, e) if len([a for a in kinds[: len(inputs)] if a != "s"]) == 0 else (s, other[arrangement])
-        length = mp.sqrt(k) * (mp.mpf(radius) if kind == "v" else mp.sinh(mp.mpf(radius)))
-        inputs.append(book.times(length, along))
-    inputs = [book.rounded(dtype, a) for a in inputs]
-    if arrangement == "coincident" and len(kinds) > 1 and kinds[0] == kinds[-1]:
-        inputs[-1] = book.times(sign, inputs[0])
-    directions = [_direction(rng, a, k) for a in inputs]
-    directions = [book.rounded(dtype, a) for a in directions]
-    cotangent = book.rounded(dtype, book.direction(rng, n))
-    return Case(quantity, arrangement, dtype, float(k), (r, s), inputs, directions, cotangent)
 
-
-def _radii(rng, dtype, kinds, arrangement, quantity):
     def radius():
         if rng.random() < 0.4:
             return 10 ** rng.uniform(math.log10(NEAR[dtype]), 1)
         return rng.uniform(0, FAR[dtype])
 
-    r, s = radius(), radius()
+    return make_case(rng, quantity, dtype, arrangement, n, k, radius(), radius())
+
+
+def grid_cases():
+    """Yields every quantity of two points on rays, opposite and coincident, at every radius in both dtypes."""
+    for quantity, (_, _, kinds) in QUANTITIES.items():
+        for dtype in ROUNDOFF if len(kinds) > 1 else ():
+            far = FAR[dtype]
+            radii = [(far, 0.6 * far), (0.3 * far, 0.7 * far), (0.5 * far, 0.5 * far - 2), (20.0, 17.0)]
+            radii += [(23.0, 9.0), (1.0, 5.0), (0.0, 2.0), (NEAR[dtype], 1.0)]
+            for n, arrangements in (1, ("ray", "opposite", "coincident")), (3, ARRANGEMENTS[1:5]):
+                for arrangement in arrangements:
+                    for r, s in radii:
+                        if arrangement == "coincident" and r == 0:
+                            continue  # two origins, where nothing moves by a part of itself
+                        rng = random.Random(f"{quantity} {dtype} {arrangement} {n} {r} {s}")
+                        yield make_case(rng, quantity, dtype, arrangement, n, rng.choice([0.25, 1.0, 10.0]), r, s)
+
+
+def make_case(rng, quantity, dtype, arrangement, n, k, r, s) -> Case:
+    kinds, k = QUANTITIES[quantity].inputs, mp.mpf(k)
+    sign = rng.choice([-1, 1])
+    if arrangement in ("coincident", "near"):
+        s = r
     if "translate" in quantity or quantity == "exp_at":
-        reach = 2 * r if arrangement in ("coincident", "near") else r + s
+        reach = r + s
         if reach > FAR[dtype] and not (quantity == "exp_at" and arrangement == "opposite"):
             r, s = r * FAR[dtype] / reach, s * FAR[dtype] / reach  # the image is a point too
-    return r, s
+    e = _axis(rng, n) if arrangement == "axis" else book.direction(rng, n)
+    gap = mp.mpf(10) ** rng.uniform(math.log10(NEAR[dtype]), -1) if arrangement == "near" else 0
+    along = {
+        "generic": lambda: book.direction(rng, n),
+        "ray": lambda: e,
+        "axis": lambda: book.times(sign, e),
+        "opposite": lambda: book.times(-1, e),
+        "coincident": lambda: book.times(sign, e),
+        "near": lambda: book.add(book.times(sign, e), book.direction(rng, n), gap),
+    }[arrangement]()
+    inputs = []
+    for i, kind in enumerate(kinds):
+        if kind == "s":
+            inputs.append([mp.sqrt(k) * mp.mpf(rng.uniform(0.3, 1.5)) for _ in range(n)])
+            continue
+        radius, direction = (r, e) if i == 0 else (s, along)
+        inputs.append(book.times(mp.sqrt(k) * (mp.mpf(radius) if kind == "v" else mp.sinh(mp.mpf(radius))), direction))
+    inputs = [book.rounded(dtype, a) for a in inputs]
+    if arrangement == "coincident" and len(kinds) > 1 and kinds[0] == kinds[-1]:
+        inputs[-1] = book.times(sign, inputs[0])
+    directions = [book.rounded(dtype, _direction(rng, a, k)) for a in inputs]
+    cotangent = book.rounded(dtype, book.direction(rng, n))
+    return Case(quantity, arrangement, dtype, float(k), (r, s), inputs, directions, cotangent)
 
 
 def _axis(rng, n):
@@ -182,30 +202,46 @@ def _direction(rng, a, k):
     return book.times(length, book.direction(rng, len(a)))
 
 
-def figures(case: Case, seed: int = 0) -> list[Figure]:
-    """Returns the figures of the value and of both derivatives."""
+class Exact(NamedTuple):
+    """The value and both derivatives, contracted; their sizes, before; and their limits."""
+
+    values: list[list[float]]
+    sizes: list[float]
+    limits: list[float]
+
+
+def exact(case: Case, seed: int = 0) -> Exact:
     with mp.workdps(int(150 + 6 * 0.44 * sum(case.radii))):
-        exact, sizes, limits = _exact(case, random.Random(seed))
+        values, sizes, limits = _exact(case, random.Random(seed))
+        return Exact([[float(a) for a in value] for value in values], *map(_floats, (sizes, limits)))
+
+
+def figures(case: Case, known: Exact | None = None) -> list[Figure]:
+    """Returns the figures of the value and of both derivatives."""
+    values, sizes, limits = exact(case) if known is None else known
     result: list[Figure] = []
     u, size, limit = ROUNDOFF[case.dtype], 0.0, 0.0
     logarithm = case.quantity.endswith(("log_det", "log_prob"))
-    for order, (ours, value) in enumerate(zip(_found(case), exact, strict=True)):
+    for order, (ours, value) in enumerate(zip(_found(case), values, strict=True)):
         if logarithm:  # of ratios near one in each dimension, whose derivatives are as large as the radii
             size = max(size, 4.0 * len(case.inputs[0]) * (1.0 if order == 0 else 1 + max(case.radii)))
         # Directions are as long as the inputs: a derivative has the units of the value, and no more digits.
-        size, limit = max(size, float(sizes[order])), max(limit, float(limits[order]))
-        finite = all(math.isfinite(a) for a in ours)
-        error = float(book.norm(book.add([mp.mpf(a) for a in ours], value, -1))) if finite else math.inf
+        size, limit = max(size, sizes[order]), max(limit, limits[order])
         if not size < min(1e-2 * torch.finfo(getattr(torch, case.dtype)).max, 1e100):
             break  # a derivative is of the order of exp(2 r), and its parts of its square
+        error = math.hypot(*(a - b for a, b in zip(ours, value, strict=True)))
         excess = max(error - 6 * (order + 1) * u * size, 0.0)
-        ratio = excess / limit if limit else math.inf if excess else 0.0
-        result.append(Figure(order, ratio, sum(ours), float(sum(value)), limit))
+        ratio = math.inf if math.isnan(error) else excess / limit if limit else math.inf if excess else 0.0
+        result.append(Figure(order, ratio, sum(ours), sum(value), limit))
     return result
 
 
+def _floats(numbers):
+    """Numbers whose derivatives can be out of range: those are infinite."""
+    return [float(a) if abs(a) < 1e300 else math.inf for a in numbers]
+
+
 def _exact(case, rng):
-    """Returns the value and both derivatives, contracted; their sizes, before; and the limits."""
     function, k = QUANTITIES[case.quantity].book, mp.mpf(case.k)
     h = mp.exp(-sum(case.radii)) * mp.mpf(10) ** -25  # a derivative on a ray holds for an angle of exp(-r)
     u = ROUNDOFF[case.dtype]
@@ -279,3 +315,24 @@ def _found(case):
         scalar = torch.zeros((), dtype=dtype) if scalar is None else scalar
         orders.append(scalar.detach().reshape(1))
     return [a.double().tolist() for a in orders]
+
+
+def table() -> list[tuple[Case, Exact]]:
+    """Returns the grid of cases with what is exact there."""
+    return [(Case(**row["case"]), Exact(**row["exact"])) for row in json.loads(PATH.read_text())]
+
+
+def main():
+    rows = []
+    for case in grid_cases():
+        numbers = {name: [[float(x) for x in a] for a in getattr(case, name)] for name in ("inputs", "directions")}
+        numbers["cotangent"] = [float(x) for x in case.cotangent]
+        rows.append(
+            json.dumps({"case": case._asdict() | numbers, "exact": exact(case)._asdict()}, separators=(",", ":"))
+        )
+    PATH.write_text("[\n" + ",\n".join(rows) + "\n]\n")
+    print(f"{PATH}: {len(rows)} cases, {PATH.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -6,16 +6,19 @@ Each test prints its worst figure and where it was found: ``pytest tests/test_ac
 
 import json
 import math
+import random
 from functools import cache, partial
 from pathlib import Path
 
 import geoopt
 import mpmath as mp
+import pyro
 import pytest
 import torch
 
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
+from tests import random_cases
 
 G = ph.geometry
 U = {"float64": 2.0**-53, "float32": 2.0**-24}
@@ -138,6 +141,35 @@ def test_found_points_are_on_the_manifold(quantity, dtype):
     assert len(outside) == 0, f"{len(outside)} of {len(answers)} are not, the first: {outside[0]}"
 
 
+@both_dtypes
+@pytest.mark.parametrize(
+    "quantity", [name for name, (_, _, kinds) in random_cases.QUANTITIES.items() if len(kinds) > 1]
+)
+def test_rays_are_within_10_limits(quantity, dtype):
+    """On rays, at opposite and coincident points, on a line too; the value, and both derivatives."""
+    rows = [row for row in random_cases.table() if (row[0].quantity, row[0].dtype) == (quantity, dtype)]
+    assert len(rows) == 54
+    with pyro.validation_enabled(False):
+        figure, where = worst(
+            (found.excess, f"{case.arrangement}, {case.radii}, n = {len(case.inputs[0])}, k = {case.k:g}: {found}")
+            for case, exact in rows
+            for found in random_cases.figures(case, exact)
+        )
+    assert figure <= 10, where
+
+
+@pytest.mark.parametrize("first", range(0, 48, 12))
+def test_random_cases_are_within_10_limits(first):
+    """A sample of the 20,000 of ``benchmarks/accuracy_sweep.py``."""
+    with pyro.validation_enabled(False):
+        figure, where = worst(
+            (found.excess, f"seed {seed}: {found}")
+            for seed in range(first, first + 12)
+            for found in random_cases.figures(random_cases.random_case(random.Random(seed)))
+        )
+    assert figure <= 10, where
+
+
 #: (dtype, distance of loc from the origin over sqrt(k), error over max(1, |log_prob|)).
 LOG_PROB_GOALS = [
     ("float64", *pair) for pair in ((2, 2e-14), (5, 3e-13), (10, 1e-10), (15, 1e-8), (20, 2e-6), (25, 3e-4))
@@ -154,6 +186,91 @@ def test_goal_log_prob(dtype, radius, goal):
         if row["case"] == f"loc at r = {radius}"
     )
     assert figure <= goal, where
+
+
+SCALARS = {
+    "sinhc": lambda z: mp.sinh(mp.sqrt(z)) / mp.sqrt(z),
+    "log_sinhc": lambda z: mp.log(mp.sinh(mp.sqrt(z)) / mp.sqrt(z)),
+    "asinhc": lambda w: mp.asinh(mp.sqrt(w)) / mp.sqrt(w),
+    "asinh": mp.asinh,
+}
+
+
+@both_dtypes
+@pytest.mark.parametrize("name", SCALARS)
+def test_scalar_functions_and_their_derivatives(name, dtype):
+    """Per relative change of the argument, from the smallest to the largest that have a value."""
+    with mp.workdps(60):
+        largest = {"sinhc": 1e3, "log_sinhc": 1e30, "asinhc": 1e30, "asinh": 1e35}[name]
+        for size in (1e-30, 1e-8, 5e-3, 0.0101, 0.3, 0.99, 1.01, 2.0, 30.0, 1e5, 1e20, largest):
+            if size > largest:
+                continue
+            z = torch.tensor(size, dtype=getattr(torch, dtype), requires_grad=True)
+            orders = [getattr(ph.numerics, name)(z)]
+            for _ in range(2):
+                (derivative,) = torch.autograd.grad(orders[-1], z, create_graph=True, materialize_grads=True)
+                orders.append(derivative)
+            exact = [
+                mp.diff(SCALARS[name], mp.mpf(z.item()), i, h=mp.mpf(z.item()) * mp.mpf("1e-18")) for i in range(3)
+            ]
+            scale = max(abs(value * mp.mpf(size) ** i) for i, value in enumerate(exact))
+            for i, (found, value) in enumerate(zip(orders, exact, strict=True)):
+                error = abs(mp.mpf(found.item()) - value) * mp.mpf(size) ** i
+                if abs(value) < torch.finfo(z.dtype).tiny:
+                    continue  # out of range
+                assert error <= 40 * U[dtype] * scale, (size, i, found.item(), float(value))
+
+
+@both_dtypes
+@pytest.mark.parametrize("n", [1, 2, 3, 64])
+def test_triangles_with_the_origin(n, dtype):
+    """|r_x - r_y| <= d(x, y) <= r_x + r_y, to rounding, for any pair: most of these are on one ray."""
+    generator = torch.Generator().manual_seed(n)
+    r, s = FAR[dtype] * 2 * torch.rand(2, 1000, 1, generator=generator, dtype=torch.float64)
+    e, f = torch.nn.functional.normalize(torch.randn(2, 1000, n, generator=generator, dtype=torch.float64), dim=-1)
+    f = torch.where(torch.rand(1000, 1, generator=generator) < 0.2, f, e)
+    M = lorentz(1.0)
+    x, y = (G.exp0(M, v.to(getattr(torch, dtype))) for v in (r * e, s * f))
+    d, (r, s) = G.distance(M, x, y).double(), (G.log0(M, p).double().norm(dim=-1) for p in (x, y))
+    rounding = 8 * U[dtype] * (r + s)
+    assert bool(((r - s).abs() <= d + rounding).all())
+    assert bool((d <= r + s + rounding).all())
+    assert torch.equal(
+        G.squared_distance(M, x, y).double().sqrt() <= r + s + rounding, torch.ones(1000, dtype=torch.bool)
+    )
+
+
+@pytest.mark.parametrize("name", ["float32", "float64"])
+@pytest.mark.parametrize("n", [1, 2])
+def test_an_axis_is_exact(n, name):
+    """Both radii survive where a coordinate in the ball is 1 for both points: the faults as they were reported."""
+    dtype, M = getattr(torch, name), lorentz(1.0)
+    far = 80.0 if name == "float32" else 340.0
+
+    def axis(r):
+        return torch.tensor([r, 0.0][:n], dtype=dtype)
+
+    for r, s in ((30.0, 20.0), (50.0, 45.0), (40.0, 36.0), (far, far - 10), (23.0, -9.0)):
+        x, y = G.exp0(M, axis(r)), G.exp0(M, axis(s))
+        near = {"rtol": 20 * U[name], "atol": 20 * U[name] * far}
+        assert torch.allclose(G.distance(M, x, y), axis(r - s)[0], **near)
+        assert torch.allclose(G.log0(M, G.translate(M, x, y, inverse=True)), axis(s - r), **near)
+        assert torch.allclose(ph.charts.to_normal_coordinates(M, y, x), axis(s - r), **near)
+        for start, end in ((r, s), (r, 0.1 * r)):
+            back = ph.charts.from_normal_coordinates(M, axis(end - start), x)
+            assert torch.allclose(G.log0(M, back), axis(end), **near)
+        exact = -((r - s) ** 2) / 2 - n / 2 * math.log(2 * math.pi) - (n - 1) * log_sinhc(abs(r - s))
+        assert math.isclose(log_prob_at(M, x, y).item(), exact, rel_tol=1e-5)
+        w, _ = G.translate_tangent(M, -x[1:], axis(s))
+        assert torch.allclose(w, axis(s - r), **near)
+
+
+def log_sinhc(r):
+    return r + math.log1p(-math.exp(-2 * r)) - math.log(2 * r)
+
+
+def log_prob_at(M, loc, x):
+    return hdist.WrappedNormal(loc, 1.0, M).log_prob(x)
 
 
 # ---- the other goals: random cases made on the fly ----

@@ -43,6 +43,9 @@ SINGULAR = {
     "translate, x = -p, on a line": (lambda M, p, x: G.translate(M, lift(M, p), lift(M, x)), A[:1], -A[:1]),
     "translate, x = p = o, on a line": (lambda M, p, x: G.translate(M, lift(M, p), lift(M, x)), ZERO[:1], ZERO[:1]),
     "translate inverse, x = p": (lambda M, p, x: G.translate(M, lift(M, p), lift(M, x), inverse=True), A, A),
+    "squared_distance, x = y": (lambda M, x, y: G.squared_distance(M, lift(M, x), lift(M, y)), A, A),
+    "squared_distance, x = y = o": (lambda M, x, y: G.squared_distance(M, lift(M, x), lift(M, y)), ZERO, ZERO),
+    "squared_distance on a line": (lambda M, x, y: G.squared_distance(M, lift(M, x), lift(M, y)), A[:1], A[:1]),
     "log_prob, x = mu": (log_prob, A, A),
     "log_prob, mu = o": (log_prob, ZERO, A),
     "log_prob, x = mu = o": (log_prob, ZERO, ZERO),
@@ -87,6 +90,71 @@ def test_distance_has_a_finite_gradient_where_points_coincide(dtype, dim):
     (gradient,) = torch.autograd.grad(d, x, create_graph=True)
     assert d.item() == 0
     assert gradient.isfinite().all()
+    (second,) = torch.autograd.grad(gradient.sum(), x, materialize_grads=True)
+    assert second.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dim", [1, 2, 5])
+@pytest.mark.parametrize("manifold", [lorentz(4.0), geoopt.Euclidean(1)])
+def test_squared_distance_has_the_metric_for_a_hessian(manifold, dim, dtype):
+    """In normal coordinates, at the origin and elsewhere: the identity."""
+    for center in (torch.zeros(dim, dtype=dtype), A.repeat(2)[:dim].to(dtype)):
+        loc = G.exp0(manifold, center)
+
+        def energy(v, loc=loc):
+            return G.squared_distance(manifold, ph.charts.from_normal_coordinates(manifold, v, loc), loc) / 2
+
+        hessian = torch.autograd.functional.hessian(energy, torch.zeros(dim, dtype=dtype))
+        assert torch.allclose(hessian, torch.eye(dim, dtype=dtype), atol=1e-4 if dtype == torch.float32 else 1e-7)
+    v = A.repeat(2)[:dim].to(dtype)
+    x, y = G.exp0(manifold, v), G.exp0(manifold, -2 * v)
+    assert torch.allclose(G.squared_distance(manifold, x, y), G.distance(manifold, x, y) ** 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradients_on_a_line_reach_as_far_as_points_do(dtype):
+    """One per unit of distance, where torch's asinh has none; and the density's, at a location far out."""
+    M, far = lorentz(1.0), 46.0 if dtype == torch.float32 else 354.0
+    v = torch.tensor([far], dtype=dtype, requires_grad=True)
+    other = G.exp0(M, torch.tensor([-23.0], dtype=dtype))
+    (gradient,) = torch.autograd.grad(G.distance(M, G.exp0(M, v), other), v)
+    assert gradient.item() == pytest.approx(1.0, rel=1e-5)
+    q = hdist.WrappedNormal(G.exp0(M, v), 1.0, M)
+    (gradient,) = torch.autograd.grad(q.log_prob(G.exp0(M, v.detach() - 2)), v)
+    assert gradient.item() == pytest.approx(-2.0, rel=1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "far"), [(torch.float32, 1e30), (torch.float64, 1e200)])
+def test_no_tangent_vector_is_too_long(dtype, far):
+    """For volumes, and for couplings: a far block moves by the bounded radius of the target, and is finite."""
+    M = lorentz(1.0)
+    v = torch.tensor([[far, 0.0], [100.0, 0.0], [1500.0, 0.0]], dtype=dtype)
+    assert torch.allclose(G.log_volume(M, v) / v[:, 0], v.new_ones(3), rtol=0.1)
+    t = torch.tensor([0.3, -0.4], dtype=dtype)
+    for shift in (t, far * t):
+        for inverse in (False, True):
+            w, stretch = G.kernels(M).translate_tangent(M, shift.requires_grad_(), v[1:], inverse, 3.0)
+            log_det = G.kernels(M).log_stretch(2, [stretch])
+            assert bool(((w.norm(dim=-1) - v[1:].norm(dim=-1)).abs() < 2).all())
+            assert bool((log_det.abs() < 3).all())
+            gradients = torch.autograd.grad(w.sum() + log_det.sum(), shift)
+            assert all(bool(value.isfinite().all()) for value in gradients)
+
+
+def test_an_origin_made_under_vmap_is_a_plain_point():
+    """It is not remembered there, and the map is that of any location."""
+    M = geoopt.Lorentz()
+    found = []
+
+    def through(v):
+        o = G.origin(M, 2)
+        found.append(G.is_known_origin(o))
+        return HT.ExponentialMap(M, o + 0 * G.exp0(M, v), validate_args=False)(v)
+
+    v = torch.randn(4, 2)
+    assert torch.allclose(torch.vmap(through)(v), G.exp0(M, v), atol=1e-6)
+    assert found == [False]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

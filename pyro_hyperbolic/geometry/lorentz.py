@@ -132,10 +132,10 @@ def exp_at(manifold: Lorentz, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         ball_t, half_t, inverse_t = _in_ball(_widened(p[..., 1:] / diameter), v)
         tangent = _widened(v / diameter)
         eta = _norm_with(tangent, _floor(v), v)
-        cosh = eta.cosh()
-        shrink = _near(lambda: eta * eta, lambda z: sinhc(z) / cosh, eta, lambda eta: eta.tanh() / eta, v)
+        cosh, tanh = eta.cosh(), eta.tanh()
+        shrink = _near(lambda: eta * eta, lambda z: sinhc(z) / cosh, eta, lambda eta: tanh / eta, v)
         half_x = cosh * cosh
-        total = _meet(tangent * shrink, half_x.reciprocal(), ball_t, inverse_t)
+        total = _meet(_along(tangent, eta, tanh, shrink, v), half_x.reciprocal(), ball_t, inverse_t)
         space = (total + ball_t * (square_norm(total) * half_t)) * (2 * half_x)
         log_volume_ = (v.size(-1) - 1) * _log_ratio(shrink * half_x, eta, v, half=True)
     # The time coordinate is that of the spatial part as it was rounded: the point must be on the manifold.
@@ -225,7 +225,7 @@ def translate_tangent(
     # Of half the radius of the image, root is the sine and root_w the cosine, over cosh(eta).
     if bound is None:
         ball, half_t, inverse_t = _in_ball(_widened(t / diameter), t)
-        total = _meet(_widened(v) * shrink, sech2, ball, inverse_t)
+        total = _meet(_along(_widened(v), eta, tanh, shrink, v), sech2, ball, inverse_t)
         height = torch.add(square_norm(total) * half_t, sech2, alpha=_floor(v) ** 2)
         total, ball_t = total.to(v.dtype), ball.to(v.dtype)
     else:  # in the ball the radius of a near target is not lost
@@ -270,6 +270,18 @@ def _meet(ball_x: Tensor, inverse_x: Tensor, ball_t: Tensor, inverse_t: Tensor) 
     total, between = ball_x + ball_t, ball_x - ball_t
     excess = (total * between).sum(-1, keepdim=True) - (inverse_t - inverse_x)
     return torch.addcmul(total, between, excess, value=-0.25)
+
+
+def _along(v: Tensor, eta: Tensor, tanh: Tensor, shrink: Tensor, like: Tensor) -> Tensor:
+    """Returns ``v * shrink``, the point of the ball; far out as a direction first, which on an axis is exact.
+
+    There the length is not ``eta``, which was kept from zero: in float32 by more than the rounding of float64.
+    """
+    far = eta > 1
+    length = eta
+    if like.dtype != _wide(like):
+        length = torch.linalg.vector_norm(v.masked_fill(~far, 1.0), dim=-1, keepdim=True)
+    return torch.where(far, v / length * tanh, v * shrink)
 
 
 def _near(
@@ -318,7 +330,7 @@ def _boost_on_a_line(t: Tensor, x: Tensor) -> Tensor:
 
 def _signed_sum(t: Tensor, x: Tensor) -> Tensor:
     """Returns ``asinh(t) + asinh(x)``."""
-    near, opposite = (t.abs() < 1) & (x.abs() < 1), (t > 0) != (x > 0)
+    near, opposite = (t.abs() < 1) | (x.abs() < 1), (t > 0) != (x > 0)
     up_t, up_x = _growth(t)[0], _growth(x)[0]
     far = torch.where(opposite, (up_t * up_x.masked_fill(~opposite, 1.0)).log(), up_t.log() + up_x.log())
     return torch.where(near, asinh(_boost_on_a_line(t.masked_fill(~near, 0.0), x.masked_fill(~near, 0.0))), far)
@@ -362,7 +374,7 @@ def _in_ball_to(bound: float, t: Tensor, diameter: Tensor) -> tuple[Tensor, Tens
     longest = bound / (1 + math.sqrt(1 + bound**2))
     t = t / diameter
     shrink = longest * _norm_with(t, longest, t).reciprocal()
-    return t * shrink.to(t.dtype), ((1 - longest**2) + shrink * shrink).reciprocal()
+    return t * shrink.to(t.dtype), ((1 - longest**2) + (longest * shrink) ** 2).reciprocal()
 
 
 def _widened(x: Tensor) -> Tensor:

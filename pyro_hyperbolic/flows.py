@@ -151,7 +151,7 @@ def coupling_flow(
     """
     checks.check_count("layers", layers, 1, "2 move every coordinate")
     checks.check_count("dim", dim, 2, "in one dimension lift a transform of R with HT.TangentTransform")
-    if not callable(coupling) or isinstance(coupling, type):
+    if not callable(coupling) or isinstance(coupling, (type, torch.nn.Module)):
         raise TypeError(
             f"coupling = {checks.shown(coupling)}, but must build a layer: HT.tangent_coupling, "
             f"HT.wrapped_hyperboloid_coupling or a function of (dim, hidden_dims=, split_dim=, manifold=)."

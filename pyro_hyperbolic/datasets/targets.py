@@ -55,7 +55,7 @@ def density_target(name: str, dtype: torch.dtype | None = None) -> dist.TorchDis
         >>> target.sample((4,)).shape, target.support
         (torch.Size([4, 3]), on_manifold(Lorentz(k=1)))
     """
-    if name not in [*DENSITY_TARGETS]:
+    if not isinstance(name, str) or name not in DENSITY_TARGETS:
         raise ValueError(f"there is no density target {checks.shown(name)}, but {', '.join(DENSITY_TARGETS)}.")
     return DENSITY_TARGETS[name](checks.floating_dtype(dtype))
 

@@ -312,7 +312,7 @@ class WrappedMultivariateNormal(WrappedDistribution):
         super().__init__(base, loc, manifold, validate_args)
 
     def _log_prob_of_tangent(self, v: Tensor) -> Tensor:
-        if v.numel() == 0:  # torch's MultivariateNormal cannot reshape an empty batch
+        if v.numel() == 0 or 0 in self.batch_shape:  # torch's MultivariateNormal cannot reshape an empty batch
             return v.new_zeros(torch.broadcast_shapes(v.shape[:-1], self.batch_shape))
         return self.base_dist.log_prob(v)
 

@@ -54,4 +54,4 @@ def tensor_remedy(value: Any) -> str:
         return _ORDER
     if isinstance(value, (int, float, list, tuple)) or hasattr(value, "__array__"):
         return "wrap it in torch.as_tensor(...)"
-    return "give coordinates"
+    return "give a tensor of coordinates"

@@ -52,7 +52,8 @@ class Conditioned:
     """A network at a context: a function of the block alone, whose batch shape broadcasts with that of the context."""
 
     def __init__(self, network: Callable[..., tuple[Tensor, Tensor]], context: Tensor) -> None:
-        if not isinstance(context, Tensor) or context.is_complex():  # integers and booleans are promoted by the network
+        # Integers and booleans, one-hot vectors say, are promoted to the dtype of the points.
+        if not isinstance(context, Tensor) or context.is_floating_point() or context.is_complex():
             checks.check_floating("context", context)
         size = getattr(network, "context_dim", None)
         if size is not None and (context.dim() == 0 or context.size(-1) != size):

@@ -39,6 +39,13 @@ def with_k(value: float) -> geoopt.Lorentz:
     return manifold
 
 
+def at_a_bad_k(make, x):
+    manifold = lorentz()
+    transform = make(manifold)
+    manifold.k.data.fill_(-1.0)
+    return transform(x)
+
+
 def normal(loc=P, scale=1.0, manifold=M, **kwargs):
     return hdist.WrappedNormal(loc, scale, manifold, **kwargs)
 
@@ -347,6 +354,13 @@ ALWAYS = {
         lambda: conditional().condition(torch.zeros(3, 3))(P.expand(4, 3)),
         ValueError,
         r"points \(4,\) and context \(3,\)",
+        "broadcast",
+        "equal",
+    ),
+    "flow in a distribution, batches": Case(
+        lambda: chain(conditional().condition(torch.zeros(3, 3)), base=normal(P.expand(4, 3))),
+        ValueError,
+        r"points \(4,\) and .*\(3,\)",
         "broadcast",
         "equal",
     ),
@@ -717,6 +731,8 @@ ARGUMENTS = {
     "ExponentialMap, result": lambda **kwargs: HT.ExponentialMap(M, **kwargs)(2 * FAR),
     "ExponentialMap, inverse": lambda **kwargs: HT.ExponentialMap(M, **kwargs).inv(OFF),
     "ExponentialMap, k": lambda **kwargs: HT.ExponentialMap(with_k(-1.0), **kwargs),
+    "ExponentialMap, k of a later call": lambda **kwargs: at_a_bad_k(lambda M: HT.ExponentialMap(M, **kwargs), V),
+    "Translation, k of a later call": lambda **kwargs: at_a_bad_k(lambda M: HT.Translation(M, P, **kwargs), P),
     "Translation, loc": lambda **kwargs: HT.Translation(M, OFF, **kwargs),
     "Translation, argument": lambda **kwargs: HT.Translation(M, P, **kwargs)(OFF),
     "Translation, inverse": lambda **kwargs: HT.Translation(M, P, **kwargs).inv(OFF),

@@ -256,7 +256,7 @@ def check_batches(**shapes: torch.Size) -> torch.Size:
     try:
         return torch.broadcast_shapes(*different)
     except RuntimeError as error:
-        found = " and ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
+        found = " and ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items() if len(shape) > 0)
         raise ValueError(
             f"the batch shapes of {found} do not broadcast; make them equal, or 1, from the right (unsqueeze one)."
         ) from error

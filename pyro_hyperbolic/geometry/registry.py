@@ -73,9 +73,9 @@ def _registered(manifold: Manifold) -> type:
     for base in type(manifold).__mro__:
         if base in _KERNELS:
             return base
-    known = ", ".join(f"geoopt.{base.__name__}" for base in _KERNELS)
+    known = " or ".join(f"geoopt.{base.__name__}" for base in _KERNELS)
     remedy = manifold_remedy(manifold) or "use one of these, as geoopt.Lorentz(), or register kernels for it"
-    raise TypeError(f"the manifold is {shown(manifold)}, but geometries are known of {known}; {remedy}.")
+    raise TypeError(f"the manifold is {shown(manifold)}, but must be a {known}; {remedy}.")
 
 
 def same(a: Manifold, b: Manifold) -> bool:

@@ -316,7 +316,7 @@ def broadcast(*shapes: torch.Size) -> torch.Size:
     """Returns what shapes broadcast to: ``torch.broadcast_shapes``, which costs as much as ten kernels, if need be."""
     different = {shape for shape in shapes if len(shape) > 0}
     if len(different) > 1:
-        return checks.check_batches(**{f"argument {i}": shape for i, shape in enumerate(shapes)})
+        return checks.check_batches(**{f"parameter {i}" if i else "points": shape for i, shape in enumerate(shapes)})
     return different.pop() if different else torch.Size()
 
 

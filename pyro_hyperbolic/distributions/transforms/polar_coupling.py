@@ -94,7 +94,20 @@ class PolarCoupling(TangentModule):
         self.radial = ConditionalSpline(radial, 1, count_bins, bound=_BOUND, order="quadratic")
 
     def _tangent_forward(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        self._check_dtype(v)
+        try:
+            return self._moved(v)
+        except RuntimeError:  # not looked at beforehand, as in other couplings
+            self._check_dtype(v)
+            raise
+
+    def _tangent_backward(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        try:
+            return self._moved_back(w)
+        except RuntimeError:
+            self._check_dtype(w)
+            raise
+
+    def _moved(self, v: Tensor) -> tuple[Tensor, Tensor]:
         safe, centre = self._off_centre(v)
         level, angle = self._polar(safe)
         turn = self._turn(level)
@@ -105,8 +118,7 @@ class PolarCoupling(TangentModule):
         w = torch.where(centre, v, self._cartesian(new_level, new_angle))
         return w, _planar(log_det, level, new_level, centre)
 
-    def _tangent_backward(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        self._check_dtype(w)
+    def _moved_back(self, w: Tensor) -> tuple[Tensor, Tensor]:
         safe, centre = self._off_centre(w)
         new_level, new_angle = self._polar(safe)
         stretch = self.radial.condition(_direction(new_angle))

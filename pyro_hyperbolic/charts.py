@@ -77,7 +77,7 @@ def from_poincare_ball(manifold: geoopt.Lorentz, p: Tensor) -> Tensor:
         tensor([3.3333, 2.6667, 0.0000])
     """
     s, radius = _inside(manifold, p, "p", "Poincaré")
-    return torch.cat([radius * (1 + s), 2 * p], dim=-1) / (1 - s)
+    return torch.cat([radius * (1 + s), 2 * p.expand(*s.shape[:-1], -1)], dim=-1) / (1 - s)
 
 
 def poincare_ball_log_volume(manifold: geoopt.Lorentz, p: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ def from_klein(manifold: geoopt.Lorentz, q: Tensor) -> Tensor:
         tensor([1.2500, 0.7500, 0.0000])
     """
     s, radius = _inside(manifold, q, "q", "Klein")
-    return torch.cat([radius.expand_as(s), q], dim=-1) / (1 - s).sqrt()
+    return torch.cat([radius.expand_as(s), q.expand(*s.shape[:-1], -1)], dim=-1) / (1 - s).sqrt()
 
 
 def klein_log_volume(manifold: geoopt.Lorentz, q: Tensor) -> Tensor:
@@ -262,12 +262,12 @@ def normal_coordinates_log_volume(manifold: Manifold, v: Tensor) -> Tensor:
 
 
 def _check_lorentz(manifold: geoopt.Lorentz) -> None:
+    checks.check_manifold(manifold)
     if not isinstance(manifold, geoopt.Lorentz):
         raise TypeError(
-            f"the Poincaré and Klein balls are charts of geoopt.Lorentz, but the manifold is {manifold!r}; normal "
-            f"coordinates exist on every manifold."
+            f"the manifold is {checks.shown(manifold)}, but the Poincaré and Klein balls are charts of geoopt.Lorentz; "
+            f"on a manifold that has none use normal coordinates."
         )
-    checks.check_manifold(manifold)
 
 
 def _space(manifold: geoopt.Lorentz, x: Tensor) -> tuple[Tensor, Tensor]:

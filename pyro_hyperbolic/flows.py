@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 from geoopt.manifolds.base import Manifold
-from pyro.distributions.conditional import ConditionalTransformModule
 from torch import Tensor
 
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions import transforms as HT
 from pyro_hyperbolic.distributions.transforms import ConditionalCoupling, Coupling, TangentModule
 from pyro_hyperbolic.distributions.transforms.base import batch_shapes, with_batch
+from pyro_hyperbolic.distributions.transforms.conditional import NeedsContext
 from pyro_hyperbolic.distributions.transforms.coupling import Move, join, total_log_det
 from pyro_hyperbolic.distributions.transforms.networks import check_dim, check_split
 from pyro_hyperbolic.geometry import checks
@@ -37,8 +37,7 @@ class CouplingFlow(TangentModule):
     """
 
     def __init__(self, layers: Sequence[Coupling], *, cache_size: int = 1) -> None:
-        layers = list(layers)
-        _check_layers(layers, Coupling)
+        layers = _checked(layers, Coupling)
         super().__init__(layers[0].manifold, cache_size=cache_size)
         self.layers = torch.nn.ModuleList(layers)
         self._sizes = tuple(layer.split_dim for layer in layers[:2])
@@ -83,7 +82,7 @@ class CouplingFlow(TangentModule):
         return found
 
 
-class ConditionalCouplingFlow(ConditionalTransformModule):
+class ConditionalCouplingFlow(NeedsContext):
     r"""Stacks conditional coupling layers; ``condition(context)`` returns a :class:`CouplingFlow` that shares them.
 
     Args:
@@ -95,17 +94,12 @@ class ConditionalCouplingFlow(ConditionalTransformModule):
 
     def __init__(self, layers: Sequence[ConditionalCoupling]) -> None:
         super().__init__()
-        _check_layers(list(layers), ConditionalCoupling)
-        self.layers = torch.nn.ModuleList(layers)
+        self.layers = torch.nn.ModuleList(_checked(layers, ConditionalCoupling))
 
     @property
     def manifold(self) -> Manifold:
         """The geoopt manifold on which the flow acts."""
         return self.layers[0].manifold
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Raises: there is no transform without a context."""
-        raise TypeError(f"{type(self).__name__} is no transform until it has a context; use .condition(context)(x).")
 
     def condition(self, context: Tensor) -> CouplingFlow:
         """Returns the flow at ``context``, a tensor ``(*, context_dim)`` that broadcasts with points."""
@@ -157,10 +151,10 @@ def coupling_flow(
     """
     checks.check_count("layers", layers, 1, "2 move every coordinate")
     checks.check_count("dim", dim, 2, "in one dimension lift a transform of R with HT.TangentTransform")
-    if not callable(coupling) or isinstance(coupling, type):
+    if not callable(coupling) or isinstance(coupling, (type, torch.nn.Module)):
         raise TypeError(
-            f"coupling = {coupling!r}, but must build a layer: HT.tangent_coupling, HT.wrapped_hyperboloid_coupling or "
-            f"a function of (dim, hidden_dims=, split_dim=, manifold=)."
+            f"coupling = {checks.shown(coupling)}, but must build a layer: HT.tangent_coupling, "
+            f"HT.wrapped_hyperboloid_coupling or a function of (dim, hidden_dims=, split_dim=, manifold=)."
         )
     options: dict[str, Any] = {}
     while isinstance(coupling, partial):
@@ -181,14 +175,22 @@ def coupling_flow(
     return ConditionalCouplingFlow([_CONDITIONAL[coupling](dim, split_dim=size, **options) for size in splits])
 
 
-def _check_layers(layers: list[Any], kind: type[Any]) -> None:
+def _checked(layers: Sequence[Any], kind: type[Any]) -> list[Any]:
+    """Returns the layers as a list, or raises."""
+    layers = checks.check_list("layers", layers, f"a coupling flow stacks {kind.__name__}s, one or more")
     if not layers:
         raise ValueError("no layers given, but a flow has at least 1; 2 move every coordinate.")
     for i, layer in enumerate(layers):
         if not isinstance(layer, kind):
+            remedy = (
+                "call .condition(context) on each, or stack them in a ConditionalCouplingFlow"
+                if isinstance(layer, ConditionalCoupling)
+                else "stack these in a CouplingFlow, or build them as conditional ones"
+                if isinstance(layer, Coupling)
+                else "compose others with pyro.distributions.transforms.ComposeTransformModule"
+            )
             raise TypeError(
-                f"layer {i} is a {type(layer).__name__}, but a coupling flow stacks {kind.__name__}s; compose others "
-                f"with pyro.distributions.transforms.ComposeTransformModule."
+                f"layer {i} is {checks.shown(layer)}, but a coupling flow stacks {kind.__name__}s here; {remedy}."
             )
         if not geometry.same(layer.manifold, layers[0].manifold):
             raise ValueError(
@@ -200,3 +202,4 @@ def _check_layers(layers: list[Any], kind: type[Any]) -> None:
                 f"layer {i} has split_dim = {layer.split_dim} and layer {i % 2} {layers[i % 2].split_dim}; layers take "
                 f"turns, so those at even places have split_dim = d and those at odd places n - d."
             )
+    return layers

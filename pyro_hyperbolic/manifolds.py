@@ -10,6 +10,8 @@ from pyro.nn import PyroModule, PyroParam
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_hyperbolic.geometry import checks
+
 __all__ = ["Lorentz", "is_of_one_run", "resolved"]
 
 
@@ -31,6 +33,7 @@ class Lorentz(geoopt.Lorentz, PyroModule, metaclass=_ManifoldMeta):
         learnable: Whether ``k`` is a positive parameter.
 
     Raises:
+        TypeError: If ``k`` is not a real number or tensor.
         ValueError: If ``k`` is not positive.
 
     Example:
@@ -45,12 +48,10 @@ class Lorentz(geoopt.Lorentz, PyroModule, metaclass=_ManifoldMeta):
     k: Any  # a Tensor to read; a Tensor, PyroParam or PyroSample to assign
 
     def __init__(self, k: float | Tensor = 1.0, learnable: bool = False) -> None:
-        super().__init__(k, learnable)
+        remedy = "it is the squared radius, curvature is -1/k"
+        super().__init__(checks.as_real("k", k, remedy), learnable)
         value = self.k.detach()
-        if not bool(((value > 0) & value.isfinite()).all()):
-            raise ValueError(
-                f"k = {value.tolist()}, but the squared radius k must be > 0 and finite; curvature is -1/k."
-            )
+        checks.check_positive("k", value, f"{remedy}.", validate=True)
         del self.k
         if learnable:
             self.k = PyroParam(value, constraint=constraints.positive)
@@ -85,17 +86,20 @@ class Lorentz(geoopt.Lorentz, PyroModule, metaclass=_ManifoldMeta):
             learnable: Whether ``k`` is a positive parameter.
 
         Raises:
-            ValueError: If the curvature is not negative and finite.
+            TypeError: If the curvature is not a real number or tensor.
+            ValueError: If it is not negative and finite.
 
         Example:
             >>> Lorentz.from_curvature(-0.25).k
             tensor(4.)
         """
-        value = torch.as_tensor(curvature, dtype=None if isinstance(curvature, Tensor) else torch.get_default_dtype())
-        if not bool(((value < 0) & value.isfinite()).all()):
+        value = checks.as_real("curvature", curvature, "that of a hyperboloid is negative, -1 for k = 1")
+        value = value if isinstance(curvature, Tensor) else value.to(torch.get_default_dtype())
+        inside = (value < 0) & value.isfinite()
+        if not bool(inside.all()):
             raise ValueError(
-                f"curvature = {value.tolist()}, but that of a hyperboloid is < 0 and finite; for flat space use "
-                f"geoopt.Euclidean(1)."
+                f"curvature = {value[~inside][0].item():.6g}, but that of a hyperboloid is < 0 and finite; for flat "
+                f"space use geoopt.Euclidean(1)."
             )
         return cls(-1 / value, learnable)
 

@@ -21,12 +21,12 @@ from pyro.infer.autoguide import AutoMultivariateNormal, init_to_value
 from pyro.infer.reparam import TransformReparam
 from pyro.nn import PyroModule, PyroParam, PyroSample, pyro_method
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import constraints, kl_divergence
 
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
 import pyro_hyperbolic.distributions.transforms as HT
-from tests.cases import TEST_FAILURE_RATE, lorentz
+from tests.cases import TEST_FAILURE_RATE, lorentz, shaken
 
 G = ph.geometry
 PLACES, SPREAD, NOISE = 6, 1.5, 0.15
@@ -323,6 +323,111 @@ def test_a_curvature_for_each_group():
         error = ((loss(best.x + 0.05) - 2 * best.fun + loss(best.x - 0.05)) / 0.05**2) ** -0.5
         assert abs(each - best.x) < 0.02 * error
         assert abs(each - target) < 4.3 * error
+
+
+# A batch of curvatures in one tensor
+
+
+def wrapped(M, v, **kwargs):
+    return hdist.WrappedNormal(G.exp0(M, 0.3 * v), kwargs.pop("scale", 0.5), M, **kwargs)
+
+
+def multivariate(M, v):
+    return hdist.WrappedMultivariateNormal(G.exp0(M, 0.3 * v), torch.eye(v.size(-1)), manifold=M)
+
+
+def through(make, v_of=lambda M, v: G.exp0(M, v)):
+    """Image, inverse and log-determinant of a transform, side by side."""
+
+    def call(M, v):
+        t, x = make(M, v), v_of(M, v)
+        y = t(x)
+        return torch.cat([y, t.inv(y.clone()), t.log_abs_det_jacobian(x, y).unsqueeze(-1)], -1)
+
+    return call
+
+
+def shaken_flow(make):
+    return through(lambda M, v: shaken(make(v.size(-1), manifold=M)))
+
+
+def context_flow(M, v):
+    flow = shaken(ph.flows.coupling_flow(v.size(-1), 2, manifold=M, context_dim=2))
+    return flow.condition(torch.ones(2))(G.exp0(M, v))
+
+
+#: Functions of a manifold and of tangent coordinates, of one k or of many alike.
+OF_ONE_K = {
+    "origin": lambda M, v: G.origin(M, v.size(-1)) + 0 * G.exp0(M, v),
+    "exp0": G.exp0,
+    "log0": lambda M, v: G.log0(M, G.exp0(M, v)),
+    "log_volume": lambda M, v: G.log_volume(M, v).unsqueeze(-1),
+    "contains": lambda M, v: G.contains(M, G.exp0(M, v)).unsqueeze(-1),
+    "translate": lambda M, v: G.translate(M, G.exp0(M, -0.4 * v), G.exp0(M, v)),
+    "translate, inverse": lambda M, v: G.translate(M, G.exp0(M, 0.4 * v), G.exp0(M, v), inverse=True),
+    "distance": lambda M, v: G.distance(M, G.exp0(M, v), G.origin(M, v.size(-1))).unsqueeze(-1),
+    "translate_tangent": lambda M, v: torch.cat(_column(G.translate_tangent(M, v, v)), -1),
+    "to_poincare_ball": lambda M, v: ph.charts.to_poincare_ball(M, G.exp0(M, v)),
+    "to_klein": lambda M, v: ph.charts.to_klein(M, G.exp0(M, v)),
+    "to_normal_coordinates": lambda M, v: ph.charts.to_normal_coordinates(M, G.exp0(M, v), G.exp0(M, 0.4 * v)),
+    "from_normal_coordinates": lambda M, v: ph.charts.from_normal_coordinates(M, v, G.exp0(M, 0.4 * v)),
+    "normal_coordinates_log_volume": lambda M, v: ph.charts.normal_coordinates_log_volume(M, v).unsqueeze(-1),
+    "from_poincare_ball": lambda M, v: ph.charts.from_poincare_ball(M, v),
+    "poincare_ball_log_volume": lambda M, v: ph.charts.poincare_ball_log_volume(M, v).unsqueeze(-1),
+    "from_klein": lambda M, v: ph.charts.from_klein(M, v),
+    "klein_log_volume": lambda M, v: ph.charts.klein_log_volume(M, v).unsqueeze(-1),
+    "on_manifold": lambda M, v: hdist.constraints.on_manifold(M).check(G.exp0(M, v)).unsqueeze(-1),
+    "WrappedNormal": lambda M, v: wrapped(M, v).log_prob(G.exp0(M, v)).unsqueeze(-1),
+    "WrappedNormal, mean": lambda M, v: wrapped(M, v).mean,
+    "WrappedNormal, rsample": lambda M, v: 0 * wrapped(M, v).rsample() + wrapped(M, v).mode,
+    "WrappedMultivariateNormal": lambda M, v: multivariate(M, v).log_prob(G.exp0(M, v)).unsqueeze(-1),
+    "WrappedMultivariateNormal, rsample": lambda M, v: 0 * multivariate(M, v).rsample() + multivariate(M, v).mode,
+    "kl": lambda M, v: kl_divergence(wrapped(M, v), wrapped(M, v, scale=0.7)).unsqueeze(-1),
+    "ExponentialMap": through(lambda M, v: HT.ExponentialMap(M), lambda M, v: v),
+    "ExponentialMap at": through(lambda M, v: HT.ExponentialMap(M, G.exp0(M, 0.4 * v)), lambda M, v: v),
+    "Translation": through(lambda M, v: HT.Translation(M, G.exp0(M, 0.4 * v))),
+    "TangentTransform": through(lambda M, v: HT.TangentTransform(dist.transforms.AffineTransform(0.1, 1.2), M)),
+    "tangent_coupling": shaken_flow(HT.tangent_coupling),
+    "wrapped_hyperboloid_coupling": shaken_flow(HT.wrapped_hyperboloid_coupling),
+    "coupling_flow": shaken_flow(lambda n, manifold: ph.flows.coupling_flow(n, 3, manifold=manifold)),
+    "conditional flow": context_flow,
+    "polar_coupling": shaken_flow(lambda n, manifold: HT.polar_coupling(count_bins=4, manifold=manifold)),
+}
+
+
+def _column(value_and_log_det):
+    return [value_and_log_det[0], value_and_log_det[1].unsqueeze(-1)]
+
+
+def _dims(name):
+    return [2] if name == "polar_coupling" else [2, 3] if "coupling" in name or "flow" in name else [1, 2, 3]
+
+
+@pytest.mark.parametrize(("name", "n"), [(name, n) for name in OF_ONE_K for n in _dims(name)])
+def test_many_curvatures_are_each_of_them(name, n):
+    """k of shape (2,), (3, 1) or (0,), and a vector that has a batch or has none: the rows are those of single k."""
+    call = OF_ONE_K[name]
+    for k in (torch.tensor([0.5, 2.0]), torch.tensor([[0.5], [1.0], [3.0]]), torch.ones(0), torch.ones(0, 1)):
+        for batch in {(), tuple(k.shape), *([(3, 2)] if len(k) else [])}:
+            v = 0.1 * torch.randn(*batch, n)
+            found = call(geoopt.Lorentz(k), v)
+            shape = torch.broadcast_shapes(k.shape, batch)
+            assert found.shape[:-1] == shape
+            ks, vs = k.expand(shape).flatten(), v.expand(*shape, n).reshape(-1, n)
+            if len(ks):
+                single = torch.stack([call(geoopt.Lorentz(each), vs[i]) for i, each in enumerate(ks)])
+                torch.testing.assert_close(
+                    found.reshape(single.shape).double(), single.double(), rtol=1e-12, atol=1e-14
+                )
+
+
+def test_an_error_with_many_curvatures_counts_their_events():
+    M = geoopt.Lorentz(torch.tensor([1.0, 2.0]))
+    with pytest.raises(ValueError, match=r"1 of 2 events.*-k = -2 is needed.*exp0"):
+        G.log0(M, torch.tensor([1.25, 0.75]))
+    for x in (torch.ones(3, 3), torch.ones(4, 3, 3)):
+        with pytest.raises(ValueError, match=r"x \(.*3,?\) and k.*\(2,\).*broadcast.*unsqueeze"):
+            G.log0(M, x)
 
 
 # Locations: two optimisers

@@ -1,6 +1,7 @@
 """What polar couplings promise beyond the laws: what stays, where they fade, how they start."""
 
 import math
+import re
 
 import geoopt
 import pyro
@@ -85,11 +86,33 @@ def test_from_data_it_starts_as_the_map_to_a_standard_normal_of_radius_and_angle
         assert (radius < math.sqrt(-2 * math.log(1 - share))).double().mean().item() == pytest.approx(share, abs=0.01)
 
 
+@pytest.mark.parametrize("k", [1.0, 4.0, None])
+@pytest.mark.parametrize("angle", [1.0, 0.0, math.pi / 2])
+def test_points_on_the_axes(k, angle):
+    """One tangent coordinate is exactly zero: only at the origin, where both are, is there no angle."""
+    M = geoopt.Euclidean(1) if k is None else lorentz(k)
+    t = layer(M, fixed_angle=angle)
+    v = torch.tensor([[1.2, 0.0], [-1.2, 0.0], [0.0, 1.2], [0.0, -1.2]], dtype=torch.float64)
+    v = torch.cat([v, -0.0 + v.flip(0).neg()])  # with zeros of both signs
+    x = G.exp0(M, v)
+    y = t(x)
+    w, back = G.log0(M, y), G.log0(M, t.inv(y.clone()))
+    torch.testing.assert_close(back, v, rtol=0, atol=1e-8)
+    log_det = t.log_abs_det_jacobian(x, y)
+    for i in range(len(v)):
+        # From both sides of the axis: there is no seam but at the fixed angle, which stays, and is none.
+        for side in (-1e-7, 1e-7):
+            near = v[i] + side * (v[i] == 0)
+            torch.testing.assert_close(G.log0(M, t(G.exp0(M, near))), w[i], rtol=0, atol=1e-5)
+        J = torch.autograd.functional.jacobian(lambda u: G.log0(M, t(G.exp0(M, u))), v[i])
+        expected = J.det().abs().log() + G.log_volume(M, w[i]) - G.log_volume(M, v[i])
+        torch.testing.assert_close(log_det[i], expected, rtol=0, atol=1e-8)
+
+
 def test_errors():
-    with pytest.raises(ValueError, match=r"reach = 0\.0"):
-        HT.polar_coupling(reach=0.0)
-    with pytest.raises(ValueError, match="count_bins = 1"):
-        HT.polar_coupling(count_bins=1)
+    for name, value in {"reach": 0.0, "count_bins": 1, "fixed_angle": math.inf, "hidden_dims": []}.items():
+        with pytest.raises(ValueError, match=rf"{name} = {re.escape(str(value))}"):
+            HT.polar_coupling(**{name: value})
     M = geoopt.Lorentz()
     with pytest.raises(ValueError, match="points of a plane, but these have n = 3"):
         HT.polar_coupling(manifold=M)(G.origin(M, 3))

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyro_hyperbolic.geometry import checks
+
 __all__ = ["BranchingDiffusion", "branching_diffusion"]
 
 
@@ -97,14 +99,17 @@ def branching_diffusion(
         tensor([-1,  0,  0,  1,  1,  2,  2])
     """
     for name, value, least in (
+        ("seed", seed, -(2**63)),
         ("dim", dim, 1),
         ("depth", depth, 0),
         ("branching", branching, 1),
         ("observations", observations, 1),
-        ("noise_variance", noise_variance, 0),
     ):
-        if not value >= least:
-            raise ValueError(f"{name} = {value}, but must be at least {least}.")
+        checks.check_count(name, value, least, "the defaults are those of the paper")
+    for name, share in {"noise_variance": noise_variance, "test_fraction": test_fraction}.items():
+        checks.check_number(name, share, "the defaults are those of the paper")
+    if noise_variance < 0:
+        raise ValueError(f"noise_variance = {noise_variance}, but must be at least 0.")
     if not 0 <= test_fraction <= 1:
         raise ValueError(f"test_fraction = {test_fraction}, but is a share of all observations, from 0 to 1.")
     generator = torch.Generator().manual_seed(seed)

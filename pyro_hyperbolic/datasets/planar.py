@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_hyperbolic.geometry import checks
+
 __all__ = ["Checkerboard", "TwoSpirals"]
 
 
@@ -40,7 +42,10 @@ class Checkerboard(dist.TorchDistribution):
     support = constraints.real_vector
 
     def __init__(self, side: float | Tensor, validate_args: bool | None = None) -> None:
-        self.side = torch.as_tensor(side, dtype=None if isinstance(side, Tensor) else torch.get_default_dtype())
+        value = checks.as_real("side", side, "it is that of a square")
+        self.side = value if isinstance(side, Tensor) else value.to(torch.get_default_dtype())
+        if self.side.dim():
+            raise ValueError(f"side has shape {tuple(self.side.shape)}, but all squares have one side; give a number.")
         super().__init__(torch.Size(), torch.Size([2]), validate_args=validate_args)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
@@ -100,7 +105,7 @@ class TwoSpirals(dist.TorchDistribution):
         m = torch.tensor(1.5 * math.pi * (nodes + 1))
         # The density of m is 2 m / (3 pi)^2 on (0, 3 pi), of half-width 1.5 pi; either sign has probability 1/2.
         log_weights = torch.tensor(1.5 * math.pi * weights).log() + (2 * m / (3 * math.pi) ** 2).log() - math.log(2)
-        dtype = dtype or torch.get_default_dtype()
+        dtype = checks.floating_dtype(dtype)
         self._curve, self._log_weights = self._at(m).to(dtype), log_weights.to(dtype)
         super().__init__(torch.Size(), torch.Size([2]), validate_args=validate_args)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions import WrappedNormal
 from pyro_hyperbolic.distributions.transforms import ExponentialMap
+from pyro_hyperbolic.geometry import checks
 from pyro_hyperbolic.manifolds import STANDARD
 
 from .planar import Checkerboard, TwoSpirals
@@ -54,9 +55,9 @@ def density_target(name: str, dtype: torch.dtype | None = None) -> dist.TorchDis
         >>> target.sample((4,)).shape, target.support
         (torch.Size([4, 3]), on_manifold(Lorentz(k=1)))
     """
-    if name not in DENSITY_TARGETS:
-        raise ValueError(f"there is no density target {name!r}, but {', '.join(DENSITY_TARGETS)}.")
-    return DENSITY_TARGETS[name](dtype or torch.get_default_dtype())
+    if not isinstance(name, str) or name not in DENSITY_TARGETS:
+        raise ValueError(f"there is no density target {checks.shown(name)}, but {', '.join(DENSITY_TARGETS)}.")
+    return DENSITY_TARGETS[name](checks.floating_dtype(dtype))
 
 
 def binary_tree(depth: int = 4, edge_length: float = 1.8) -> tuple[Tensor, Tensor]:
@@ -69,6 +70,10 @@ def binary_tree(depth: int = 4, edge_length: float = 1.8) -> tuple[Tensor, Tenso
         depth: Edges from the root to each leaf.
         edge_length: In units of distance, at curvature -1.
 
+    Raises:
+        TypeError: If ``depth`` is not an integer, or ``edge_length`` not a number.
+        ValueError: If one of them is out of its range.
+
     Returns:
         Nodes, points of shape ``(2^(depth + 1) - 1, 3)`` in float64, and edges, pairs (parent, child).
 
@@ -80,6 +85,8 @@ def binary_tree(depth: int = 4, edge_length: float = 1.8) -> tuple[Tensor, Tenso
         min=tensor(1.8000, dtype=torch.float64),
         max=tensor(1.8000, dtype=torch.float64))
     """
+    checks.check_count("depth", depth, 0, "it counts edges from the root to each leaf")
+    checks.check_number("edge_length", edge_length, "it is in units of distance", above=0)
     angles = torch.tensor([-2 * math.pi / 3, 2 * math.pi / 3], dtype=torch.float64)
     turns = torch.stack([angles.cos(), -angles.sin(), angles.sin(), angles.cos()], dim=-1).view(2, 1, 2, 2)
     level = geometry.origin(STANDARD, 2, dtype=torch.float64).unsqueeze(0)

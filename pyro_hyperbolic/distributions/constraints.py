@@ -21,6 +21,7 @@ class OnManifold(Constraint):
 
     Args:
         manifold: A geoopt manifold.
+        validate_args: Whether to check ``k``; Pyro's global setting by default.
 
     Raises:
         TypeError: If no geometry is registered for the manifold.
@@ -36,8 +37,8 @@ class OnManifold(Constraint):
     is_discrete = False
     event_dim = 1
 
-    def __init__(self, manifold: Manifold) -> None:
-        checks.check_manifold(manifold)
+    def __init__(self, manifold: Manifold, *, validate_args: bool | None = None) -> None:
+        checks.check_manifold(manifold, validate=validate_args)
         self.manifold = manifold
 
     def check(self, value: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 r"""Wrapped normal distributions: a normal on the tangent space at the origin, wrapped and moved to a location."""
 
 import math
+from numbers import Real
 from typing import Any
 
 import pyro.distributions as dist
@@ -122,7 +123,10 @@ class WrappedDistribution(dist.TransformedDistribution):
         new.base_dist = self.base_dist.expand(batch_shape)
         new.transforms = self.transforms
         torch.distributions.Distribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
+        if "_validate_args" in self.__dict__:
+            new._validate_args = self._validate_args
+        else:  # as in the constructor
+            del new._validate_args
         return new
 
     def _validate_sample(self, value: Tensor) -> None:
@@ -208,12 +212,10 @@ class WrappedNormal(WrappedDistribution):
         validate_args: bool | None = None,
     ) -> None:
         manifold = STANDARD if manifold is None else resolved(manifold)
-        dim = _dim_of(manifold, loc)
-        if isinstance(scale, (int, float)):
-            scale = torch.as_tensor(scale, dtype=loc.dtype, device=loc.device)
-        checks.check_floating("scale", scale)
-        checks.check_same_dtype(loc=loc, scale=scale)
-        scale = _isotropic(scale, dim)
+        dim = _dim_of(manifold, loc, validate_args)
+        if isinstance(scale, Real) and not isinstance(scale, bool):
+            scale = torch.as_tensor(float(scale), dtype=loc.dtype, device=loc.device)
+        scale = _isotropic(manifold, scale, loc, dim)  # type: ignore[arg-type]
         checks.check_batches(loc=loc.shape[:-1], scale=scale.shape[:-1])
         remedy = "it holds standard deviations; pass a network's output through softplus or exp."
         checks.check_positive("scale", scale, remedy, validate=validate_args)
@@ -284,19 +286,20 @@ class WrappedMultivariateNormal(WrappedDistribution):
         validate_args: bool | None = None,
     ) -> None:
         manifold = STANDARD if manifold is None else resolved(manifold)
-        dim = _dim_of(manifold, loc)
+        dim = _dim_of(manifold, loc, validate_args)
         matrices = {
             "covariance_matrix": covariance_matrix,
             "precision_matrix": precision_matrix,
             "scale_tril": scale_tril,
         }
         given = {name: value for name, value in matrices.items() if value is not None}
+        for name, value in given.items():
+            checks.check_floating(name, value)
         if len(given) != 1:
             raise ValueError(
                 f"{sorted(given) or 'no matrix'} given, but exactly one of {', '.join(matrices)} must be specified."
             )
         ((name, matrix),) = given.items()
-        checks.check_floating(name, matrix)
         checks.check_same_dtype(loc=loc, **given)
         if matrix.shape[-2:] != (dim, dim):
             raise ValueError(
@@ -304,11 +307,12 @@ class WrappedMultivariateNormal(WrappedDistribution):
                 f"dimensions; give a matrix (*, {dim}, {dim})."
             )
         checks.check_batches(loc=loc.shape[:-1], **{name: matrix.shape[:-2]})
-        base = dist.MultivariateNormal(matrix.new_zeros(dim), **given, validate_args=validate_args)
+        validate = validate_args if matrix.numel() else False  # torch's check cannot reshape an empty batch
+        base = dist.MultivariateNormal(matrix.new_zeros(dim), **given, validate_args=validate)
         super().__init__(base, loc, manifold, validate_args)
 
     def _log_prob_of_tangent(self, v: Tensor) -> Tensor:
-        if v.numel() == 0:  # torch's MultivariateNormal cannot reshape an empty batch
+        if v.numel() == 0 or 0 in self.batch_shape:  # torch's MultivariateNormal cannot reshape an empty batch
             return v.new_zeros(torch.broadcast_shapes(v.shape[:-1], self.batch_shape))
         return self.base_dist.log_prob(v)
 
@@ -328,18 +332,29 @@ class WrappedMultivariateNormal(WrappedDistribution):
         return self.base_dist.scale_tril
 
 
-def _dim_of(manifold: Manifold, loc: Tensor) -> int:
-    checks.check_manifold(manifold)
+def _dim_of(manifold: Manifold, loc: Tensor, validate: bool | None) -> int:
+    checks.check_manifold(manifold, validate=validate)
     checks.check_shape(manifold, loc, "loc")
     return geometry.kernels(manifold).dim(loc.size(-1))
 
 
-def _isotropic(scale: Tensor, dim: int) -> Tensor:
+def _isotropic(manifold: Manifold, scale: Tensor, loc: Tensor, dim: int) -> Tensor:
+    checks.check_floating("scale", scale)
+    checks.check_same_dtype(loc=loc, scale=scale)
     if scale.dim() == 0:
         return scale.expand(dim)
-    if scale.size(-1) not in (1, dim):
+    size = scale.size(-1)
+    if size in (1, dim):
+        return scale.expand((*scale.shape[:-1], dim))
+    shapes = f"loc has shape {tuple(loc.shape)} and scale has shape {tuple(scale.shape)}"
+    if geometry.kernels(manifold).event_size(loc.size(-1)) == size > loc.size(-1):
+        raise ValueError(f"{shapes}, but a point has one coordinate more than its standard deviations; swap them.")
+    if size == loc.size(-1) and not (checks.validating(True) and bool(geometry.contains(manifold, loc).all())):
         raise ValueError(
-            f"scale has shape {tuple(scale.shape)}, but loc lives in n = {dim} dimensions; give standard deviations of "
-            f"the tangent coordinates, shape (*, {dim}), or (*, 1) for the same in every direction."
+            f"{shapes}, but a point has one coordinate more than its standard deviations; if loc holds tangent "
+            f"coordinates, give exp0(M, loc)."
         )
-    return scale.expand((*scale.shape[:-1], dim))
+    raise ValueError(
+        f"{shapes}, but loc lives in n = {dim} dimensions; give standard deviations of the tangent coordinates, shape "
+        f"(*, {dim}), or (*, 1) for the same in every direction."
+    )

@@ -4,20 +4,32 @@ Shapes and dtypes are always checked. Values are checked while validation is on 
 default as in Pyro): reading a value makes a GPU wait, and cannot be traced, compiled or mapped over.
 """
 
+import math
+from collections.abc import Iterable
+from numbers import Real
+from typing import Any
+
 import geoopt
 import torch
 from geoopt.manifolds.base import Manifold
 from torch import Tensor
 
+from .guesses import shown, tensor_remedy
 from .registry import kernels, name_of
 
 __all__ = [
+    "OVERFLOW_REMEDY",
+    "as_real",
+    "check_batch_of_k",
     "check_batches",
+    "check_callable",
     "check_count",
     "check_finite_result",
     "check_fit",
     "check_floating",
+    "check_list",
     "check_manifold",
+    "check_number",
     "check_pair",
     "check_points",
     "check_positive",
@@ -26,10 +38,15 @@ __all__ = [
     "check_shape",
     "check_vectors",
     "describe",
+    "floating_dtype",
+    "shown",
     "tracing",
     "validating",
 ]
 
+
+#: What to do where the result of a finite argument is too far out.
+OVERFLOW_REMEDY = "use float64, a smaller scale, or a larger k"
 
 # Points so far out can be mapped to infinity minus infinity; nearer ones are mapped to NaN by something else.
 _FAR = {
@@ -60,12 +77,36 @@ def describe(manifold: Manifold) -> str:
 
 def check_floating(name: str, value: Tensor) -> None:
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name} is {value!r}, but must be a torch.Tensor; wrap it in torch.as_tensor(...).")
-    if not value.is_floating_point():
+        raise TypeError(f"{name} is {shown(value)}, but must be a torch.Tensor; {tensor_remedy(value)}.")
+    if value.dtype not in _FAR:
+        remedy = "take .real" if value.is_complex() else ".to(torch.get_default_dtype()) or .double()"
         raise TypeError(
-            f"{name} has dtype {value.dtype}, but coordinates are real numbers; "
-            f"convert it with .to(torch.get_default_dtype()) or .double()."
+            f"{name} has dtype {value.dtype}, but coordinates are real numbers, in 16 to 64 bits; use {remedy}."
         )
+
+
+def as_real(name: str, value: Any, remedy: str) -> Tensor:
+    """Returns a number, numbers, or a tensor as a tensor of real numbers, or raises."""
+    try:
+        tensor = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        tensor = None
+    if tensor is None or tensor.dtype == torch.bool or (tensor.dtype not in _FAR and _is_inexact(tensor)):
+        raise TypeError(f"{name} = {shown(value)}, but must be a real number or a tensor of them; {remedy}.")
+    return tensor
+
+
+def _is_inexact(value: Tensor) -> bool:
+    return value.is_floating_point() or value.is_complex()
+
+
+def floating_dtype(dtype: torch.dtype | None) -> torch.dtype:
+    """Returns ``dtype``, or the default one for None, or raises."""
+    if dtype is None:
+        return torch.get_default_dtype()
+    if not isinstance(dtype, torch.dtype) or dtype not in _FAR:
+        raise TypeError(f"dtype = {shown(dtype)}, but must be a floating point dtype; give torch.float64 or None.")
+    return dtype
 
 
 def check_same_dtype(**tensors: Tensor) -> None:
@@ -75,8 +116,14 @@ def check_same_dtype(**tensors: Tensor) -> None:
 
 
 def check_positive(name: str, value: Tensor, remedy: str, *, validate: bool | None = None) -> None:
-    if validating(validate) and not bool(((value > 0) & value.isfinite()).all()):
-        raise ValueError(f"{name} = {_values(value)}, but must be > 0 and finite (not NaN); {remedy}")
+    if not validating(validate):
+        return
+    inside = (value > 0) & value.isfinite()
+    if not bool(inside.all()):
+        count = "" if inside.numel() == 1 else f" (at {int((~inside).sum())} of {inside.numel()} places)"
+        raise ValueError(
+            f"{name} = {value[~inside][0].item():.6g}{count}, but must be > 0 and finite (not NaN); {remedy}"
+        )
 
 
 def check_shape(manifold: Manifold, x: Tensor, name: str = "x") -> None:
@@ -102,25 +149,49 @@ def check_points(
     check_shape(manifold, x, name)
     if not validating(validate):
         return
+    check_batch_of_k(manifold, x, name)
     inside = kernels(manifold).contains(manifold, x)
     if bool(inside.all()):
         return
-    outside = x[~inside].detach()
-    example = outside[0]
+    # With a batch of k there are more events than x has.
+    outside = x.detach().expand(*inside.shape, x.size(-1))[~inside].cpu()
+    example, residual, ball = outside[0], "", ""
+    if hasattr(manifold, "k"):
+        k = manifold.k.detach().cpu().double().expand(inside.shape)[~inside.cpu()]
+        residual = _residual(example, k[0])
+        if bool((outside.double().square().sum(-1) < k).all()):  # points are longer, those of the ball are not
+            ball = ", points of the Poincaré ball with charts.from_poincare_ball(M, p)"
     remedy = (
         "it holds NaN or infinity: look for a division by zero or an overflow before this point"
         if not bool(example.isfinite().all())
-        else "map tangent coordinates with exp0(M, v), derive the time coordinate with M.projx(x), and use one "
-        "manifold (one k) and one dtype all along" + (advice and f"; {advice}")
+        else f"map tangent coordinates with exp0(M, v){ball}, derive the time coordinate with M.projx(x), and use one "
+        f"manifold (one k) and one dtype all along" + (advice and f"; {advice}")
     )
     raise ValueError(
         f"{name} is not on {describe(manifold)}: {len(outside)} of {inside.numel()} events fail, the first is "
-        f"{_short(example)}{_residual(example, manifold)}; {remedy}."
+        f"{_short(example)}{residual}; {remedy}."
     )
 
 
-def check_finite_result(name: str, argument: Tensor, result: Tensor, *, validate: bool | None = None) -> None:
-    """Raises if a finite argument was mapped to a result that is not, or the argument was not finite."""
+def check_batch_of_k(manifold: Manifold, x: Tensor, name: str) -> None:
+    """Raises if the manifold's parameters have a batch shape that does not broadcast with that of ``x``."""
+    for parameter, value in kernels(manifold).parameters(manifold).items():
+        if value.dim():
+            check_batches(**{name: x.shape[:-1], f"{parameter} of the manifold": value.shape})
+
+
+def check_finite_result(
+    name: str,
+    argument: Tensor,
+    result: Tensor,
+    *,
+    validate: bool | None = None,
+    remedy: str = OVERFLOW_REMEDY,
+) -> None:
+    """Raises if a finite argument was mapped to a result that is not, or the argument was not finite.
+
+    ``remedy`` is what to do about an overflow.
+    """
     if not validating(validate) or bool(result.isfinite().all()):
         return
     if not bool(argument.isfinite().all()):
@@ -135,7 +206,7 @@ def check_finite_result(name: str, argument: Tensor, result: Tensor, *, validate
     limit = torch.finfo(result.dtype).max
     raise ValueError(
         f"{name} (norm up to {norm.item():.6g}) is mapped to coordinates that exceed "
-        f"{limit:.3g}, the largest {result.dtype}; use float64, a smaller scale, or a larger k."
+        f"{limit:.3g}, the largest {result.dtype}; {remedy}."
     )
 
 
@@ -159,11 +230,13 @@ def check_manifold(manifold: Manifold, *, validate: bool | None = None) -> None:
         )
 
 
-def check_vectors(manifold: Manifold, v: Tensor, name: str) -> None:
-    check_manifold(manifold)
+def check_vectors(manifold: Manifold, v: Tensor, name: str, *, validate: bool | None = None) -> None:
+    check_manifold(manifold, validate=validate)
     check_floating(name, v)
     if v.dim() == 0 or v.size(-1) < 1:
         raise ValueError(f"{name} has shape {tuple(v.shape)}, but tangent coordinates are (*, n) with n >= 1.")
+    if validating(validate):
+        check_batch_of_k(manifold, v, name)
 
 
 def check_pair(manifold: Manifold, **points: Tensor) -> None:
@@ -175,13 +248,15 @@ def check_pair(manifold: Manifold, **points: Tensor) -> None:
     check_batches(**{name: value.shape[:-1] for name, value in points.items()})
 
 
-def check_batches(**shapes: torch.Size) -> None:
-    if len(set(shapes.values())) == 1:  # torch.broadcast_shapes is slow
-        return
+def check_batches(**shapes: torch.Size) -> torch.Size:
+    """Returns what batch shapes broadcast to, or raises."""
+    different = {shape for shape in shapes.values() if len(shape) > 0}
+    if len(different) < 2:  # torch.broadcast_shapes is slow
+        return different.pop() if different else torch.Size()
     try:
-        torch.broadcast_shapes(*shapes.values())
+        return torch.broadcast_shapes(*different)
     except RuntimeError as error:
-        found = " and ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
+        found = " and ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items() if len(shape) > 0)
         raise ValueError(
             f"the batch shapes of {found} do not broadcast; make them equal, or 1, from the right (unsqueeze one)."
         ) from error
@@ -190,9 +265,33 @@ def check_batches(**shapes: torch.Size) -> None:
 def check_count(name: str, value: int, least: int, remedy: str) -> None:
     """Raises unless ``value`` is an integer of at least ``least``."""
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} = {value!r}, but must be an integer of at least {least}; {remedy}.")
+        raise TypeError(f"{name} = {shown(value)}, but must be an integer of at least {least}; {remedy}.")
     if value < least:
         raise ValueError(f"{name} = {value}, but must be at least {least}; {remedy}.")
+
+
+def check_number(name: str, value: float, remedy: str, *, above: float = -math.inf) -> None:
+    """Raises unless ``value`` is a finite number greater than ``above``."""
+    # Tensors of one element are numbers too.
+    number = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+    if not isinstance(number, Real) or isinstance(number, bool):
+        raise TypeError(f"{name} = {shown(value)}, but must be a number; {remedy}.")
+    if not above < number < math.inf:
+        domain = "finite" if above == -math.inf else f"> {above:g} and finite"
+        raise ValueError(f"{name} = {number}, but must be {domain}; {remedy}.")
+
+
+def check_callable(name: str, value: Any, remedy: str) -> None:
+    """Raises unless ``value`` can be called, and is neither a class nor a manifold."""
+    if isinstance(value, (type, Manifold)) or not callable(value):
+        raise TypeError(f"{name} = {shown(value)}, but must be a function or a network; {remedy}.")
+
+
+def check_list(name: str, value: Iterable[Any], remedy: str) -> list[Any]:
+    """Returns ``value`` as a list, or raises."""
+    if isinstance(value, (str, dict, set, Tensor)) or not hasattr(value, "__iter__"):
+        raise TypeError(f"{name} = {shown(value)}, but must be a list; {remedy}.")
+    return list(value)
 
 
 def check_same_size(**tensors: Tensor) -> None:
@@ -219,7 +318,8 @@ def _values(value: Tensor) -> str:
         return f"{value.item():.6g}"
     if value.numel() == 0:
         return f"<empty of shape {tuple(value.shape)}>"
-    return f"{value.min().item():.6g}..{value.max().item():.6g} of shape {tuple(value.shape)}"
+    least, most = value.min().item(), value.max().item()
+    return f"{least:.6g}{'' if least == most else f'..{most:.6g}'} of shape {tuple(value.shape)}"
 
 
 def _short(event: Tensor) -> str:
@@ -227,13 +327,12 @@ def _short(event: Tensor) -> str:
     return "(" + ", ".join(values + (["..."] if event.numel() > 6 else [])) + ")"
 
 
-def _residual(event: Tensor, manifold: Manifold) -> str:
-    k = getattr(manifold, "k", None)
-    if k is None or k.dim() > 0 or not bool(event.isfinite().all()):
+def _residual(event: Tensor, k: Tensor) -> str:
+    if not bool(event.isfinite().all()):
         return ""
     # In double: this is a message, and the form cancels.
     time, squares = event[0].double(), event[1:].double().square().sum()
-    needed = (k.detach().double() + squares).sqrt()
+    needed = (k + squares).sqrt()
     sheet = "; this is the lower sheet, and x_0 > 0 is needed" if time < 0 else ""
     return (
         f" with <x, x> = {(squares - time**2).item():.6g} where -k = {-k.item():.6g} is needed (the time coordinate is "

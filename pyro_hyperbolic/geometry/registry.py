@@ -9,6 +9,7 @@ from geoopt.manifolds.base import Manifold
 from torch import Tensor
 
 from . import euclidean, lorentz
+from .guesses import manifold_remedy, shown
 
 __all__ = ["Kernels", "kernels", "register", "same"]
 
@@ -73,8 +74,9 @@ def _registered(manifold: Manifold) -> type:
     for base in type(manifold).__mro__:
         if base in _KERNELS:
             return base
-    known = ", ".join(f"geoopt.{base.__name__}" for base in _KERNELS)
-    raise TypeError(f"no geometry is registered for {manifold!r}; use one of {known}, or register kernels for it.")
+    known = " or ".join(f"geoopt.{base.__name__}" for base in _KERNELS)
+    remedy = manifold_remedy(manifold) or "use one of these, as geoopt.Lorentz(), or register kernels for it"
+    raise TypeError(f"the manifold is {shown(manifold)}, but must be a {known}; {remedy}.")
 
 
 def same(a: Manifold, b: Manifold) -> bool:

@@ -72,11 +72,12 @@ class ManifoldTransform(Transform, ABC):
     """
 
     bijective = True
+    _overflow_remedy = checks.OVERFLOW_REMEDY
 
     def __init__(
         self, manifold: Manifold | None = None, *, cache_size: int = 1, validate_args: bool | None = None
     ) -> None:
-        self._on_manifold = on_manifold(STANDARD if manifold is None else manifold)
+        self._on_manifold = on_manifold(STANDARD if manifold is None else manifold, validate_args=validate_args)
         self._validate_args = validate_args
         # These are set through __dict__ later: in a module, setting an attribute costs as much as two kernels.
         self._pair: _Pair | None = None
@@ -132,7 +133,7 @@ class ManifoldTransform(Transform, ABC):
     def _call(self, x: Tensor) -> Tensor:
         y, log_det = self._forward(x)
         name = f"the argument of {type(self).__name__}"
-        checks.check_finite_result(name, x, y, validate=self._validate_args)
+        checks.check_finite_result(name, x, y, validate=self._validate_args, remedy=self._overflow_remedy)
         self._remember(x, y, log_det, forward=True)
         return y
 
@@ -158,7 +159,7 @@ class ManifoldTransform(Transform, ABC):
     def _undone(self, y: Tensor) -> tuple[Tensor, Tensor]:
         x, log_det = self._backward(y)
         name = f"the argument of {type(self).__name__}.inv"
-        checks.check_finite_result(name, y, x, validate=self._validate_args)
+        checks.check_finite_result(name, y, x, validate=self._validate_args, remedy=self._overflow_remedy)
         return x, log_det
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
@@ -226,6 +227,11 @@ class TangentModule(ManifoldTransform, TransformModule):
     A subclass gives ``f`` and its inverse in tangent coordinates. Its log-determinant there is with respect to Lebesgue
     measure; the volume stretch of both charts is added here, once.
     """
+
+    _overflow_remedy = (
+        "a trained flow stretches too much: lower the learning rate, use fewer layers or a smaller log_scale_bound; "
+        "where the map is meant to reach so far, use float64 or a larger k"
+    )
 
     def __init__(self, manifold: Manifold | None = None, *, cache_size: int = 1) -> None:
         super().__init__(manifold, cache_size=cache_size)
@@ -310,7 +316,7 @@ def broadcast(*shapes: torch.Size) -> torch.Size:
     """Returns what shapes broadcast to: ``torch.broadcast_shapes``, which costs as much as ten kernels, if need be."""
     different = {shape for shape in shapes if len(shape) > 0}
     if len(different) > 1:
-        return torch.broadcast_shapes(*different)
+        return checks.check_batches(**{f"parameter {i}" if i else "points": shape for i, shape in enumerate(shapes)})
     return different.pop() if different else torch.Size()
 
 

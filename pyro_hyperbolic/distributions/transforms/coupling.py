@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import torch
 from geoopt.manifolds.base import Manifold
-from pyro.distributions.conditional import ConditionalTransformModule
 from torch import Tensor
 
 from pyro_hyperbolic import geometry
@@ -15,7 +14,8 @@ from pyro_hyperbolic.geometry import checks
 from pyro_hyperbolic.manifolds import STANDARD
 
 from .base import TangentModule, batch_shapes, own_if_learnable, with_batch
-from .networks import Conditioned, check_dim, check_split
+from .conditional import NeedsContext
+from .networks import Conditioned, check_dim, check_hypernet, check_split
 from .state import tensors_of
 
 __all__ = ["ConditionalCoupling", "Coupling", "Move"]
@@ -78,6 +78,7 @@ class Coupling(TangentModule):
     ) -> None:
         super().__init__(manifold, cache_size=cache_size)
         check_split(split_dim)
+        check_hypernet(hypernet)
         check_bound("log_scale_bound", log_scale_bound)
         self.split_dim = split_dim
         self.nn = hypernet
@@ -108,10 +109,13 @@ class Coupling(TangentModule):
             if isinstance(self.network, torch.nn.Module):
                 parameter = next((value for value in tensors_of(self.network) if value.is_floating_point()), x1)
                 checks.check_same_dtype(network=parameter, points=x1)
+                if isinstance(self.nn, Conditioned):
+                    checks.check_same_dtype(network=parameter, context=self.nn.context)
+                    checks.check_batches(points=x1.shape[:-1], context=self.nn.batch_shape)
             raise
-        if not isinstance(outputs, (tuple, list)) or len(outputs) != 2:
+        if not isinstance(outputs, (tuple, list)) or [isinstance(each, Tensor) for each in outputs] != [True, True]:
             raise TypeError(
-                f"hypernet returned {type(outputs).__name__}, but must return a pair (shift, log_scale): give DenseNN "
+                f"hypernet returned {checks.shown(outputs)}, but must return a pair (shift, log_scale): give DenseNN "
                 f"param_dims=[n - split_dim, n - split_dim]."
             )
         shift, log_scale = outputs
@@ -162,7 +166,7 @@ class Coupling(TangentModule):
         return [network.batch_shape] if isinstance(network, Conditioned) else []
 
 
-class ConditionalCoupling(ConditionalTransformModule):
+class ConditionalCoupling(NeedsContext):
     """Abstract base of conditional coupling layers: a network of the first block *and* a context moves the second.
 
     ``condition(context)`` returns the coupling layer at that context, which shares the network.
@@ -181,6 +185,7 @@ class ConditionalCoupling(ConditionalTransformModule):
     ) -> None:
         super().__init__()
         check_split(split_dim)
+        check_hypernet(hypernet)
         self.split_dim = split_dim
         self.nn = hypernet
         self._on_manifold = on_manifold(STANDARD if manifold is None else manifold)
@@ -193,12 +198,6 @@ class ConditionalCoupling(ConditionalTransformModule):
     def manifold(self) -> Manifold:
         """The geoopt manifold on which the conditioned transform acts."""
         return self._on_manifold.manifold
-
-    domain = codomain = property(lambda self: self._on_manifold)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Raises: there is no transform without a context."""
-        raise TypeError(f"{type(self).__name__} is no transform until it has a context; use .condition(context)(x).")
 
     def condition(self, context: Tensor) -> Coupling:
         """Returns the coupling layer at ``context``, a tensor ``(*, context_dim)`` that broadcasts with points."""
@@ -219,8 +218,8 @@ def _refuse(x2: Tensor, **outputs: Tensor) -> None:
 
 def check_bound(name: str, bound: float | None) -> None:
     """Raises unless the bound is None or positive."""
-    if bound is not None and not bound > 0:
-        raise ValueError(f"{name} = {bound}, but must be > 0, or None for no bound.")
+    if bound is not None:
+        checks.check_number(name, bound, "give a positive number, or None for no bound", above=0)
 
 
 def join(first: Tensor, second: Tensor) -> Tensor:

@@ -92,7 +92,7 @@ class ExponentialMap(ManifoldTransform):
         return loc + tensors_of(self.manifold)
 
     def _check_domain(self, x: Tensor) -> None:
-        checks.check_vectors(self.manifold, x, "the argument of ExponentialMap")
+        checks.check_vectors(self.manifold, x, "the argument of ExponentialMap", validate=self._validate_args)
 
     def _batch_shapes(self) -> list[torch.Size]:
         loc = [] if self.loc is None else [self.loc.shape[:-1]]

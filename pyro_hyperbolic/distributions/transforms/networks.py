@@ -11,7 +11,16 @@ from pyro_hyperbolic.geometry import checks
 
 from .state import tensors_of
 
-__all__ = ["ConditionalCouplingNN", "Conditioned", "CouplingNN", "build", "check_dim", "check_split"]
+__all__ = [
+    "ConditionalCouplingNN",
+    "Conditioned",
+    "CouplingNN",
+    "build",
+    "check_dim",
+    "check_hypernet",
+    "check_split",
+    "widths_of",
+]
 
 
 class _SplitOutputs:
@@ -43,6 +52,9 @@ class Conditioned:
     """A network at a context: a function of the block alone, whose batch shape broadcasts with that of the context."""
 
     def __init__(self, network: Callable[..., tuple[Tensor, Tensor]], context: Tensor) -> None:
+        # Integers and booleans, one-hot vectors say, are promoted to the dtype of the points.
+        if not isinstance(context, Tensor) or context.is_floating_point() or context.is_complex():
+            checks.check_floating("context", context)
         size = getattr(network, "context_dim", None)
         if size is not None and (context.dim() == 0 or context.size(-1) != size):
             raise ValueError(
@@ -77,13 +89,7 @@ def build(
         checks.check_count("context_dim", context_dim, 1, "it is the length of a context vector")
     split_dim = dim // 2 if split_dim is None else split_dim
     check_split(split_dim, dim)
-    if hidden_dims is not None and (isinstance(hidden_dims, int) or not list(hidden_dims)):
-        raise ValueError(
-            f"hidden_dims = {hidden_dims!r}, but must be the widths of one hidden layer or more; give [{10 * dim}]."
-        )
-    widths = [10 * dim] if hidden_dims is None else list(hidden_dims)
-    for width in widths:
-        checks.check_count("a hidden_dim", width, 1, "it is the width of a hidden layer")
+    widths = widths_of(hidden_dims, [10 * dim])
     moving = dim - split_dim
     network = (
         CouplingNN(split_dim, widths, [moving, moving])
@@ -98,10 +104,28 @@ def build(
     return split_dim, network
 
 
+def widths_of(hidden_dims: Sequence[int] | None, default: list[int]) -> list[int]:
+    """Returns the widths of hidden layers as a list, or raises."""
+    if hidden_dims is None:
+        return default
+    remedy = f"these are the widths of one hidden layer or more; give {default}"
+    widths = [] if isinstance(hidden_dims, int) else checks.check_list("hidden_dims", hidden_dims, remedy)
+    if not widths:
+        raise ValueError(f"hidden_dims = {checks.shown(hidden_dims)}, but must be a list that is not empty; {remedy}.")
+    for width in widths:
+        checks.check_count("a hidden_dim", width, 1, "it is the width of a hidden layer")
+    return widths
+
+
+def check_hypernet(hypernet: Any) -> None:
+    """Raises unless it can be called."""
+    checks.check_callable("hypernet", hypernet, "give a network that returns (shift, log_scale), as Pyro's DenseNN")
+
+
 def check_split(split_dim: int, dim: int | None = None) -> None:
     """Raises unless both blocks have at least one coordinate."""
-    if not isinstance(split_dim, int):
-        raise TypeError(f"split_dim = {split_dim!r}, but must be an integer: a number of coordinates.")
+    if not isinstance(split_dim, int) or isinstance(split_dim, bool):
+        raise TypeError(f"split_dim = {checks.shown(split_dim)}, but must be an integer: a number of coordinates.")
     if split_dim < 1 or (dim is not None and split_dim >= dim):
         bound = "the intrinsic dimension" if dim is None else f"dim = {dim}"
         raise ValueError(

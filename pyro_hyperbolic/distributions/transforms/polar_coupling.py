@@ -14,6 +14,7 @@ from pyro_hyperbolic import geometry
 from pyro_hyperbolic.geometry import checks
 
 from .base import TangentModule
+from .networks import widths_of
 
 __all__ = ["PolarCoupling", "polar_coupling"]
 
@@ -83,13 +84,30 @@ class PolarCoupling(TangentModule):
         cache_size: int = 1,
     ) -> None:
         super().__init__(manifold, cache_size=cache_size)
-        if not 0 < reach < math.inf:
-            raise ValueError(f"reach = {reach}, but must be positive: the radius up to which points are moved.")
+        for name, network in {"angular": angular, "radial": radial}.items():
+            checks.check_callable(name, network, "give a network that returns widths, heights and slopes")
+        checks.check_count("count_bins", count_bins, 2, "one bin moves nothing")
+        checks.check_number("reach", reach, "it is the radius up to which points are moved, 5.0 by default", above=0)
+        checks.check_number("fixed_angle", fixed_angle, "it is in radians, math.pi by default")
         self.reach, self.fixed_angle = reach, fixed_angle
         self.angular = ConditionalSpline(_Fading(angular), 1, count_bins, bound=math.pi, order="quadratic")
         self.radial = ConditionalSpline(radial, 1, count_bins, bound=_BOUND, order="quadratic")
 
     def _tangent_forward(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        try:
+            return self._moved(v)
+        except RuntimeError:  # not looked at beforehand, as in other couplings
+            self._check_dtype(v)
+            raise
+
+    def _tangent_backward(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        try:
+            return self._moved_back(w)
+        except RuntimeError:
+            self._check_dtype(w)
+            raise
+
+    def _moved(self, v: Tensor) -> tuple[Tensor, Tensor]:
         safe, centre = self._off_centre(v)
         level, angle = self._polar(safe)
         turn = self._turn(level)
@@ -100,7 +118,7 @@ class PolarCoupling(TangentModule):
         w = torch.where(centre, v, self._cartesian(new_level, new_angle))
         return w, _planar(log_det, level, new_level, centre)
 
-    def _tangent_backward(self, w: Tensor) -> tuple[Tensor, Tensor]:
+    def _moved_back(self, w: Tensor) -> tuple[Tensor, Tensor]:
         safe, centre = self._off_centre(w)
         new_level, new_angle = self._polar(safe)
         stretch = self.radial.condition(_direction(new_angle))
@@ -111,13 +129,20 @@ class PolarCoupling(TangentModule):
         v = torch.where(centre, w, self._cartesian(level, angle))
         return v, _planar(log_det, level, new_level, centre)
 
+    def _check_dtype(self, v: Tensor) -> None:
+        for network in (self.angular, self.radial):
+            checks.check_same_dtype(network=next(network.parameters(), v), points=v)
+
     def _turn(self, level: Tensor) -> Any:
         return self.angular.condition((level - _BOUND).exp())
 
     def _off_centre(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the vectors, another one in place of zero, which has no angle, and where that is."""
         if v.size(-1) != 2:
-            raise ValueError(f"a polar coupling moves points of a plane, but these have n = {v.size(-1)} dimensions.")
+            raise ValueError(
+                f"a polar coupling moves points of a plane, but these have n = {v.size(-1)} dimensions; use a "
+                f"coupling_flow, or give points (*, {geometry.kernels(self.manifold).event_size(2)})."
+            )
         centre = (v == 0).all(-1, keepdim=True)
         return torch.where(centre, self.reach, v), centre
 
@@ -190,9 +215,10 @@ def polar_coupling(
         tensor(0.5000)
     """
     checks.check_count("count_bins", count_bins, 2, "one bin moves nothing")
+    widths = widths_of(hidden_dims, [64, 64])
     networks = []
     for context_dim in (1, 2):
-        network = DenseNN(context_dim, list(hidden_dims or [64, 64]), [count_bins, count_bins, count_bins - 1])
+        network = DenseNN(context_dim, widths, [count_bins, count_bins, count_bins - 1])
         with torch.no_grad():
             network.layers[-1].weight.mul_(0.1)
             network.layers[-1].bias.zero_()
@@ -200,9 +226,11 @@ def polar_coupling(
         networks.append(network)
     layer = PolarCoupling(networks[0], networks[1], count_bins, reach, fixed_angle, manifold)
     if data is not None:
+        checks.check_manifold(layer.manifold)
+        checks.check_points(layer.manifold, data, "data")
+        level, angle = layer._polar(layer._off_centre(geometry.log0(layer.manifold, data))[0])
         share = torch.linspace(0, 1, count_bins + 1, dtype=data.dtype, device=data.device)
         with torch.no_grad():
-            level, angle = layer._polar(geometry.log0(layer.manifold, data))
             normal = (-2 * torch.log1p(-share)).sqrt()  # the radius with that share of a standard normal of the plane
             _start(networks[0], angle.flatten().quantile(share), math.pi * (2 * share - 1), math.pi)
             _start(networks[1], level.flatten().quantile(share), (normal / reach).log() + _BOUND, _BOUND)

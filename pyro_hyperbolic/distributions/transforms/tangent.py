@@ -2,11 +2,13 @@ r"""Any transform of R^n, lifted to a manifold."""
 
 import torch
 from geoopt.manifolds.base import Manifold
+from pyro.distributions.conditional import ConditionalTransform
 from torch import Tensor
 from torch.distributions import Transform, constraints
 from torch.distributions.constraints import Constraint
 
 from pyro_hyperbolic import geometry
+from pyro_hyperbolic.geometry import checks
 
 from .base import TangentModule
 
@@ -46,10 +48,13 @@ class TangentTransform(TangentModule):
 
     def __init__(self, transform: Transform, manifold: Manifold | None = None, *, cache_size: int = 1) -> None:
         super().__init__(manifold, cache_size=cache_size)
-        if not isinstance(transform, Transform):
-            raise TypeError(
-                f"{transform!r} is no torch.distributions Transform; lift a bijection of R^n, not a network."
+        if not isinstance(transform, Transform) or isinstance(transform, ConditionalTransform):
+            remedy = (
+                "call .condition(context) first"
+                if isinstance(transform, ConditionalTransform)
+                else "lift a bijection of R^n, not a network"
             )
+            raise TypeError(f"transform = {checks.shown(transform)}, but must be one of torch.distributions; {remedy}.")
         if not transform.bijective:
             raise ValueError(f"{transform} is not bijective, but a flow needs an inverse; lift a bijection of R^n.")
         for side in (transform.domain, transform.codomain):

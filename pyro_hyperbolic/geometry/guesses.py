@@ -1,0 +1,57 @@
+"""What a wrong argument probably was meant to be, in words for an error message."""
+
+import reprlib
+from typing import Any
+
+import geoopt
+import torch
+from geoopt.manifolds.base import Manifold
+from torch import Tensor
+from torch.distributions import Distribution
+
+__all__ = ["manifold_remedy", "shown", "tensor_remedy"]
+
+_ORDER = (
+    "check the order of the arguments: functions of geometry and charts take the manifold first, as in exp0(M, v), "
+    "distributions and couplings take it by name, manifold=M"
+)
+
+
+def shown(value: Any) -> str:
+    """Returns ``value`` in a few words: a class as a class, and of an array its type and shape only."""
+    if isinstance(value, type):
+        return f"the class {value.__module__.partition('.')[0]}.{value.__name__}"
+    if isinstance(value, Tensor):
+        return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
+    if isinstance(value, (torch.nn.Module, Distribution)):
+        return f"an object of type {type(value).__name__}"
+    if getattr(value, "ndim", 0) and hasattr(value, "shape"):
+        return f"a {type(value).__module__}.{type(value).__name__} of shape {tuple(value.shape)}"
+    return reprlib.repr(value)
+
+
+def manifold_remedy(value: Any) -> str:
+    """Returns what to write where ``value`` was given for a manifold, or nothing if there is no guess."""
+    if isinstance(value, type) and issubclass(value, Manifold):
+        return f"make an instance, geoopt.{value.__name__}({'1' if value is geoopt.Euclidean else ''})"
+    if isinstance(value, geoopt.PoincareBall):
+        k = 1 / value.c.detach()
+        k = f"{k.item():.6g}" if k.numel() == 1 else "1 / c"
+        return (
+            f"use the hyperboloid of the same curvature, M = geoopt.Lorentz(k={k}), and convert points with "
+            f"charts.from_poincare_ball(M, p)"
+        )
+    if value is None:
+        return "give geoopt.Lorentz(); None means it only in distributions, transforms and flows"
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return f"for a squared radius k write geoopt.Lorentz(k={value})"
+    return _ORDER if isinstance(value, Tensor) or hasattr(value, "__array__") else ""
+
+
+def tensor_remedy(value: Any) -> str:
+    """Returns what to write where ``value`` was given for a tensor."""
+    if isinstance(value, Manifold) or (isinstance(value, type) and issubclass(value, Manifold)):
+        return _ORDER
+    if isinstance(value, (int, float, list, tuple)) or hasattr(value, "__array__"):
+        return "wrap it in torch.as_tensor(...)"
+    return "give a tensor of coordinates"

@@ -5,7 +5,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 # One thread a process: the tensors are small, and the suite runs one process a core.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install demo test test-all lint docs bench clean
+.PHONY: help install demo test test-all mutants lint docs bench clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -21,6 +21,10 @@ help:
 	$(INSTALL) --editable '.[docs]'
 	@touch $@
 
+.venv/.mutants: .venv/.installed
+	$(INSTALL) --editable '.[mutants]'
+	@touch $@
+
 install: .venv/.installed ## make .venv with everything that development needs
 
 demo: .venv/.installed ## train the paper's five VAEs on a branching diffusion; table and picture in results/demo
@@ -31,6 +35,9 @@ test: .venv/.installed ## run the test suite and all doctests
 
 test-all: .venv/.installed ## run the slow sweeps too, and measure coverage
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report term-missing:skip-covered $(ARGS)
+
+mutants: .venv/.mutants ## change the committed code in 200 places, one at a time, and see that a test fails; results/mutants
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 lint: .venv/.installed ## check style, types and the import contract
 	$(BIN)/ruff check .

@@ -4,13 +4,13 @@ Every function draws on the ``ax`` it is given and returns the artists; none sho
 and all dispatch on the manifold, so that one script draws hyperbolic and Euclidean models alike. The disk has radius
 :math:`\sqrt k` in data coordinates. Drawing is on the CPU in float64, and nothing keeps a gradient.
 
-Needs matplotlib: ``pip install pyro-hyperbolic[viz]``.
+Needs matplotlib: ``pip install "pyro-hyperbolic[viz]"``.
 """
 
 try:
     import matplotlib as _  # noqa: F401
 except ImportError as error:
-    raise ImportError("pyro_hyperbolic.viz needs matplotlib: pip install pyro-hyperbolic[viz]") from error
+    raise ImportError('pyro_hyperbolic.viz needs matplotlib: pip install "pyro-hyperbolic[viz]"') from error
 
 from .arrows import vector_field, vectors
 from .fields import density, regions

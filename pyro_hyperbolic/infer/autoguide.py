@@ -16,7 +16,7 @@ from pyro.nn import PyroParam
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import biject_to
-from torch.distributions.constraints import Constraint, MixtureSameFamilyConstraint
+from torch.distributions.constraints import Constraint
 
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions import WrappedDistribution, WrappedMultivariateNormal, WrappedNormal
@@ -26,6 +26,8 @@ from pyro_hyperbolic.geometry import checks
 __all__ = ["AutoWrappedMultivariateNormal", "AutoWrappedNormal", "GeodesicBall"]
 
 
+#: The supports that have the manifold within: torch before 2.8 gives a mixture that of its components.
+_WRAPPERS = (constraints.independent, getattr(constraints, "MixtureSameFamilyConstraint", constraints.independent))
 _TO_MEAN = init_to_mean(fallback=init_to_feasible)
 
 #: The stretch of volume per dimension, log(sinh(r) / r) at r = 1 on the hyperboloid, beyond which an anchor follows.
@@ -264,7 +266,7 @@ class AutoWrappedMultivariateNormal(AutoWrappedNormal):
 
 def _manifold_of(support: Constraint) -> Manifold | None:
     """Returns the manifold of a support that is one: of independent copies, or of the components of a mixture."""
-    while isinstance(support, (constraints.independent, MixtureSameFamilyConstraint)):
+    while isinstance(support, _WRAPPERS):
         support = support.base_constraint
     return support.manifold if isinstance(support, OnManifold) else None
 

@@ -2,7 +2,7 @@
 
 import ast
 import importlib
-import importlib.metadata
+import json
 import re
 import sys
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import pyro_hyperbolic as ph
+from tests.names_at_floors import FILES, RECORD, names_used
 
 ROOT = Path(__file__).parent.parent
 tomllib = pytest.importorskip("tomllib")
@@ -53,6 +54,34 @@ def test_every_import_is_declared(folder, extras):
     for file in (ROOT / folder).rglob("*.py"):
         if folder != "pyro_hyperbolic" or not own & {*file.parents}:
             assert {*imports(file)} <= {*floors(*extras)}, file
+
+
+def version(text):
+    return [int(part) for part in f"{text}.0.0".split(".")[:3]]
+
+
+def test_the_floors_are_those_that_are_tested():
+    """By `make test-floors`, with these versions; the README says the same of the dependencies that it names."""
+    lines = (ROOT / "constraints-floors.txt").read_text().splitlines()
+    tested = dict(line.split("==") for line in lines if "==" in line)
+    for name, floor in floors("viz", "testing", "experiments").items():
+        assert version(tested[name]) == version(floor), name
+    for name in ("mpmath", "pytest", "pytest-xdist"):
+        assert version(tested[name]) == version(floors("dev")[name]), name
+    readme = (ROOT / "README.md").read_text()
+    for name, floor in re.findall(r"\b(torch|pyro-ppl|geoopt) >= ([\d.]*\d)", readme):
+        assert version(floor) == version(tested[name]), name
+
+
+def test_every_name_is_in_the_lowest_versions():
+    """`make test-floors` says so too, but takes long and gigabytes."""
+    known = json.loads(RECORD.read_text())
+    tested = (ROOT / "constraints-floors.txt").read_text().splitlines()
+    assert {f"{name}=={version}" for name, version in known.pop("versions").items()} <= {*tested}, "see names_at_floors"
+    names = {module: {*text.split()} for module, text in known.items()}
+    for file in FILES:
+        for module, name in names_used(file, known):
+            assert name[0] == "_" or name in names.get(module, ()), f"{file}: {module}.{name} is newer than the floor"
 
 
 OPTIONAL = {"viz": (ph, "matplotlib", "viz"), "strategies": (ph.testing, "hypothesis", "testing")}

@@ -166,7 +166,7 @@ def _array(file: Path, stream: BinaryIO | gzip.GzipFile, most: int, item: tuple[
         raise ValueError(f"{file} is truncated: {limit}{most} bytes, but {asked}")
     data = bytearray()
     # In parts, so that memory follows what is there; a byte more than expected, which reads to the end of the file.
-    while len(data) <= expected and (part := stream.read(min(2**20, expected + 1 - len(data)))):
+    while part := stream.read(min(2**20, expected + 1 - len(data))):
         data += part
     if len(data) != expected:
         fault, more = ("truncated", "") if len(data) < expected else ("longer than one array", " or more")

@@ -57,7 +57,8 @@ def tensor_of(x: Array, name: str) -> Tensor:
             return torch.stack([tensor_of(item, name) for item in values])
         if type(first) in (int, float):
             return torch.as_tensor(x)
-        array = np.array(x)  # a copy: torch takes no view that is read-only, reversed or big-endian
+        array = np.asarray(x)
+        # A copy: torch takes no view that is read-only, reversed or big-endian.
         return torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
     except (TypeError, ValueError) as error:
         raise TypeError(

@@ -58,9 +58,8 @@ def main(arguments=None):
     modules = {path: Module(copies[0], path) for path in _files(copies[0])}
     coverage_of = Coverage(modules, *_recorded(home, copies[0], modules))
     if options.again:
-        wanted = [r for r in json.loads(options.again.read_text())["mutants"] if r["outcome"] != "killed"]
-        names = {_key(r) for r in wanted}
-        sample = [m for m in _mutants(modules, options.seed, every=True) if _key(m) in names]
+        report = json.loads(options.again.read_text())["mutants"]
+        sample = list(_mutants(modules, wanted={_key(result) for result in report if result["outcome"] != "killed"}))
     else:
         sample = list(_mutants(modules, options.seed, options.number))
     print(f"{len(sample)} mutants of {commit}", flush=True)
@@ -136,28 +135,30 @@ def _operators():
             yield change[0], name, operator()
 
 
-def _mutants(modules, seed, number=None, every=False):
-    """Yields a sample without replacement of sites, and one mutant of each; or every mutant."""
-    sites = {}
+def _mutants(modules, seed=0, number=None, wanted=None):
+    """Yields a mutant of each of a sample of sites, drawn without replacement; or those that are wanted."""
+    sites, lines = {}, {(path, before) for path, before, _ in wanted or ()}
     for path, module in modules.items():
         nodes = list(ast_nodes(get_ast(module.source)))
         for kind, name, operator in _operators():
             positions = (start for node in nodes for start, _ in operator.mutation_positions(node))
             for occurrence, start in enumerate(positions):
-                if not module.is_silent(start):
+                if not module.is_silent(start) and (
+                    wanted is None or (path, module.lines[start[0] - 1].strip()) in lines
+                ):
                     sites.setdefault((path, start, kind), []).append((name, occurrence))
     rng, known = random.Random(seed), {_key(mutant) for mutant in toml.loads(EQUIVALENT.read_text()).get("mutant", [])}
     order = sorted(sites)
     rng.shuffle(order)
-    for path, start, _ in order:
-        choices = sites[path, start, _]
+    for path, start, kind in order:
+        choices = sites[path, start, kind]
         rng.shuffle(choices)
         for name, occurrence in choices:
             mutant = _mutant(modules[path], start, name, occurrence)
-            if mutant is None or _key(mutant) in known:
+            if mutant is None or _key(mutant) in known or (wanted is not None and _key(mutant) not in wanted):
                 continue
             yield mutant
-            if not every:
+            if wanted is None:
                 number -= 1
                 break
         if number == 0:
@@ -171,10 +172,9 @@ def _mutant(module, start, name, occurrence):
     except SyntaxError:
         return None
     lines = code.splitlines()
-    head = next((i for i, (a, b) in enumerate(zip(module.lines, lines, strict=False)) if a != b), len(lines))
-    cut = len(module.lines) - len(lines)  # a decorator is gone
+    head = next(i for i, (a, b) in enumerate(zip(module.lines, lines, strict=False)) if a != b)
     before = module.lines[head].strip()
-    after = "" if cut else lines[head].strip()
+    after = lines[head].strip() if len(lines) == len(module.lines) else ""  # a decorator is gone
     return {"module": module.path, "line": start[0], "before": before, "after": after, "operator": name, "code": code}
 
 

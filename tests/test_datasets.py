@@ -3,6 +3,7 @@
 import gzip
 import math
 import struct
+import tracemalloc
 
 import pytest
 import torch
@@ -143,6 +144,7 @@ def test_load_idx(tmp_path, case, compressed):
 
 
 GOOD = idx(8, (4, 5), bytes(20))
+LARGEST = 2**32 - 1
 
 
 # Named by the damage: a test whose name holds compressed bytes is named after the second in which it was collected.
@@ -160,6 +162,13 @@ DAMAGED = {
     "half a gzip": (gzip.compress(GOOD)[:-9], "gzipped, but truncated or damaged"),
     "gzip of another sum": (gzip.compress(GOOD)[:-1] + b"\1", "gzipped, but truncated or damaged"),
     "gzip of a byte short": (gzip.compress(GOOD[:-1]), "is truncated: 31 bytes"),
+    "gzip of a byte long": (gzip.compress(GOOD + b"\0"), "is longer than one array: 33 bytes"),
+    "gzip and more": (gzip.compress(GOOD) + b"more", "gzipped, but truncated or damaged"),
+    "gzip of a page": (gzip.compress(b"<!DOCTYPE html>"), r"\[3c 21 44 4f\]"),
+    "nothing in 2^64": (idx(8, (0, LARGEST, LARGEST), b""), rf"\(0, {LARGEST}, {LARGEST}\)"),
+    "gigabytes in a gzip": (gzip.compress(idx(8, (LARGEST, 5), bytes(20))), rf"truncated.*\({LARGEST}, 5\)"),
+    "gigabytes": (idx(8, (LARGEST, 5), bytes(20)), rf"is truncated: 32 bytes.*\({LARGEST}, 5\)"),
+    "65 dimensions": (idx(8, (1,) * 65, b"\0"), "65 dimensions"),
 }
 
 
@@ -172,9 +181,28 @@ def test_damaged_files(tmp_path, case):
         datasets.load_idx(file)
 
 
+@pytest.mark.parametrize("stated", [(4, 5), (LARGEST, 5), (0,)], ids=str)
+@pytest.mark.parametrize(
+    "load", [datasets.load_idx, lambda file: datasets.load_mnist(file.parent)], ids=["idx", "mnist"]
+)
+def test_no_more_is_inflated_than_the_header_states(tmp_path, load, stated):
+    """Of sixteen megabytes in as many kilobytes."""
+    file = tmp_path / "train-images-idx3-ubyte.gz"
+    file.write_bytes(gzip.compress(idx(8, stated, bytes(2**24))))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"train-images-idx3-ubyte\.gz"):
+            load(file)
+        assert tracemalloc.get_traced_memory()[1] < 2**21
+    finally:
+        tracemalloc.stop()
+
+
 def test_no_such_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing is not a file; give the path"):
         datasets.load_idx(tmp_path / "nothing")
+    with pytest.raises(IsADirectoryError, match=f"{tmp_path.name} is a directory; give the path"):
+        datasets.load_idx(tmp_path)
 
 
 # ---- MNIST ----
@@ -209,8 +237,16 @@ def test_mnist_that_is_not(mnist):
     file.write_bytes(good[:-1])
     with pytest.raises(ValueError, match="truncated"):
         datasets.load_mnist(mnist)
+    file.write_bytes(idx(8, (0, 28, 28), b""))
+    labels.write_bytes(idx(8, (0,), b""))
+    with pytest.raises(ValueError, match=r"t10k-images\S* holds no images.*fetch"):
+        datasets.load_mnist(mnist)
     file.unlink()
     with pytest.raises(FileNotFoundError, match=r"neither t10k-images-idx3-ubyte nor .*\.gz, but t10k-labels.*put"):
+        datasets.load_mnist(mnist)
+    file.mkdir()
+    (file / file.name).write_bytes(good)  # so unpack some archives
+    with pytest.raises(IsADirectoryError, match=r"t10k-images-idx3-ubyte is a directory"):
         datasets.load_mnist(mnist)
 
 

@@ -1,5 +1,6 @@
 """What the experiments' tables rest on: statistics, runs that are trained together, the published estimator."""
 
+import json
 import math
 import sys
 from pathlib import Path
@@ -31,6 +32,54 @@ def test_the_page_is_what_the_records_say():
     import report
 
     assert (FOLDER / "README.md").read_text() == report.page(FOLDER / "runs"), "run tutorials/experiments/report.py"
+
+
+# ---- the records: what a second start goes on from ----
+
+FIELDS = {"model": "TC, gyroplanes", "dim": 2, "seeds": [0, 1]}
+WHOLE = json.dumps({**FIELDS, "scores": {"80": [math.nan, 1.0]}})
+BROKEN = {  # what is in the file, and what of it the message shows
+    "empty": ("", ""),
+    "cut": (WHOLE[:-9], ""),
+    "not text": (b"\xff\xfe{}", ""),
+    "a list": ("[1]", r"\[1\]"),
+    "another job": (WHOLE.replace('"dim": 2', '"dim": 4'), "dim.*4"),
+    "another budget": (WHOLE.replace("[0, 1]", "[0]"), r"seeds.*\[0\]"),
+    "another script's": ('{"kl": 0.1}', "model"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_what_is_no_record_of_a_job_is_not_done(tmp_path, case):
+    import records
+
+    jobs = {"TC, gyroplanes-2": FIELDS}
+    assert records.missing(tmp_path, jobs) == jobs
+    records.write(tmp_path, "TC, gyroplanes-2", json.loads(WHOLE))
+    assert records.missing(tmp_path, jobs) == {}
+    assert str(records.read(tmp_path, ["scores"])) == str({"TC-gyroplanes-2": json.loads(WHOLE)})
+    (file,) = tmp_path.iterdir()
+    content, shown = BROKEN[case]
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=rf"{file}.*{shown}.*(delete|move)"):
+        records.missing(tmp_path, jobs)
+    if "another" not in case or "script" in case:
+        with pytest.raises(ValueError, match=rf"{file}.*(delete|move)"):
+            records.read(tmp_path, ["scores"])
+
+
+@pytest.mark.parametrize("fault", ["json", "replace"])
+def test_a_record_is_written_whole_or_not_at_all(tmp_path, fault, monkeypatch):
+    import records
+
+    records.write(tmp_path, "a", {"old": 1})
+    if fault == "replace":
+        monkeypatch.setattr(Path, "replace", lambda *_: 1 / 0)
+        monkeypatch.setattr("os.replace", lambda *_: 1 / 0)
+    with pytest.raises((TypeError, ZeroDivisionError)):
+        records.write(tmp_path, "a", {"new": 2, "bad": object() if fault == "json" else 0})
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+    assert records.read(tmp_path) == {"a": {"old": 1}}
 
 
 def test_intervals_are_scipys():

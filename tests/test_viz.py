@@ -4,6 +4,7 @@ import math
 
 import geoopt
 import matplotlib
+import numpy as np
 import pyro
 import pytest
 import torch
@@ -251,6 +252,56 @@ def test_errors_name_the_remedy(ax):
         viz.density(ax, M, lambda x: x)
     with pytest.raises(ValueError, match="log_prob is NaN at"):
         viz.density(ax, M, lambda x: x[:, 0] * math.nan)
+
+
+def read_only(x):
+    array = x.numpy().copy()
+    array.flags.writeable = False
+    return array
+
+
+ARRAYS = {  # whatever has the numbers of a tensor, and no gradient to keep
+    "array": lambda x: x.numpy(),
+    "read only": read_only,
+    "reversed": lambda x: x.numpy()[::-1].copy()[::-1],
+    "big-endian": lambda x: x.numpy().astype(x.numpy().dtype.newbyteorder(">")),
+    "list": lambda x: x.tolist(),
+    "list of arrays": lambda x: list(x.numpy()),
+    "list of tensors": lambda x: list(x.clone().requires_grad_(x.is_floating_point())),
+}
+
+
+@pytest.mark.parametrize("kind", ARRAYS)
+def test_arrays_are_drawn_as_tensors_are(ax, kind):
+    of, M = ARRAYS[kind], lorentz(4.0)
+    x, y = circle_of_points(M, 1.0, size=3), circle_of_points(M, 2.0, size=3, seed=1)
+    u, edges = tangent(M, x)[1], torch.tensor([[0, 1], [0, 2]])
+    drawn = viz.points(ax, M, of(x)).get_offsets()
+    # Numbers of Python have no dtype, and so get the default one.
+    rtol = 1e-6 if kind == "list" else 0
+    np.testing.assert_allclose(drawn, viz.points(ax, M, x).get_offsets(), rtol=rtol)
+    for found, expected in (
+        (viz.geodesics(ax, M, of(x), of(y)), viz.geodesics(ax, M, x, y)),
+        (viz.tree(ax, M, of(x), of(edges)), viz.tree(ax, M, x, edges)),
+    ):
+        np.testing.assert_allclose(segments(found), segments(expected), rtol=rtol, atol=rtol)
+    found, expected = viz.vectors(ax, M, of(x), of(u)), viz.vectors(ax, M, x, u)
+    np.testing.assert_allclose([found.U, found.V], [expected.U, expected.V], rtol=rtol, atol=rtol)
+    found, expected = (
+        viz.density(ax, M, log_prob, resolution=5).get_array().filled(0.0)
+        for log_prob in (lambda x: of(-x[:, 0]), lambda x: -x[:, 0])
+    )
+    np.testing.assert_array_equal(found, expected)
+    field = viz.vector_field(ax, PLANE, lambda x: of(2 * x), extent=(0, 1, 0, 1), resolution=2)
+    np.testing.assert_array_equal(field.U, [0.5, 0.5, 1.5, 1.5])
+
+
+@pytest.mark.parametrize(
+    "x", [None, "point", [[1.0, 0.0, 0.0], [1.0]], [1 + 2j, 0.0, 0.0], np.array([1, 0, 0])], ids=str
+)
+def test_what_is_no_array_of_coordinates(ax, x):
+    with pytest.raises(TypeError, match=r"^x (is|has).*torch"):
+        viz.points(ax, lorentz(1.0), x)
 
 
 @pytest.mark.parametrize("radius", [0.0, 1.5])

@@ -8,6 +8,7 @@ import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -46,6 +47,7 @@ def load_mnist(path: str | os.PathLike[str]) -> MNIST:
 
     Raises:
         FileNotFoundError: If the directory or one of the files is missing.
+        IsADirectoryError: If one of the files is a directory.
         ValueError: If a file is not idx, is truncated, or does not hold images of 28 by 28 bytes or their labels.
 
     References:
@@ -87,6 +89,8 @@ _IDX_DTYPES = {  # code in the magic number: dtype
 def load_idx(file: str | os.PathLike[str]) -> Tensor:
     r"""Reads one array in the idx format, gzipped or not: magic number ``00 00 type ndim``, sizes, values, big-endian.
 
+    No more is read, or inflated, than the header asks for, and nothing if the file cannot hold it.
+
     Args:
         file: The file; that it is gzipped is seen from its first bytes, not from its name.
 
@@ -95,6 +99,7 @@ def load_idx(file: str | os.PathLike[str]) -> Tensor:
 
     Raises:
         FileNotFoundError: If there is no such file.
+        IsADirectoryError: If it is a directory.
         ValueError: If its magic number is not that of an idx file, or its length is not what its header states.
 
     Example:
@@ -105,61 +110,85 @@ def load_idx(file: str | os.PathLike[str]) -> Tensor:
         ...     load_idx(file)
         tensor([5, 0, 4], dtype=torch.uint8)
     """
-    file = Path(file)
-    data = _bytes(file)
-    if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _IDX_DTYPES:
-        raise ValueError(
-            f"{file} starts with the bytes [{data[:4].hex(' ')}], but an idx file starts with 00 00, its type (08 for "
-            f"bytes) and its number of dimensions; it may be a web page or another format: fetch the file again."
-        )
-    dtype, ndim = _IDX_DTYPES[data[2]], data[3]
-    header = 4 + 4 * ndim
-    if len(data) < header:
-        raise ValueError(f"{file} is truncated: {len(data)} bytes, of a header of {header}; fetch the file again.")
-    sizes = struct.unpack(f">{ndim}I", data[4:header])
-    expected = header + dtype.itemsize * math.prod(sizes)
-    if len(data) != expected:
-        raise ValueError(
-            f"{file} is {'truncated' if len(data) < expected else 'longer than one array'}: {len(data)} bytes, but its "
-            f"header asks for {expected} for shape {sizes} of {dtype}; fetch the file again."
-        )
-    if expected == header:
-        return torch.empty(sizes, dtype=dtype)
-    values = torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=header)
-    if sys.byteorder == "little" and dtype.itemsize > 1:
-        values = values.view(-1, dtype.itemsize).flip(-1)
-    return values.clone().flatten().view(dtype).reshape(sizes)
+    return _load(Path(file))
 
 
-def _bytes(file: Path) -> bytes:
-    """Returns what is in the file, decompressed."""
+def _load(file: Path, item: tuple[int, ...] | None = None) -> Tensor:
+    """Returns the array in a file, which must be bytes and a number of items of that shape, if one is given."""
+    if file.is_dir():
+        raise IsADirectoryError(f"{file} is a directory; give the path of an idx file, such as one that lies in it.")
     if not file.is_file():
         raise FileNotFoundError(f"{file} is not a file; give the path of an idx file, gzipped or not.")
-    data = file.read_bytes()
-    if data[:2] != b"\x1f\x8b":  # the magic number of gzip
-        return data
-    try:
-        return gzip.decompress(data)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+    size = file.stat().st_size
+    with file.open("rb") as stored:
+        gzipped = stored.read(2) == b"\x1f\x8b"  # the magic number of gzip
+        stored.seek(0)
+        if not gzipped:
+            return _array(file, stored, size, item)
+        try:
+            # No byte of deflate stands for more than 1032.
+            return _array(file, gzip.GzipFile(fileobj=stored), 1032 * size, item)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(
+                f"{file} is gzipped, but truncated or damaged, {size} bytes as it lies ({error}): fetch the file again."
+            ) from error
+
+
+def _array(file: Path, stream: BinaryIO | gzip.GzipFile, most: int, item: tuple[int, ...] | None) -> Tensor:
+    """Returns the array in a stream of at most ``most`` bytes; checks the header before it reads the values."""
+    magic = stream.read(4)
+    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _IDX_DTYPES:
         raise ValueError(
-            f"{file} is gzipped, but truncated or damaged after {len(data)} bytes ({error}): fetch the file again."
-        ) from error
+            f"{file} starts with the bytes [{magic.hex(' ')}], but an idx file starts with 00 00, its type (08 for "
+            f"bytes) and its number of dimensions; it may be a web page or another format: fetch the file again."
+        )
+    dtype, ndim = _IDX_DTYPES[magic[2]], magic[3]
+    header = 4 + 4 * ndim
+    stated = stream.read(4 * ndim)
+    if len(stated) < 4 * ndim:
+        raise ValueError(
+            f"{file} is truncated: {4 + len(stated)} bytes, of a header of {header}; fetch the file again."
+        )
+    sizes = struct.unpack(f">{ndim}I", stated)
+    if ndim > 64 or math.prod(max(size, 1) for size in sizes) >= 2**63:
+        found = f"{ndim} dimensions" if ndim > 64 else f"shape {sizes}"
+        raise ValueError(f"{file} has a header that asks for {found}, more than a tensor has; fetch the file again.")
+    if item is not None and (dtype != torch.uint8 or not sizes or sizes[1:] != item):
+        wanted = ", ".join(["N", *map(str, item)])
+        raise ValueError(
+            f"{file} holds {dtype} of shape {sizes}, but must hold bytes ({wanted}); the files of images and of labels "
+            f"may be swapped."
+        )
+    expected = dtype.itemsize * math.prod(sizes)
+    asked = f"its header asks for {header + expected} for shape {sizes} of {dtype}; fetch the file again."
+    if header + expected > most:
+        limit = "at most " if isinstance(stream, gzip.GzipFile) else ""
+        raise ValueError(f"{file} is truncated: {limit}{most} bytes, but {asked}")
+    data = bytearray()
+    # In parts, so that memory follows what is there; a byte more than expected, which reads to the end of the file.
+    while part := stream.read(min(2**20, expected + 1 - len(data))):
+        data += part
+    if len(data) != expected:
+        fault, more = ("truncated", "") if len(data) < expected else ("longer than one array", " or more")
+        raise ValueError(f"{file} is {fault}: {header + len(data)} bytes{more}, but {asked}")
+    if not expected:
+        return torch.empty(sizes, dtype=dtype)
+    values = torch.frombuffer(data, dtype=torch.uint8)
+    if sys.byteorder == "little" and dtype.itemsize > 1:
+        values = values.view(-1, dtype.itemsize).flip(-1)
+    return values.flatten().view(dtype).reshape(sizes)
 
 
-def _read(directory: Path, name: str, shape: tuple[int, ...]) -> tuple[Path, Tensor]:
-    """Returns the path of ``name`` or ``name.gz`` and its array, a number of items of ``shape``."""
-    file = next((file for file in (directory / name, directory / f"{name}.gz") if file.is_file()), None)
+def _read(directory: Path, name: str, item: tuple[int, ...]) -> tuple[Path, Tensor]:
+    """Returns the path of ``name`` or ``name.gz`` and its array, a number of items of that shape."""
+    file = next((file for file in (directory / name, directory / f"{name}.gz") if file.exists()), None)
     if file is None:
         found = sorted(entry.name for entry in directory.iterdir())
         listed = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "") if found else "nothing"
         raise FileNotFoundError(
             f"{directory} has neither {name} nor {name}.gz, but {listed}; put the standard file of MNIST there."
         )
-    array = load_idx(file)
-    if array.dtype != torch.uint8 or array.dim() == 0 or array.shape[1:] != shape:
-        stated = ", ".join(["N", *map(str, shape)])
-        raise ValueError(
-            f"{file} holds {array.dtype} of shape {tuple(array.shape)}, but must hold bytes ({stated}); the files of "
-            f"images and of labels may be swapped."
-        )
+    array = _load(file, item)
+    if not len(array):
+        raise ValueError(f"{file} holds no {'images' if item else 'labels'}; fetch the file again.")
     return file, array

@@ -2,8 +2,11 @@ r"""The property-test kit: laws that every transform and distribution on a manif
 
 A broken law raises :class:`LawViolation`, an AssertionError that says which law, where, and what it looks like.
 ``pyro_hyperbolic.testing.strategies`` generates points and distributions for hypothesis; it needs the extra
-``testing``.
+``testing``, and is imported when it is first used.
 """
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from .citizenship import (
     cache_survives_an_optimiser_step,
@@ -30,6 +33,9 @@ from .laws import (
 from .suites import assert_constraint_laws, assert_distribution_laws, assert_transform_laws
 from .violations import LawViolation
 
+if TYPE_CHECKING:
+    from . import strategies as strategies
+
 __all__ = [
     "LawViolation",
     "assert_constraint_laws",
@@ -52,3 +58,16 @@ __all__ = [
     "stays_on_manifold",
     "total_mass_is_one",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "strategies":
+        try:
+            return importlib.import_module(".strategies", __name__)
+        except ImportError as error:  # hasattr, help and completion expect an AttributeError
+            raise AttributeError(str(error)) from error
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "strategies"})

@@ -13,13 +13,18 @@ import geoopt
 import pyro.distributions as dist
 import torch
 from geoopt.manifolds.base import Manifold
-from hypothesis import strategies as st
 from torch import Tensor
 from torch.distributions import Transform
 
 from pyro_hyperbolic import distributions as hdist
 from pyro_hyperbolic import flows, geometry
 from pyro_hyperbolic.distributions import transforms as HT
+
+try:
+    from hypothesis import strategies as st
+except ImportError as error:
+    message = 'pyro_hyperbolic.testing.strategies needs hypothesis: pip install "pyro-hyperbolic[testing]"'
+    raise ImportError(message) from error
 
 __all__ = ["manifolds", "point_pairs", "points", "scales", "tangent_vectors", "transforms", "wrapped_normals"]
 

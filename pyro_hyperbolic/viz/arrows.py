@@ -10,13 +10,14 @@ from matplotlib.quiver import Quiver
 from torch import Tensor
 
 from pyro_hyperbolic import charts
+from pyro_hyperbolic.geometry import checks
 
-from .pictures import Z, checked, is_disk, on_cpu, picture
+from .pictures import Array, Z, checked, is_disk, on_cpu, picture, tensor_of
 
 __all__ = ["vector_field", "vectors"]
 
 
-def vectors(ax: Axes, manifold: Manifold, x: Tensor, u: Tensor, **kwargs: Any) -> Quiver:
+def vectors(ax: Axes, manifold: Manifold, x: Array, u: Array, **kwargs: Any) -> Quiver:
     r"""Draws tangent vectors as arrows, :math:`dp = \big(u_s - p\, u_0 / \sqrt k\big) / (1 + x_0 / \sqrt k)`.
 
     The differential of the picture: angles are right, since it is conformal, and an arrow has the length of the vector
@@ -33,7 +34,7 @@ def vectors(ax: Axes, manifold: Manifold, x: Tensor, u: Tensor, **kwargs: Any) -
         The Quiver.
 
     Raises:
-        TypeError: If the manifold is neither, or ``x`` is not a floating point tensor.
+        TypeError: If the manifold is neither, or ``x`` or ``u`` is not an array of floating point numbers.
         ValueError: If ``n`` is not 2, the shapes differ, a vector is not tangent or, while validating, a point is off
             the manifold.
 
@@ -46,24 +47,27 @@ def vectors(ax: Axes, manifold: Manifold, x: Tensor, u: Tensor, **kwargs: Any) -
         >>> arrows.U.tolist(), arrows.V.tolist()
         ([0.5], [0.0])
     """
-    if u.shape != x.shape:
-        raise ValueError(f"u has shape {tuple(u.shape)} and x {tuple(x.shape)}; give each point its vector.")
-    points, tolerance = checked(manifold, x, "x"), 64 * torch.finfo(u.dtype).eps
-    u = u.detach().cpu().double()
+    given, vector = tensor_of(x, "x"), tensor_of(u, "u")
+    checks.check_floating("u", vector)
+    if vector.shape != given.shape:
+        raise ValueError(f"u has shape {tuple(vector.shape)} and x {tuple(given.shape)}; give each point its vector.")
+    points = checked(manifold, given, "x")
+    tolerance = 64 * max(torch.finfo(given.dtype).eps, torch.finfo(vector.dtype).eps)
+    vector = vector.detach().cpu().double()
     p = picture(manifold, points)
     if is_disk(manifold):
         radius = on_cpu(manifold).k.sqrt()
-        time, size = points[..., :1] / radius, u.norm(dim=-1, keepdim=True)
-        slope = (points[..., 1:] * u[..., 1:]).sum(-1, keepdim=True) / radius
+        time, size = points[..., :1] / radius, vector.norm(dim=-1, keepdim=True)
+        slope = (points[..., 1:] * vector[..., 1:]).sum(-1, keepdim=True) / radius
         # Of the two terms of <x, u>, which cancel to rounding.
-        wrong = ((time * u[..., :1] - slope).abs() > tolerance * time * size).squeeze(-1)
+        wrong = ((time * vector[..., :1] - slope).abs() > tolerance * time * size).squeeze(-1)
         if bool(wrong.any()):
             raise ValueError(
-                f"{int(wrong.sum())} of {wrong.numel()} vectors are not tangent, first {u[wrong][0].tolist()} at "
+                f"{int(wrong.sum())} of {wrong.numel()} vectors are not tangent, first {vector[wrong][0].tolist()} at "
                 f"{points[wrong][0].tolist()}; project them with manifold.proju(x, u)."
             )
-        u = (u[..., 1:] - p * (slope / time) / radius) / (1 + time)
-    ends, arrows = p.reshape(-1, 2).numpy(), u.reshape(-1, 2).numpy()
+        vector = (vector[..., 1:] - p * (slope / time) / radius) / (1 + time)
+    ends, arrows = p.reshape(-1, 2).numpy(), vector.reshape(-1, 2).numpy()
     style = {"angles": "xy", "scale_units": "xy", "scale": 1.0, "color": "0.3", "width": 0.003, "zorder": Z.GEODESICS}
     return ax.quiver(ends[:, 0], ends[:, 1], arrows[:, 0], arrows[:, 1], **{**style, **kwargs})
 
@@ -71,7 +75,7 @@ def vectors(ax: Axes, manifold: Manifold, x: Tensor, u: Tensor, **kwargs: Any) -
 def vector_field(
     ax: Axes,
     manifold: Manifold,
-    field: Callable[[Tensor], Tensor],
+    field: Callable[[Tensor], Array],
     *,
     extent: tuple[float, float, float, float] | None = None,
     resolution: int = 21,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pyro_hyperbolic import charts
 
-from .pictures import Z, is_disk, on_cpu
+from .pictures import Array, Z, is_disk, on_cpu, tensor_of
 
 __all__ = ["density", "regions"]
 
@@ -28,7 +28,7 @@ _LABELS = {
 def density(
     ax: Axes,
     manifold: Manifold,
-    log_prob: Callable[[Tensor], Tensor],
+    log_prob: Callable[[Tensor], Array],
     *,
     measure: str = "riemannian",
     extent: tuple[float, float, float, float] | None = None,
@@ -94,7 +94,7 @@ def density(
 def regions(
     ax: Axes,
     manifold: Manifold,
-    log_prob: Callable[[Tensor], Tensor],
+    log_prob: Callable[[Tensor], Array],
     masses: Sequence[float] = (0.5, 0.95),
     *,
     extent: tuple[float, float, float, float] | None = None,
@@ -193,15 +193,15 @@ class _Mesh:
         self._batches = x.to(device=device, dtype=dtype or torch.get_default_dtype()).split(batch_size)
 
     @torch.no_grad()
-    def log_prob(self, log_prob: Callable[[Tensor], Tensor]) -> Tensor:
+    def log_prob(self, log_prob: Callable[[Tensor], Array]) -> Tensor:
         """Returns the log-density in each cell, NaN where there is no picture."""
         values = torch.full(self._shown.shape, math.nan, dtype=torch.float64)
         values[self._shown] = torch.cat([_log_density(log_prob, batch) for batch in self._batches])
         return values
 
 
-def _log_density(log_prob: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    value = log_prob(x)
+def _log_density(log_prob: Callable[[Tensor], Array], x: Tensor) -> Tensor:
+    value = tensor_of(log_prob(x), "log_prob(x)")
     if value.shape != x.shape[:-1]:
         raise ValueError(
             f"log_prob maps points {tuple(x.shape)} to {tuple(value.shape)}, but must return {tuple(x.shape[:-1])}; "

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from pyro_hyperbolic import geometry
 
-from .pictures import Z, checked, is_disk, lift, on_cpu, picture
+from .pictures import Array, Z, checked, is_disk, lift, on_cpu, picture, tensor_of
 
 __all__ = ["geodesics", "points", "tree"]
 
 
-def points(ax: Axes, manifold: Manifold, x: Tensor, **kwargs: Any) -> PathCollection:
+def points(ax: Axes, manifold: Manifold, x: Array, **kwargs: Any) -> PathCollection:
     r"""Draws points of the hyperbolic plane at :math:`p = x_s / (1 + x_0/\sqrt k)`, or of the Euclidean plane.
 
     Args:
@@ -29,7 +29,7 @@ def points(ax: Axes, manifold: Manifold, x: Tensor, **kwargs: Any) -> PathCollec
         The PathCollection.
 
     Raises:
-        TypeError: If the manifold is neither, or ``x`` is not a floating point tensor.
+        TypeError: If the manifold is neither, or ``x`` is not an array of floating point numbers.
         ValueError: If ``n`` is not 2 or, while validating, a point is off the manifold.
 
     Example:
@@ -46,9 +46,7 @@ def points(ax: Axes, manifold: Manifold, x: Tensor, **kwargs: Any) -> PathCollec
     return ax.scatter(p[:, 0], p[:, 1], **{"s": 12.0, "zorder": Z.POINTS, **outline, **kwargs})
 
 
-def geodesics(
-    ax: Axes, manifold: Manifold, x: Tensor, y: Tensor, *, samples: int = 65, **kwargs: Any
-) -> LineCollection:
+def geodesics(ax: Axes, manifold: Manifold, x: Array, y: Array, *, samples: int = 65, **kwargs: Any) -> LineCollection:
     r"""Draws the geodesic arcs from each ``x`` to each ``y``, circular arcs orthogonal to the boundary of the disk.
 
     Their vertices are evenly spaced in the picture within a factor of two, wherever the end points lie: on the
@@ -66,7 +64,7 @@ def geodesics(
         The LineCollection, one polyline for each pair.
 
     Raises:
-        TypeError: If the manifold is neither, or a point is not a floating point tensor.
+        TypeError: If the manifold is neither, or a point is not an array of floating point numbers.
         ValueError: If ``n`` is not 2 or, while validating, a point is off the manifold.
 
     Example:
@@ -82,8 +80,8 @@ def geodesics(
     """
     if samples < 2:
         raise ValueError(f"samples = {samples}, but an arc has at least its 2 end points.")
-    x, y = torch.broadcast_tensors(checked(manifold, x, "x"), checked(manifold, y, "y"))
-    lines = picture(manifold, _arcs(manifold, x, y, samples)).reshape(-1, samples, 2).numpy()
+    start, end = torch.broadcast_tensors(checked(manifold, x, "x"), checked(manifold, y, "y"))
+    lines = picture(manifold, _arcs(manifold, start, end, samples)).reshape(-1, samples, 2).numpy()
     artist = LineCollection(list(lines), linewidth=1.0, zorder=Z.GEODESICS, capstyle="round")
     if kwargs.get("array") is None:  # a colour of its own would keep the collection from mapping the array to colours
         artist.set(color="0.5")
@@ -93,21 +91,21 @@ def geodesics(
     return artist
 
 
-def tree(ax: Axes, manifold: Manifold, x: Tensor, edges: Tensor, **kwargs: Any) -> LineCollection:
+def tree(ax: Axes, manifold: Manifold, x: Array, edges: Array, **kwargs: Any) -> LineCollection:
     r"""Draws the edges of a tree, or of any graph, as geodesics between its embedded nodes.
 
     Args:
         ax: Axes to draw on.
         manifold: ``geoopt.Lorentz`` or ``geoopt.Euclidean(1)``.
         x: Nodes, shape ``(N, 3)``, or ``(N, 2)`` in the plane.
-        edges: Pairs of indices into ``x``, shape ``(E, 2)``, an integer tensor.
+        edges: Pairs of indices into ``x``, shape ``(E, 2)``, integers.
         **kwargs: For :func:`geodesics`.
 
     Returns:
         The LineCollection, one polyline for each edge. Draw the nodes with :func:`points`.
 
     Raises:
-        TypeError: If the manifold is neither, or ``x`` is not a floating point tensor.
+        TypeError: If the manifold is neither, or ``x`` is not an array of floating point numbers.
         ValueError: If ``n`` is not 2, ``edges`` are not pairs of indices or, while validating, a node is off the
             manifold.
 
@@ -118,6 +116,7 @@ def tree(ax: Axes, manifold: Manifold, x: Tensor, edges: Tensor, **kwargs: Any) 
         >>> len(tree(Figure().subplots(), M, x, torch.tensor([[0, 1], [0, 2]])).get_segments())
         2
     """
+    x, edges = tensor_of(x, "x"), tensor_of(edges, "edges")
     if edges.dim() != 2 or edges.size(-1) != 2 or edges.is_floating_point() or edges.dtype == torch.bool:
         raise ValueError(
             f"edges are {edges.dtype} of shape {tuple(edges.shape)}, but must be integer pairs (E, 2); "

@@ -1,14 +1,22 @@
 r"""Where a point of a manifold is in its picture."""
 
+import reprlib
+from typing import Any
+
 import geoopt
+import numpy as np
 import torch
 from geoopt.manifolds.base import Manifold
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from pyro_hyperbolic import charts
 from pyro_hyperbolic.geometry import checks
 
-__all__ = ["Z", "checked", "is_disk", "lift", "on_cpu", "picture"]
+__all__ = ["Array", "Z", "checked", "is_disk", "lift", "on_cpu", "picture", "tensor_of"]
+
+#: What is drawn: tensors, NumPy arrays, and nested lists of either or of numbers.
+Array = Tensor | ArrayLike
 
 
 class Z:
@@ -36,9 +44,31 @@ def on_cpu(manifold: Manifold) -> Manifold:
     return geoopt.Lorentz(k=manifold.k.detach().cpu().double().reshape(()))
 
 
-def checked(manifold: Manifold, x: Tensor, name: str) -> Tensor:
+def tensor_of(x: Array, name: str) -> Tensor:
+    """Returns an array-like as a tensor; numbers of Python, which have no dtype, in the default one."""
+    if isinstance(x, Tensor):
+        return x
+    values: Any = x
+    first = values
+    while isinstance(first, list | tuple) and first:
+        first = first[0]
+    try:
+        if isinstance(first, Tensor):
+            return torch.stack([tensor_of(item, name) for item in values])
+        if type(first) in (int, float):
+            return torch.as_tensor(x)
+        array = np.asarray(x)
+        # A copy: torch takes no view that is read-only, reversed or big-endian.
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{name} is {reprlib.repr(x)}, but must be a torch.Tensor, a NumPy array, or lists of one length of either."
+        ) from error
+
+
+def checked(manifold: Manifold, x: Array, name: str) -> Tensor:
     """Returns checked points of a two-dimensional manifold on the CPU, in float64."""
-    disk = is_disk(manifold)
+    disk, x = is_disk(manifold), tensor_of(x, name)
     checks.check_points(manifold, x, name)
     n = x.size(-1) - 1 if disk else x.size(-1)
     if n != 2:

@@ -16,7 +16,6 @@
 import argparse
 import functools
 import itertools
-import json
 import math
 import multiprocessing
 import os
@@ -33,6 +32,7 @@ import pyro.distributions.transforms as T
 import torch
 from matplotlib.figure import Figure
 from pyro.nn import DenseNN
+from records import missing, read, write
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -291,19 +291,13 @@ def perform(run, folder, state):
     row = {**run._asdict(), **budget._asdict(), "parameters": count, "seconds": seconds, "lost": lost}
     row |= score(transforms, run.target)
     torch.save(transforms, folder / f"{run.name}.pt")
-    write(folder / f"{run.name}.json", json.dumps(row, indent=1))
+    write(folder, run.name, row)
     state.pop(run.name, None)
 
 
-def write(path, text):
-    """Writes a file whole or not at all."""
-    draft = path.with_suffix(".draft")
-    draft.write_text(text)
-    os.replace(draft, path)
-
-
 def perform_all(runs, folder, processes):
-    missing = [run for run in runs if not (folder / f"{run.name}.json").exists()]
+    absent = missing(folder, {run.name: {**run._asdict(), **BUDGETS[run.budget]._asdict()} for run in runs})
+    left = [run for run in runs if run.name in absent]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     context = multiprocessing.get_context("spawn")
     with (
@@ -312,8 +306,8 @@ def perform_all(runs, folder, processes):
         Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[now]}")) as progress,
     ):
         state = manager.dict()
-        bar = progress.add_task("runs", total=len(runs), completed=len(runs) - len(missing), now="")
-        waiting = {pool.submit(perform, run, folder, state) for run in missing}
+        bar = progress.add_task("runs", total=len(runs), completed=len(runs) - len(left), now="")
+        waiting = {pool.submit(perform, run, folder, state) for run in left}
         while waiting:
             done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
             for future in done:
@@ -395,8 +389,9 @@ STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
 
 def results(folder):
     """Returns the results so far, in the order of the plan."""
-    rows = [json.loads(file.read_text()) for file in folder.glob("*.json")]
-    return sorted(rows, key=lambda row: (TARGETS.index(row["target"]), list(FLOWS).index(row["flow"]), row["seed"]))
+    rows = read(folder, ("target", "flow", "budget", "seed", "kl", "kl_error", "entropy", "mass", "seconds")).values()
+    plan = [TARGETS, list(FLOWS), list(BUDGETS), list(SEEDS)]
+    return sorted(rows, key=lambda row: [p.index(row[key]) for p, key in zip(plan, Run._fields, strict=True)])
 
 
 def interval(values, digits=4):

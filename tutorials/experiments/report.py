@@ -42,6 +42,10 @@ PUBLISHED = {
 OTHERS = [f"{model}, as published" for model in ("H-VAE", "TC", "WHC")]
 OTHERS += ["N-VAE, hyperplanes", "N-VAE, gyroplanes", "H-VAE, gyroplanes", "WHC, gyroplanes"]
 
+#: What the page reads of each record.
+BDP_FIELDS = ("model", "dim", "seeds", "scores", "seconds")
+MNIST_FIELDS = ("model", "dim", "seed", "epochs", "samples", "likelihood", "published", "curvature", "seconds")
+
 
 def interval(values):
     """Returns the mean and the half-width of its 95% interval, by Student's t."""
@@ -248,7 +252,8 @@ MNIST_NOTES = """**What this supports, and what not.**
 
 def page(runs):
     """Returns the page, from the records in a folder."""
-    parts = [HEAD, bdp(read(runs / "vae_bdp")), mnist(read(runs / "vae_mnist"))]
+    tables = [read(runs / "vae_bdp", BDP_FIELDS), read(runs / "vae_mnist", MNIST_FIELDS)]
+    parts = [HEAD, bdp(tables[0]), mnist(tables[1])]
     if (HERE / "density_estimation.py").exists() and (runs / "density_estimation").exists():
         parts.insert(1, importlib.import_module("density_estimation").section(runs))
     return "\n".join(parts)

@@ -78,7 +78,9 @@ def main():
     parser.add_argument("--processes", type=int, default=2)
     args = parser.parse_args()
     jobs = {f"{name}-{dim}": (name, dim, args.out) for names, dims in GROUPS for dim in dims for name in names}
-    hyperbolic_vae.run_all(run, missing(args.out, jobs), EPOCHS[-1], args.processes)
+    fields = {job: {"model": name, "dim": dim, "seeds": SEEDS} for job, (name, dim, _) in jobs.items()}
+    waiting = {job: jobs[job] for job in missing(args.out, fields)}
+    hyperbolic_vae.run_all(run, waiting, EPOCHS[-1], args.processes)
 
 
 if __name__ == "__main__":

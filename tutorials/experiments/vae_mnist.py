@@ -74,7 +74,10 @@ def main():
         for seed in SEEDS
         for name in list(MODELS)[: 2 if SMOKE else 5]
     }
-    hyperbolic_vae.run_all(run, missing(args.out, jobs), args.epochs, args.processes)
+    budget = {"epochs": args.epochs, "samples": args.samples}
+    fields = {job: {"model": name, "dim": dim, "seed": seed, **budget} for job, (name, dim, seed, _) in jobs.items()}
+    waiting = {job: jobs[job] for job in missing(args.out, fields)}
+    hyperbolic_vae.run_all(run, waiting, args.epochs, args.processes)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,8 @@ def total_log_det(manifold: Manifold, moves: Sequence[Move], *, inverse: bool) -
     by_size: dict[int, list[Any]] = {}
     for move in moves:
         if move.stretch is not None:
-            by_size.setdefault(move.block.size(-1), []).append(move.stretch)
+            size = move.block.size(-1)
+            by_size[size] = [*by_size.get(size, []), move.stretch]
     for size, stretches in by_size.items():
         log_stretch = geometry.kernels(manifold).log_stretch(size, stretches).to(total.dtype)
         total = total - log_stretch if inverse else total + log_stretch

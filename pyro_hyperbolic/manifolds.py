@@ -77,6 +77,19 @@ class Lorentz(geoopt.Lorentz, PyroModule, metaclass=_ManifoldMeta):
             self._pyro_context.set(key, value)
         return value
 
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        # A fixed k is the space for which everything else was trained. Ours is kept: theirs can be of another dtype.
+        ours, theirs = self._buffers.get("k"), state_dict.get(f"{prefix}k")
+        if ours is not None and theirs is not None:
+            if not checks.same_value(ours, theirs):
+                raise ValueError(
+                    f"this state_dict is of Lorentz(k={checks.describe_values(theirs)}), but is loaded into "
+                    f"Lorentz(k={checks.describe_values(ours)}), whose k is fixed; build the manifold of the file, or "
+                    f"one that is learnable."
+                )
+            state_dict[f"{prefix}k"] = ours
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     @classmethod
     def from_curvature(cls, curvature: float | Tensor, learnable: bool = False) -> "Lorentz":
         r"""Returns the hyperboloid of sectional curvature :math:`K < 0`, that of :math:`k = -1/K`.

@@ -38,7 +38,9 @@ __all__ = [
     "check_shape",
     "check_vectors",
     "describe",
+    "describe_values",
     "floating_dtype",
+    "same_value",
     "shown",
     "tracing",
     "validating",
@@ -72,7 +74,7 @@ def validating(setting: bool | None = None) -> bool:
 def describe(manifold: Manifold) -> str:
     """Returns the manifold's name and parameters, ``Lorentz(k=1)``."""
     values = kernels(manifold).parameters(manifold)
-    return f"{name_of(manifold)}({', '.join(f'{key}={_values(value)}' for key, value in values.items())})"
+    return f"{name_of(manifold)}({', '.join(f'{key}={describe_values(value)}' for key, value in values.items())})"
 
 
 def check_floating(name: str, value: Tensor) -> None:
@@ -311,7 +313,14 @@ def check_fit(loc: Tensor, value: Tensor, size: int) -> None:
         )
 
 
-def _values(value: Tensor) -> str:
+def same_value(a: Tensor, b: Tensor) -> bool:
+    """Returns whether two parameters of manifolds are equal up to float32 rounding: modules are cast, and moved."""
+    a, b = a.detach().double().cpu(), b.detach().double().cpu()
+    return a.shape == b.shape and torch.allclose(a, b, rtol=4 * torch.finfo(torch.float32).eps, atol=0.0)
+
+
+def describe_values(value: Tensor) -> str:
+    """Returns a number, or what a tensor holds, in few words."""
     if torch.compiler.is_compiling() or tracing() or torch._C._are_functorch_transforms_active():
         return f"<{value.dtype} of shape {tuple(value.shape)}>"
     if value.numel() == 1:

@@ -75,12 +75,6 @@ class CouplingFlow(TangentModule):
 
     inverse_shape = forward_shape
 
-    def _dependencies(self) -> list[Tensor]:
-        found = super()._dependencies()
-        for layer in self._couplings:
-            found += layer.conditions()
-        return found
-
 
 class ConditionalCouplingFlow(NeedsContext):
     r"""Stacks conditional coupling layers; ``condition(context)`` returns a :class:`CouplingFlow` that shares them.

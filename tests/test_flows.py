@@ -159,3 +159,27 @@ def test_tc_is_real_nvp_pushed_through_the_exponential_map():
     x = G.exp0(M, torch.randn(20, 2, dtype=torch.float64))
     log_probs = [d.log_prob(x) for d in (dist.TransformedDistribution(base, [flow]), pushed)]
     torch.testing.assert_close(*log_probs, rtol=1e-12, atol=1e-12)
+
+
+LOCATIONS = G.exp0(lorentz(), torch.ones(2, 5, 3, dtype=torch.float64))
+CONTEXTS = torch.ones(2, 5, 2, dtype=torch.float64)
+BATCHED = {
+    "translation": lambda: HT.Translation(lorentz(), LOCATIONS),
+    "exponential map": lambda: HT.ExponentialMap(lorentz(), LOCATIONS),
+    "coupling": lambda: HT.conditional_tangent_coupling(3, 2).double().condition(CONTEXTS),
+    "flow": lambda: ph.flows.coupling_flow(3, 2, context_dim=2).double().condition(CONTEXTS),
+    "curvatures": lambda: HT.tangent_coupling(3, manifold=geoopt.Lorentz(torch.ones(2, 5))).double(),
+}
+
+
+@pytest.mark.parametrize("batch", [(), (5,), (2, 1), (3, 1, 1)])
+@pytest.mark.parametrize("name", BATCHED)
+def test_what_a_map_depends_on_enlarges_the_batch(name, batch):
+    """By its own batch shape of two dimensions, as its shapes say beforehand, and back."""
+    t = BATCHED[name]()
+    v = torch.randn(*batch, 3, dtype=torch.float64)
+    x = v if name == "exponential map" else G.exp0(lorentz(), v)
+    y = t(x)
+    assert y.shape == t.forward_shape(x.shape) == (*torch.broadcast_shapes(batch, (2, 5)), 4)
+    assert torch.broadcast_shapes(t.log_abs_det_jacobian(x, y).shape, y.shape[:-1]) == y.shape[:-1]
+    assert t.inv(y.clone()).shape == t.inverse_shape(y.shape) == (*y.shape[:-1], x.size(-1))

@@ -3,6 +3,8 @@ r"""What transforms on manifolds share: one method for value and log-determinant
 import copy
 import weakref
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +20,7 @@ from pyro_hyperbolic.distributions.constraints import on_manifold
 from pyro_hyperbolic.geometry import Kernels, checks
 from pyro_hyperbolic.manifolds import STANDARD
 
-from .state import State, Tensors, tensors_of
+from .state import Remembered, Stamp
 
 __all__ = ["ManifoldTransform", "TangentModule"]
 
@@ -37,38 +39,22 @@ class _Pair(NamedTuple):
     y: Tensor
     log_det: Tensor
     forward: bool  # whether y was made from x, or x from y
-    state: State
-
-
-class _Forget:
-    """Drops the pair of a transform, when a backward pass is about to free its graph.
-
-    It holds no more than a weak reference: the graph must not keep the transform alive, which keeps the graph alive.
-    """
-
-    __slots__ = ("_transform",)
-
-    def __init__(self, transform: "ManifoldTransform") -> None:
-        self._transform = weakref.ref(transform)
-
-    def __call__(self, _: Any) -> None:
-        transform = self._transform()
-        if transform is not None:
-            transform.__dict__["_pair"] = None
+    stamp: Stamp
 
 
 class ManifoldTransform(Transform, ABC):
     """Abstract base of bijections between manifolds, with log-determinants with respect to Riemannian volume.
 
     A subclass gives ``_forward`` and ``_backward``, which return the value *and* the log-determinant, so that neither
-    is computed twice, and ``_dependencies``. Domain and codomain are the manifold, unless it says otherwise.
+    is computed twice. Domain and codomain are the manifold, unless it says otherwise.
 
     The cache holds one pair ``(x, y)`` and gives a value back only for a tensor that this transform made itself:
     ``inv(y)`` for ``y`` out of the forward pass (so that scoring one's own sample costs no inverse and loses no digit),
-    never for data that a caller passes anew each step. A pair is dropped when a backward pass runs through it (its
-    graph is freed, and an optimiser is about to move the parameters, maybe through ``.data``). It is ignored when a
-    parameter or a coordinate has been changed in place, when gradients have been switched on or off, in another trace,
-    and, without gradients, when a parameter could have been changed unnoticed.
+    never for data that a caller passes anew each step. It answers only while ``x``, ``y`` and all that the map depends
+    on are as they were. Where that cannot be known (a network that is a closure, or of a class of your own) nothing is
+    remembered; a class whose output depends on nothing but its attributes can say so by ``is_self_contained = True``.
+    The one change that can go unseen is an edit in place through ``.data``, other than by an optimiser, while values
+    are not validated.
     """
 
     bijective = True
@@ -79,10 +65,7 @@ class ManifoldTransform(Transform, ABC):
     ) -> None:
         self._on_manifold = on_manifold(STANDARD if manifold is None else manifold, validate_args=validate_args)
         self._validate_args = validate_args
-        # These are set through __dict__ later: in a module, setting an attribute costs as much as two kernels.
-        self._pair: _Pair | None = None
-        self._forget: _Forget | None = None
-        self._inverse_view: weakref.ref[Transform] | None = None
+        self._remembered = Remembered()
         super().__init__(cache_size=cache_size)
 
     @property
@@ -108,10 +91,6 @@ class ManifoldTransform(Transform, ABC):
     def _backward(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Returns a fresh ``x`` and ``log |det dy/dx|`` there: the log-determinant of the *forward* map."""
 
-    @abstractmethod
-    def _dependencies(self) -> list[Tensor]:
-        """Returns the tensors on which the map depends."""
-
     def _check_domain(self, x: Tensor) -> None:
         name = f"the argument of {type(self).__name__}"
         checks.check_manifold(self.manifold, validate=self._validate_args)
@@ -125,7 +104,7 @@ class ManifoldTransform(Transform, ABC):
     def __call__(self, x: Tensor) -> Tensor:
         """Returns ``y`` at ``x``."""
         pair = self._pair
-        if pair is not None and x is pair.x and not pair.forward and self._holds(pair):
+        if pair is not None and x is pair.x and not pair.forward and self._is_valid(pair):
             return pair.y
         self._check_domain(x)
         return self._call(x)
@@ -139,7 +118,7 @@ class ManifoldTransform(Transform, ABC):
 
     def _inv_call(self, y: Tensor) -> Tensor:
         pair = self._pair
-        if pair is not None and y is pair.y and pair.forward and self._holds(pair):
+        if pair is not None and y is pair.y and pair.forward and self._is_valid(pair):
             return pair.x
         self._check_codomain(y)
         x, log_det = self._undone(y)
@@ -152,7 +131,7 @@ class ManifoldTransform(Transform, ABC):
         Nothing is remembered of a ``y`` that this transform has not made.
         """
         pair = self._pair
-        if pair is not None and y is pair.y and pair.forward and self._holds(pair):
+        if pair is not None and y is pair.y and pair.forward and self._is_valid(pair):
             return pair.x, pair.log_det
         return self._undone(y)
 
@@ -165,7 +144,7 @@ class ManifoldTransform(Transform, ABC):
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         r"""Returns :math:`\log |\det dy/dx|` with respect to Riemannian volume on both sides, shape ``(*)``."""
         pair = self._pair
-        if pair is not None and x is pair.x and y is pair.y and self._is_unchanged(pair):
+        if pair is not None and x is pair.x and y is pair.y and self._is_valid(pair):
             return pair.log_det
         return self._forward(x)[1]
 
@@ -173,10 +152,11 @@ class ManifoldTransform(Transform, ABC):
     def inv(self) -> Transform:
         """The inverse transform, a view of this one."""
         # Torch's makes a cycle, in which every scored batch waits for a collector that does not know how large it is.
-        inverse = None if self._inverse_view is None else self._inverse_view()
+        remembered = self._remembered
+        inverse = None if remembered.inverse is None else remembered.inverse()
         if inverse is None:
             inverse = _InverseTransform(self)
-            self.__dict__["_inverse_view"] = weakref.ref(inverse)
+            remembered.inverse = weakref.ref(inverse)
         return inverse
 
     def with_cache(self, cache_size: int = 1) -> "ManifoldTransform":
@@ -190,31 +170,38 @@ class ManifoldTransform(Transform, ABC):
         return new
 
     def __getstate__(self) -> dict[str, Any]:
-        # A pair is no part of the transform: it holds a graph, which cannot be copied or pickled.
-        return {**self.__dict__, "_pair": None, "_forget": None, "_inverse_view": None}
+        return {**self.__dict__, "_remembered": Remembered()}
+
+    @property
+    def _pair(self) -> _Pair | None:
+        pair: _Pair | None = self.__dict__["_remembered"].pair
+        return pair
 
     def _remember(self, x: Tensor, y: Tensor, log_det: Tensor, *, forward: bool) -> None:
-        if self._cache_size == 0 or _cache_is_out_of_place():
+        if self._cache_size == 0:
             return
-        state = State([x, y, *self._dependencies()], _trace())
-        self.__dict__["_pair"] = _Pair(x, y, log_det, forward, state)
-        if checks.tracing():
+        remembered = self.__dict__["_remembered"]
+        try:
+            stamp = Stamp(self, x, y, validate=self._validate_args)
+        except RuntimeError:  # a change could go unnoticed
+            remembered.pair = None
             return
-        forget = self._forget
-        if forget is None:
-            forget = self.__dict__["_forget"] = _Forget(self)
-        for node in {(y if forward else x).grad_fn, log_det.grad_fn}:
-            if node is not None:
-                node.register_prehook(forget)
+        remembered.pair = _Pair(x, y, log_det, forward, stamp)
+        if not checks.tracing():
+            # A backward pass frees the graph. The graph must not hold the transform, which holds it.
+            drop = partial(_drop_pair, weakref.ref(remembered))
+            for node in {(y if forward else x).grad_fn, log_det.grad_fn}:
+                if node is not None:
+                    node.register_prehook(drop)
 
-    def _holds(self, pair: _Pair) -> bool:
-        if not self._is_unchanged(pair):
-            return False
-        # Without gradients no backward pass drops the pair, and optimisers that write to `.data` leave no version.
-        return torch.is_grad_enabled() or not any(value.requires_grad for value in self._dependencies())
+    def _is_valid(self, pair: _Pair) -> bool:
+        return pair.stamp.holds(self, validate=self._validate_args)
 
-    def _is_unchanged(self, pair: _Pair) -> bool:
-        return pair.state.is_that_of([pair.x, pair.y, *self._dependencies()], _trace())
+
+def _drop_pair(remembered: "weakref.ref[Remembered]", _: Any) -> None:
+    found = remembered()
+    if found is not None:
+        found.pair = None
 
 
 #: The methods of a module that are compiled: pure functions of one tensor and the parameters.
@@ -236,7 +223,6 @@ class TangentModule(ManifoldTransform, TransformModule):
     def __init__(self, manifold: Manifold | None = None, *, cache_size: int = 1) -> None:
         super().__init__(manifold, cache_size=cache_size)
         own_if_learnable(self, self.manifold)
-        self._tensors = Tensors()
 
     @abstractmethod
     def _tangent_forward(self, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -275,12 +261,7 @@ class TangentModule(ManifoldTransform, TransformModule):
             self.__dict__[name] = torch.compile(getattr(self, name), *args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {name: value for name, value in super().__getstate__().items() if name not in _COMPILED}
-        return {**state, "_tensors": Tensors()}  # a copy has its own
-
-    def _dependencies(self) -> list[Tensor]:
-        found = self._tensors(self)
-        return found if self._modules.get("manifold") is not None else found + tensors_of(self.manifold)
+        return {name: value for name, value in super().__getstate__().items() if name not in _COMPILED}
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         """Returns the shape of ``y`` for an ``x`` of that shape."""
@@ -320,13 +301,11 @@ def broadcast(*shapes: torch.Size) -> torch.Size:
     return different.pop() if different else torch.Size()
 
 
-def _trace() -> Any:
-    return torch._C._get_tracing_state() if checks.tracing() else None
+def autocasts(x: Tensor) -> bool:
+    """Returns whether matrix products with ``x`` are computed in a lower precision."""
+    return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
 
 
-def _cache_is_out_of_place() -> bool:
-    return bool(
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or torch.is_inference_mode_enabled()
-    )
+def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """Returns a context in which they are not."""
+    return torch.autocast(x.device.type, enabled=False) if autocasts(x) else nullcontext()

@@ -13,10 +13,9 @@ from pyro_hyperbolic.distributions.constraints import on_manifold
 from pyro_hyperbolic.geometry import checks
 from pyro_hyperbolic.manifolds import STANDARD
 
-from .base import TangentModule, batch_shapes, own_if_learnable, with_batch
+from .base import TangentModule, autocasts, batch_shapes, own_if_learnable, with_batch
 from .conditional import NeedsContext
 from .networks import Conditioned, check_dim, check_hypernet, check_split
-from .state import tensors_of
 
 __all__ = ["ConditionalCoupling", "Coupling", "Move"]
 
@@ -108,7 +107,7 @@ class Coupling(TangentModule):
             outputs = self.nn(x1)
         except RuntimeError:  # not looked at beforehand: that costs as much as a layer of the network
             if isinstance(self.network, torch.nn.Module):
-                parameter = next((value for value in tensors_of(self.network) if value.is_floating_point()), x1)
+                parameter = next((value for value in self.network.parameters() if value.is_floating_point()), x1)
                 checks.check_same_dtype(network=parameter, points=x1)
                 if isinstance(self.nn, Conditioned):
                     checks.check_same_dtype(network=parameter, context=self.nn.context)
@@ -121,6 +120,8 @@ class Coupling(TangentModule):
             )
         shift, log_scale = outputs
         size, dtype = x2.size(-1), x2.dtype
+        if {shift.dtype, log_scale.dtype} != {dtype} and autocasts(x2):
+            shift, log_scale = shift.to(dtype), log_scale.to(dtype)
         if not (shift.size(-1) == log_scale.size(-1) == size and shift.dtype == log_scale.dtype == dtype):
             _refuse(x2, shift=shift, log_scale=log_scale)
         if self.log_scale_bound is not None:
@@ -146,14 +147,6 @@ class Coupling(TangentModule):
         check_dim(self.network, v.size(-1))
         check_split(self.split_dim, v.size(-1))
         return v[..., : self.split_dim], v[..., self.split_dim :]
-
-    def _dependencies(self) -> list[Tensor]:
-        return super()._dependencies() + self.conditions()
-
-    def conditions(self) -> list[Tensor]:
-        """Returns what the layer depends on and does not own: a context, and the network that it shares."""
-        network = self.__dict__.get("nn")  # a module is elsewhere, and costs a search
-        return network.dependencies() if isinstance(network, Conditioned) else []
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         """Returns the shape of ``y`` for an ``x`` of that shape; a context enlarges the batch, as in Pyro's samples."""

@@ -13,7 +13,6 @@ from pyro_hyperbolic.distributions.constraints import OnManifold
 from pyro_hyperbolic.geometry import checks
 
 from .base import LEARN_IT_BY, ManifoldTransform, batch_shapes, with_batch
-from .state import tensors_of
 
 __all__ = ["ExponentialMap"]
 
@@ -86,10 +85,6 @@ class ExponentialMap(ManifoldTransform):
     def _is_at_the_origin(self, loc: Tensor) -> bool:
         # An origin of many k, of a manifold other than this one, can have a batch shape that the result must have.
         return geometry.is_known_origin(loc) and (loc.dim() == 1 or loc.shape[:-1] in batch_shapes(self.manifold))
-
-    def _dependencies(self) -> list[Tensor]:
-        loc = [] if self.loc is None else [self.loc]
-        return loc + tensors_of(self.manifold)
 
     def _check_domain(self, x: Tensor) -> None:
         checks.check_vectors(self.manifold, x, "the argument of ExponentialMap", validate=self._validate_args)

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from pyro_hyperbolic.geometry import checks
 
-from .state import tensors_of
-
 __all__ = [
     "ConditionalCouplingNN",
     "Conditioned",
@@ -70,10 +68,6 @@ class Conditioned:
         # Pyro's ConditionalDenseNN enlarges the context to the batch of points, but not the points to that of contexts.
         batch = torch.broadcast_shapes(x1.shape[:-1], self.batch_shape)
         return self.network(x1.expand((*batch, x1.size(-1))), context=self.context)
-
-    def dependencies(self) -> list[Tensor]:
-        """Returns the context and the network's parameters."""
-        return [self.context, *(tensors_of(self.network) if isinstance(self.network, torch.nn.Module) else ())]
 
 
 def build(

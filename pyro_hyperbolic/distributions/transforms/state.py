@@ -1,107 +1,190 @@
-r"""What a map depends on, and whether that has changed: the tensors of a module, and their versions.
+"""When a remembered pair may still answer: all that the map depends on is as it was.
 
-A transform asks this three times for each batch that it draws and scores, and a flow has dozens of tensors whose memory
-the batch has just pushed out of the processor's caches: hence the loops inside of ``map``, and no tree walked anew.
+A map depends on what its transform holds, at any depth: tensors, flags (``eval()`` switches dropout off) and the parts
+themselves, which can be replaced. Only objects known to keep all of it in their attributes are searched. A closure or a
+user's own network may depend on anything, and then nothing is remembered.
 """
 
-from collections.abc import ValuesView
+import types
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterable
+from functools import lru_cache
 from itertools import chain
 from operator import attrgetter, is_, itemgetter
 from typing import Any
 
 import torch
+from pyro.nn import PyroModule
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
-__all__ = ["State", "Tensors", "tensors_of"]
+from pyro_hyperbolic.geometry import checks
+from pyro_hyperbolic.manifolds import STANDARD, Lorentz
 
+__all__ = ["Contents", "Remembered", "Stamp"]
+
+#: Packages whose objects keep what they depend on in their attributes.
+_KNOWN = ("pyro_hyperbolic.", "torch.nn.", "torch.distributions.", "pyro.nn.", "pyro.distributions.", "geoopt.")
+#: Where a module keeps its parts. Of its other dictionaries none matters to its output.
+_GROUPS = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
+_TRAINING, _SHAPE = itemgetter("training"), attrgetter("shape")
 _VERSION, _REQUIRES_GRAD = attrgetter("_version"), attrgetter("requires_grad")
-_CHILDREN = itemgetter("_modules")
-_GROUPS = ("_parameters", "_buffers")
 
 
-class Tensors:
-    """Finds the parameters and buffers of a module, those that it has when it is called.
+class Remembered:
+    """What a transform remembers of its last call. It is no part of the map, and copies have their own."""
 
-    Where to look is remembered as views of dictionaries, which show what is in them at the time. The module itself is
-    not kept, nor its ``__dict__``: it owns this object, and a cycle would keep every flow until it is collected.
-    """
+    __slots__ = ("__weakref__", "contents", "inverse", "pair")
 
     def __init__(self) -> None:
-        self._states: list[dict[str, Any]] = []  # those of the modules below
-        self._below: list[dict[str, Any]] = []
-        self._children: list[Any] = []
-        self._views: list[ValuesView[Any]] = []
-        self._views_below: list[ValuesView[Any]] = []
-
-    def __call__(self, module: torch.nn.Module) -> list[Tensor]:
-        """Returns the tensors of ``module``, always the same one."""
-        # A ModuleList takes another dictionary when it loses an element.
-        below = [module.__dict__["_modules"], *map(_CHILDREN, self._states)]
-        children = list(chain.from_iterable(self._views_below))
-        if not _identical(below, self._below) or not _identical(children, self._children):
-            self._read(module)
-        return [value for value in chain.from_iterable(self._views) if value is not None]
-
-    def _read(self, module: torch.nn.Module) -> None:
-        states = [each.__dict__ for each in _modules(module)]
-        self._states = states[1:]
-        self._below = [state["_modules"] for state in states]
-        self._views_below = [below.values() for below in self._below]
-        self._children = list(chain.from_iterable(self._views_below))
-        self._views = [state[name].values() for state in states for name in _GROUPS]
+        self.pair: Any = None
+        self.inverse: weakref.ref[Any] | None = None
+        self.contents: Contents | None = None
 
 
-def tensors_of(module: torch.nn.Module) -> list[Tensor]:
-    """Returns the parameters and buffers of a module; ``Module.parameters()`` without its bookkeeping, at a tenth."""
-    groups = (each.__dict__[name] for each in _modules(module) for name in _GROUPS)
-    return [value for group in groups for value in group.values() if value is not None]
+#: Types of values without parts. The context is that of a PyroModule's current call.
+_PLAIN = {
+    *(bool, int, float, str, slice, type(None), torch.Size, torch.dtype, torch.device, types.BuiltinFunctionType),
+    *(dict, OrderedDict, set, weakref.ref, Remembered, type(STANDARD._pyro_context)),
+}
 
 
-class State:
-    """Tensors as they were at one time: which they were, and how often they had been edited.
+class Contents:
+    """What a transform holds at any depth, and the tensors in it.
 
-    It holds the tensors: while it lives, no other object can be taken for one of them.
+    A flow holds hundreds of things, and is asked three times for each batch that it draws and scores. So it is searched
+    once, and then live views of what it holds are compared: 25 microseconds where a search takes 75.
     """
 
-    __slots__ = ("_grad", "_tensors", "_trace", "_versions", "_wanted")
+    def __init__(self, transform: Any) -> None:
+        """Raises: RuntimeError, if something else may matter too."""
+        self.tensors: list[Tensor] = []
+        self._views: list[Iterable[Any]] = []
+        self._empty: list[dict[str, Any]] = []
+        self._layers: list[dict[str, Any]] = []  # those of torch itself, whose other attributes are sizes
+        seen, stack = set(), [transform]
+        while stack:
+            each = stack.pop()
+            if isinstance(each, Tensor):
+                self.tensors.append(each)
+            elif id(each) not in seen:
+                seen.add(id(each))
+                views = self._views_of(each)
+                stack += [item for item in chain.from_iterable(views) if item.__class__ not in _PLAIN]
+                self._views += views[1:] if each is transform else views  # it holds this, and would be in a cycle
+        self._items = self._all(transform)
 
-    def __init__(self, tensors: list[Tensor], trace: Any) -> None:
-        self._tensors = tensors
-        self._trace = trace
-        self._grad = torch.is_grad_enabled()
-        self._versions = _versions(tensors)
-        # Whether gradients are wanted counts too: it can be switched on for a tensor later.
-        self._wanted = list(map(_REQUIRES_GRAD, tensors))
+    def _views_of(self, each: Any) -> list[Iterable[Any]]:
+        kind: Any = type(each)
+        if kind in (list, tuple):
+            return [each]
+        if kind in (types.FunctionType, types.MethodType) and _is_of_known_package(each):
+            return []
+        state = getattr(each, "__dict__", None)
+        if state is None or not _is_known(kind) or state.get("_pyro_samples"):
+            raise RuntimeError(f"what a {kind.__name__} depends on is not known")
+        if "_modules" not in state:
+            return [state.values()]
+        groups = [state[name].values() for name in _GROUPS if state[name]]
+        self._empty += [state[name] for name in _GROUPS if not state[name]]
+        if not kind.__module__.startswith("torch.nn"):
+            return [state.values(), *groups]
+        self._layers.append(state)
+        return groups
 
-    def is_that_of(self, tensors: list[Tensor], trace: Any) -> bool:
-        """Returns whether these are the same tensors, unchanged, in the same trace and with gradients on or off."""
+    def _all(self, transform: Any) -> list[Any]:
+        own = [value for value in transform.__dict__.values() if value.__class__ is not Remembered]
+        return list(chain(own, map(_TRAINING, self._layers), *self._views))
+
+    def are_still_those_of(self, transform: Any) -> bool:
+        """Returns whether the transform holds the same things."""
+        if any(self._empty):
+            return False
+        items = self._all(transform)
+        return len(items) == len(self._items) and all(map(is_, items, self._items))
+
+
+class Stamp:
+    """All that a map depends on, as it was at one time.
+
+    It holds the tensors and their memory: while it lives, nothing else can be taken for them.
+    """
+
+    def __init__(self, transform: Any, x: Tensor, y: Tensor, *, validate: bool | None) -> None:
+        """Raises: RuntimeError, if a change could go unnoticed."""
+        remembered = transform.__dict__["_remembered"]
+        if remembered.contents is None or not remembered.contents.are_still_those_of(transform):
+            remembered.contents = Contents(transform)
+        self._contents = remembered.contents
+        self._tensors = [x, y, *self._contents.tensors]
+        self._mode = _mode(x)
+        if self._mode is None:
+            raise RuntimeError("no pair is kept in function transforms and compiled graphs")
+        self._versions = list(map(_VERSION, self._tensors))  # raises for tensors of inference mode, which have none
+        self._wanted = list(map(_REQUIRES_GRAD, self._tensors))
+        self._storage = list(map(Tensor.untyped_storage, self._tensors))  # held, so that its address is not used again
+        self._layout = _layout(self._tensors)
+        self._values = [value.detach().clone() for value in self._tensors] if checks.validating(validate) else []
+
+    def holds(self, transform: Any, *, validate: bool | None) -> bool:
+        """Returns whether nothing has changed."""
         return (
-            _identical(self._tensors, tensors)
-            and self._grad is torch.is_grad_enabled()
-            and self._trace is trace
-            and self._versions == _versions(tensors)
-            and self._wanted == list(map(_REQUIRES_GRAD, tensors))
+            self._mode == _mode(self._tensors[0])
+            and self._contents.are_still_those_of(transform)
+            and self._versions == list(map(_VERSION, self._tensors))
+            and self._wanted == list(map(_REQUIRES_GRAD, self._tensors))
+            and self._layout == _layout(self._tensors)
+            and (not checks.validating(validate) or self._has_its_values())
         )
 
-
-def _modules(module: torch.nn.Module) -> list[torch.nn.Module]:
-    """Returns the module and those below it, each once."""
-    found = {id(module): module}
-    stack = [module]
-    while stack:
-        for child in stack.pop().__dict__["_modules"].values():
-            if child is not None and id(child) not in found:
-                found[id(child)] = child
-                stack.append(child)
-    return list(found.values())
+    def _has_its_values(self) -> bool:
+        # Edits in place through .data leave no other trace. To read values makes a GPU wait.
+        return bool(self._values) and all(map(torch.equal, self._tensors, self._values))
 
 
-def _identical(a: list[Any], b: list[Any]) -> bool:
-    return len(a) == len(b) and all(map(is_, a, b))
+@lru_cache(maxsize=512)
+def _is_known(kind: type) -> bool:
+    if kind.__module__ == "builtins":
+        return False  # a function among others
+    if issubclass(kind, PyroModule) and not issubclass(kind, Lorentz):
+        return False  # what it reads are sample and param statements, which handlers answer
+    bases = [base for base in kind.__mro__ if base.__module__ not in ("builtins", "abc", "typing")]
+    return all(_is_of_known_package(base) or vars(base).get("is_self_contained", False) for base in bases)
 
 
-def _versions(tensors: list[Tensor]) -> list[int]:
-    try:
-        return list(map(_VERSION, tensors))
-    except RuntimeError:  # tensors of inference mode count none
-        return [-1 if value.is_inference() else value._version for value in tensors]
+def _is_of_known_package(value: Any) -> bool:
+    return f"{value.__module__}.".startswith(_KNOWN)
+
+
+def _layout(tensors: list[Tensor]) -> list[Any]:
+    """Returns where the values of tensors lie."""
+    if checks.tracing():  # it would record this, and moves no tensor
+        return []
+    return list(zip(map(Tensor.data_ptr, tensors), map(Tensor.stride, tensors), map(_SHAPE, tensors), strict=True))
+
+
+def _mode(x: Tensor) -> tuple[Any, ...] | None:
+    """Returns what a result depends on besides the transform and a point, or None where edits are not counted."""
+    if (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch.is_inference_mode_enabled()
+    ):
+        return None
+    device = x.device.type
+    autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    trace = torch._C._get_tracing_state() if checks.tracing() else None
+    return torch.is_grad_enabled(), autocast, trace, _last_step
+
+
+#: Another object after each step of any optimiser: some, as Pyro's ClippedAdam, edit parameters through ``.data``.
+_last_step = object()
+
+
+def _stepped(*_: Any) -> None:
+    global _last_step
+    _last_step = object()
+
+
+register_optimizer_step_post_hook(_stepped)

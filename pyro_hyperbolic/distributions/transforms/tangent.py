@@ -1,5 +1,10 @@
 r"""Any transform of R^n, lifted to a manifold."""
 
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+
 import torch
 from geoopt.manifolds.base import Manifold
 from pyro.distributions.conditional import ConditionalTransform
@@ -10,7 +15,7 @@ from torch.distributions.constraints import Constraint
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.geometry import checks
 
-from .base import TangentModule
+from .base import TangentModule, without_autocast
 
 __all__ = ["TangentTransform"]
 
@@ -66,16 +71,17 @@ class TangentTransform(TangentModule):
         self.transform = transform
 
     def _tangent_forward(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        w = self.transform(v)
-        return w, self._log_det(v, w)
+        with _alone(self.transform), without_autocast(v):
+            w = self.transform(v)
+            return w, self._log_det(v, w)
 
     def _tangent_backward(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        v = self.transform.inv(w)
-        return v, self._log_det(v, w)
+        with _alone(self.transform), without_autocast(w):
+            v = self.transform.inv(w)
+            return v, self._log_det(v, w)
 
     def _log_det(self, v: Tensor, w: Tensor) -> Tensor:
         log_det = self.transform.log_abs_det_jacobian(v, w)
-        _forget(self.transform)
         log_det = log_det if self.transform.domain.event_dim else log_det.expand(w.shape).sum(-1)
         return log_det.expand(w.shape[:-1])
 
@@ -100,7 +106,30 @@ def _is_real_vector(constraint: Constraint) -> bool:
     return event_dim <= 1 and isinstance(constraint, type(constraints.real))
 
 
-def _forget(transform: Transform) -> None:
+#: Transforms that are not ours keep their last call in attributes, where other threads would overwrite it.
+_lock = threading.RLock()
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # another thread can hold it while this one forks
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+@contextlib.contextmanager
+def _alone(transform: Transform) -> Iterator[None]:
+    """Keeps other threads from a transform that is not ours, and empties its caches afterwards."""
+    with _lock:
+        try:
+            yield
+        finally:
+            _empty_caches(transform)
+
+
+def _empty_caches(transform: Transform) -> None:
     """Empties the caches of a transform that is not ours: they outlive optimiser steps, and prevent copies."""
     stack, seen = [transform], set()
     while stack:

@@ -10,7 +10,6 @@ from pyro_hyperbolic import geometry
 from pyro_hyperbolic.geometry import checks
 
 from .base import LEARN_IT_BY, ManifoldTransform, batch_shapes, with_batch
-from .state import tensors_of
 
 __all__ = ["Translation"]
 
@@ -58,9 +57,6 @@ class Translation(ManifoldTransform):
         checks.check_same_size(loc=self.loc, x=x)
         y = geometry.kernels(self.manifold).translate(self.manifold, self.loc, x, inverse)
         return y, y.new_zeros(()).expand(y.shape[:-1])
-
-    def _dependencies(self) -> list[Tensor]:
-        return [self.loc, *tensors_of(self.manifold)]
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         """Returns the shape with its batch part broadcast with those of ``loc`` and ``k``."""

@@ -6,6 +6,7 @@ A broken law raises :class:`LawViolation`, an AssertionError that says which law
 """
 
 from .citizenship import (
+    arguments_satisfy_their_constraints,
     cache_survives_an_optimiser_step,
     conditioning_is_respected,
     deepcopy_pickle_state_dict,
@@ -27,15 +28,19 @@ from .laws import (
     shapes_broadcast,
     stays_on_manifold,
 )
+from .noise import batch_members_have_own_noise
 from .suites import assert_constraint_laws, assert_distribution_laws, assert_transform_laws
-from .violations import LawViolation
+from .violations import LawViolation, NotChecked
 
 __all__ = [
     "LawViolation",
+    "NotChecked",
+    "arguments_satisfy_their_constraints",
     "assert_constraint_laws",
     "assert_distribution_laws",
     "assert_transform_laws",
     "batch_members_are_independent",
+    "batch_members_have_own_noise",
     "cache_survives_an_optimiser_step",
     "conditioning_is_respected",
     "deepcopy_pickle_state_dict",

@@ -2,12 +2,16 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import geoopt
 import pyro.distributions as dist
+import pyro.distributions.transforms as T
 import torch
+from pyro.distributions.torch_distribution import ExpandedDistribution
 from torch import Tensor
+from torch.distributions import biject_to
 
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
@@ -209,3 +213,102 @@ def points(case: TransformCase, *, radius: float = 3.0, number: int = 6) -> Tens
     v = radii * v / v.norm(dim=-1, keepdim=True) * math.sqrt(case.k or 1.0)
     v = torch.cat([torch.zeros_like(v[:1]), 1e-8 * v[:1] / v[:1].norm(), v])
     return v if case in CHARTS else ph.geometry.exp0(case.manifold, v)
+
+
+def _real(d: dist.TorchDistribution) -> dist.TorchDistribution:
+    """A continuous law of any other support, pushed to real vectors."""
+    pushed = dist.TransformedDistribution(d, [biject_to(d.support).inv])
+    return pushed if pushed.event_dim else pushed.to_event(1)
+
+
+def _mixture(components: dist.TorchDistribution) -> dist.TorchDistribution:
+    weights = torch.tensor([0.3, 0.7], dtype=components.sample().dtype).expand(components.batch_shape)
+    return dist.MixtureSameFamily(dist.Categorical(weights), components)
+
+
+def euclidean(dtype: torch.dtype) -> dict[str, Callable[[], dist.TorchDistribution]]:
+    """Every distribution of torch and Pyro over real vectors, or that can be made one; in R^2 unless it says so."""
+    t = partial(torch.tensor, dtype=dtype)
+    loc, scale, factor = t([0.5, -0.3]), t([0.7, 1.2]), t([[0.8, 0.0], [0.3, 0.6]])
+    normal = dist.Normal(loc, scale).to_event(1)
+
+    def flow(module: torch.nn.Module) -> dist.TorchDistribution:
+        return dist.TransformedDistribution(normal, [shaken(module, 0.3).to(dtype)])
+
+    laws: dict[str, Callable[[], dist.TorchDistribution]] = {
+        "AVFMultivariateNormal": lambda: dist.AVFMultivariateNormal(loc, factor, t([[[0.1, 0.2]], [[0.3, 0.1]]])),
+        "AffineBeta": lambda: _real(dist.AffineBeta(t(2.0), t(3.0), loc, scale)),
+        "AsymmetricLaplace": lambda: dist.AsymmetricLaplace(loc, scale, t(0.7)).to_event(1),
+        "Beta": lambda: _real(dist.Beta(1 + scale, 2 + scale)),
+        "Cauchy": lambda: dist.Cauchy(t([0.5]), t([0.7])).to_event(1),
+        "Chi2": lambda: _real(dist.Chi2(2 + scale)),
+        "ContinuousBernoulli": lambda: _real(dist.ContinuousBernoulli(t([0.3, 0.8]))),
+        "Dirichlet": lambda: _real(dist.Dirichlet(t([2.0, 3.0, 4.0]))),
+        "ExpandedDistribution": lambda: ExpandedDistribution(normal, torch.Size((3,))),
+        "Exponential": lambda: _real(dist.Exponential(scale)),
+        "FisherSnedecor": lambda: _real(dist.FisherSnedecor(t(5.0), 6 + scale)),
+        "FoldedDistribution": lambda: _real(dist.FoldedDistribution(dist.Normal(loc, scale))),
+        "Gamma": lambda: _real(dist.Gamma(1 + scale, scale)),
+        # With a finite end: torch takes the half-line of the others for an interval, whose bijection is constant.
+        "GeneralizedPareto": lambda: _real(dist.GeneralizedPareto(t(0.0), scale, t(-0.2))),
+        "Gumbel": lambda: dist.Gumbel(loc, scale).to_event(1),
+        "HalfCauchy": lambda: _real(dist.HalfCauchy(scale)),
+        "HalfNormal": lambda: _real(dist.HalfNormal(scale)),
+        "Independent": lambda: dist.Normal(loc.expand(3, 2), scale).to_event(1),
+        "InverseGamma": lambda: _real(dist.InverseGamma(2 + scale, scale)),
+        "Kumaraswamy": lambda: _real(dist.Kumaraswamy(1 + scale, 2 + scale)),
+        "Laplace": lambda: dist.Laplace(loc, scale).to_event(1),
+        "LogNormal": lambda: _real(dist.LogNormal(loc, scale)),
+        "Logistic": lambda: dist.Logistic(loc, scale).to_event(1),
+        "LogisticNormal": lambda: _real(dist.LogisticNormal(loc, scale)),
+        "LowRankMultivariateNormal": lambda: dist.LowRankMultivariateNormal(loc, t([[0.5], [0.2]]), t([0.2, 0.3])),
+        "MaskedDistribution": lambda: normal.mask(torch.tensor(True)),
+        "MaskedMixture": lambda: dist.MaskedMixture(
+            torch.tensor([True, False]), normal.expand([2]), dist.Laplace(loc, scale).to_event(1).expand([2])
+        ),
+        "MixtureSameFamily": lambda: _mixture(dist.Normal(torch.stack([loc, -loc]), scale).to_event(1)),
+        "MultivariateNormal": lambda: dist.MultivariateNormal(loc, scale_tril=factor),
+        "MultivariateStudentT": lambda: dist.MultivariateStudentT(t(4.0), loc, factor),
+        "Normal": lambda: normal,
+        "OMTMultivariateNormal": lambda: dist.OMTMultivariateNormal(loc, factor),
+        "Pareto": lambda: _real(dist.Pareto(scale, t(3.0))),
+        "RelaxedBernoulli": lambda: _real(dist.RelaxedBernoulli(t(1.5), probs=t([0.3, 0.8]))),
+        "RelaxedOneHotCategorical": lambda: _real(dist.RelaxedOneHotCategorical(t(1.5), probs=t([0.3, 0.2, 0.5]))),
+        "SkewLogistic": lambda: dist.SkewLogistic(loc, scale, t(0.7)).to_event(1),
+        "SoftAsymmetricLaplace": lambda: dist.SoftAsymmetricLaplace(loc, scale, t(0.7)).to_event(1),
+        "SoftLaplace": lambda: dist.SoftLaplace(loc, scale).to_event(1),
+        "StudentT": lambda: dist.StudentT(t(3.0), loc, scale).to_event(1),
+        "TransformedDistribution": lambda: flow(T.affine_coupling(2, [8])),
+        "Uniform": lambda: _real(dist.Uniform(-scale, scale)),
+        "Weibull": lambda: _real(dist.Weibull(scale, t(2.0))),
+    }
+    more: dict[str, Callable[[], dist.TorchDistribution]] = {
+        "StudentT in R^4": lambda: dist.StudentT(t(3.0), t([0.5, -0.3, 0.1, 0.2]), t(0.7)).to_event(1),
+        "a spline flow": lambda: flow(T.spline_coupling(2, 1, [8], count_bins=4, bound=6.0)),
+        "an autoregressive flow": lambda: flow(T.affine_autoregressive(2, [8])),
+        "a flow of elementwise parts": lambda: dist.TransformedDistribution(normal, [T.AffineTransform(loc, scale)]),
+        "an expanded MultivariateNormal": lambda: dist.MultivariateNormal(loc, scale_tril=factor).expand([3]),
+        "a batch of mixtures": lambda: _mixture(dist.Normal(t([0.5, -0.3]).expand(3, 2, 2), scale).to_event(1)),
+    }
+    return {name: make for name, make in laws.items() if hasattr(dist, name) or name == "ExpandedDistribution"} | more
+
+
+#: The other distributions of torch and Pyro, and why they have no place in that table.
+NOT_EUCLIDEAN = {
+    "discrete": """Bernoulli BetaBinomial Binomial Categorical DirichletMultinomial DiscreteHMM
+        Empirical ExtendedBetaBinomial ExtendedBinomial GammaPoisson Geometric LogNormalNegativeBinomial Multinomial
+        NegativeBinomial OneHotCategorical OneOneMatching OneTwoMatching OrderedLogistic Poisson SpanningTree
+        ZeroInflatedDistribution ZeroInflatedNegativeBinomial ZeroInflatedPoisson""",
+    "events of matrices or paths": """CoalescentTimes CoalescentTimesWithRate GammaGaussianHMM GaussianHMM GaussianMRF
+        IndependentHMM LKJ LKJCholesky LKJCorrCholesky LinearHMM Wishart""",
+    "a circle or a sphere, though torch calls VonMises real": """ProjectedNormal SineBivariateVonMises SineSkewed
+        VonMises VonMises3D""",
+    "no density over real vectors": """Delta GroupedNormalNormal ImproperUniform NanMaskedMultivariateNormal
+        NanMaskedNormal Unit""",
+    "abstract": "Distribution ExponentialFamily Rejector TorchDistribution",
+    "straight-through: samples are not those of the density": """OneHotCategoricalStraightThrough
+        RelaxedBernoulliStraightThrough RelaxedOneHotCategoricalStraightThrough""",
+    "Pyro's sampler takes no sample_shape": """GaussianScaleMixture MixtureOfDiagNormals
+        MixtureOfDiagNormalsSharedCovariance""",
+    "a density that takes seconds, or is cut off": "Stable StableWithLogProb TruncatedPolyaGamma",
+}

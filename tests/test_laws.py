@@ -17,6 +17,7 @@ def _float64():
 
 
 LAWS = [getattr(module, name) for module in (laws, citizenship) for name in module.__all__]
+LAWS.remove(citizenship.arguments_satisfy_their_constraints)
 LAWS.remove(citizenship.conditioning_is_respected)
 # Networks far from the origin put out large scales, and a stack of them leaves the range of float64, with an error.
 SINGLE = [case for case in AUTOMORPHISMS if "flow" not in case.name and "unbounded" not in case.name]

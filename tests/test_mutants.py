@@ -171,5 +171,6 @@ def test_the_law_catches_the_mutant(mutate, law, check, monkeypatch):
     check()  # the correct code passes
     with monkeypatch.context() as patch:
         mutate(patch)
-        with pytest.raises(AssertionError, match=law):
+        with pytest.raises(AssertionError, match=law) as caught:
             check()
+        assert caught.value.expected != caught.value.found

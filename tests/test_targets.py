@@ -1,5 +1,6 @@
 """Density targets: mass one, samples that follow, entropies in closed form, the recipes of the papers, the tree."""
 
+import contextlib
 import math
 
 import geoopt
@@ -13,7 +14,7 @@ from scipy import integrate
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
 from pyro_hyperbolic import datasets
-from pyro_hyperbolic.testing import densities, samples_follow_the_density, total_mass_is_one
+from pyro_hyperbolic.testing import NotChecked, densities, samples_follow_the_density, total_mass_is_one
 
 G, M = ph.geometry, geoopt.Lorentz()
 
@@ -32,8 +33,9 @@ def test_mass_one_and_samples_that_follow(name):
     """For the tree the quadrature of the kit says itself that it knows nothing: see below."""
     law = target(name)
     assert law.support.check(law.sample((2, 5))).shape == law.log_prob(law.sample((2, 5))).shape == (2, 5)
-    total_mass_is_one(law, resolution=200 if name == "spirals" else 400)
-    samples_follow_the_density(law)
+    with pytest.warns(NotChecked) if name == "tree" else contextlib.nullcontext():
+        total_mass_is_one(law, resolution=200 if name == "spirals" else 400)
+        samples_follow_the_density(law)
 
 
 @pytest.mark.parametrize(

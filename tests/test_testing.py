@@ -6,6 +6,7 @@ numbers are those of the published code that the kit was made against.
 
 import math
 import re
+import threading
 
 import geoopt
 import pyro.distributions as dist
@@ -18,9 +19,10 @@ from hypothesis import strategies as st
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
 import pyro_hyperbolic.distributions.transforms as HT
-from pyro_hyperbolic.testing import LawViolation, citizenship, strategies
-from tests.cases import TRANSFORMS, lorentz
+from pyro_hyperbolic.testing import LawViolation, NotChecked, citizenship, laws, strategies
+from tests.cases import NOT_EUCLIDEAN, TRANSFORMS, euclidean, lorentz
 from tests.textbook import (
+    Batch,
     Boost,
     Chart,
     ConditionalDilation,
@@ -82,6 +84,35 @@ def volume_added_again(self, v):
     return w, log_det + volume(w, self.manifold.k.sqrt()) - volume(v, self.manifold.k.sqrt())
 
 
+def one_coordinate_shared(self, shape):
+    """Of the first and the last member."""
+    noise = torch.randn(shape, dtype=torch.float64)
+    last = torch.cat([noise[..., :1, :1], noise[..., -1:, 1:]], -1)
+    return torch.cat([noise[..., :-1, :], last], -2)
+
+
+def radius_shared(self, shape):
+    """The distance from the mean is that of the first member; directions are independent."""
+    noise = torch.randn(shape, dtype=torch.float64)
+    return noise * noise[..., :1, :].norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)
+
+
+def half_of_the_variance_shared(self, shape):
+    return (torch.randn(shape).double() + torch.randn(*shape[:-2], 1, 2).double()) / 2**0.5
+
+
+def one_draw_for_each_of_the_first(self, shape):
+    """Of the sample dimensions; the others share it."""
+    few = [size if i in (0, len(shape) - 2, len(shape) - 1) else 1 for i, size in enumerate(shape)]
+    return torch.randn(few, dtype=torch.float64).expand(shape)
+
+
+def draws_mirrored(self, shape):
+    """Antithetic sampling: the second half of the draws is the first with the opposite sign."""
+    half = torch.randn(-(-shape[0] // 2) if len(shape) > 2 else 1, *shape[1:], dtype=torch.float64)
+    return torch.cat([half, -half])[: shape[0]] if len(shape) > 2 else torch.randn(shape, dtype=torch.float64)
+
+
 def mutant(name, base, law, cause, **methods):
     """A subclass with one mistake; in the module, for pickle to find it."""
     kind = type(name, (base,), {"__module__": __name__, **methods})
@@ -93,7 +124,21 @@ def _normal(scale, v):
     return torch.distributions.Normal(0, scale).log_prob(v).sum(-1)
 
 
-LOG_DET = "log_det_matches_autograd"
+class Broadcast(Batch):
+    """A batch that draws for fewer members than it has."""
+
+    def __init__(self, base, batch_shape):
+        super().__init__(base.loc.expand(*batch_shape, 2), base.scale.expand(*batch_shape, 2))
+        self.base = base
+
+    def noise(self, shape):
+        few = self.base.batch_shape
+        return self.base.noise(
+            (*shape[: -len(self.batch_shape) - 1], *(1 for _ in self.batch_shape[len(few) :]), *few, 2)
+        )
+
+
+LOG_DET, NOISE = "log_det_matches_autograd", "batch_members_have_own_noise"
 # fmt: off
 MUTANTS = [
     # Charts.
@@ -147,6 +192,8 @@ MUTANTS = [
            _inverse=lambda self, y: exp(self.log_scale.exp() * log(y, self.R), self.R)),
     mutant("InverseIsTheIdentity", Dilation, "round_trip", "the inverse returns its argument",
            _inverse=lambda self, y: y.clone()),
+    mutant("InverseOffInTheTenthDigit", Dilation, "round_trip", "digits lost far out",
+           _inverse=lambda self, y: Dilation._inverse(self, with_time((1 + 1e-10) * y[..., 1:], self.R))),
     mutant("OneCoordinateNotUndone", Dilation, "round_trip", "one block is not undone",
            _inverse=one_coordinate_not_undone),
     mutant("Float64Constant", Dilation, "float32_agrees_with_float64", "a constant of float64",
@@ -206,6 +253,36 @@ MUTANTS = [
            spread=lambda self: torch.stack([self.scale[0], self.scale[1].detach()])),
     mutant("DensityNotSummed", Wrapped, "shapes_broadcast", "not summed over the event",
            log_prob=lambda self, x: torch.distributions.Normal(0, self.scale).log_prob(self.tangent(x))),
+    # Noise. All members obey their density.
+    mutant("NoiseOfOneForAll", Batch, NOISE, "one draw of noise is expanded",
+           noise=lambda self, shape: torch.randn(*shape[:-2], 1, 2, dtype=torch.float64).expand(shape)),
+    mutant("NoiseSharedInSamplesOnly", Batch, NOISE, "one draw of noise is expanded",
+           sample=lambda self, shape=(): self.loc + self.scale * torch.randn(*shape, 1, 2, dtype=torch.float64)),
+    mutant("NoiseSharedInRsamplesOnly", Batch, NOISE, "one draw of noise is expanded",
+           rsample=lambda self, shape=(): self.loc + self.scale * torch.randn(*shape, 1, 2, dtype=torch.float64)),
+    mutant("OneCoordinateShared", Batch, NOISE, "one draw of noise is expanded", noise=one_coordinate_shared),
+    mutant("MembersMirrored", Batch, NOISE, "antithetic", noise=lambda self, shape: torch.cat(2 * [torch.randn(
+           *shape[:-2], (shape[-2] + 1) // 2, 2, dtype=torch.float64)], -2)[..., : shape[-2], :] * torch.where(
+           torch.arange(shape[-2]) < (shape[-2] + 1) // 2, 1.0, -1.0).double()[:, None]),
+    mutant("RadiusShared", Batch, NOISE, "unclear: they have some noise in common", noise=radius_shared),
+    mutant("HalfOfTheVarianceShared", Batch, NOISE, "unclear", noise=half_of_the_variance_shared),
+    mutant("OneDrawForAll", Batch, NOISE, "expanded over sample_shape",
+           noise=lambda self, shape: torch.randn(shape[-2:], dtype=torch.float64).expand(shape)),
+    mutant("OneDrawForEachOfTheFirst", Batch, NOISE, "expanded over sample_shape",
+           noise=one_draw_for_each_of_the_first),
+    mutant("OneDrawForEachOfTheLast", Batch, NOISE, "one draw of noise is expanded",
+           noise=lambda self, shape: torch.randn(shape[-3:], dtype=torch.float64).expand(shape)),
+    mutant("DrawsMirrored", Batch, NOISE, "antithetic", noise=draws_mirrored),
+    mutant("ExpandedAfterItIsDrawn", Batch, NOISE, "one draw of noise is expanded",
+           expand=lambda self, batch_shape, _instance=None: Broadcast(self, batch_shape)),
+    # Arguments.
+    mutant("NoAttribute", Batch, "arguments_satisfy_their_constraints", "no attribute",
+           arg_constraints={**Batch.arg_constraints, "decentered": dist.constraints.dependent}),
+    mutant("LogScaleKept", Batch, "arguments_satisfy_their_constraints", "another parametrisation",
+           __init__=lambda self, loc=None, scale=None: (
+               Batch.__init__(self, loc, scale), setattr(self, "scale", self.scale.log()))[0]),
+    mutant("NoEmptyBatch", Batch, "shapes_broadcast", "an empty tensor",
+           log_prob=lambda self, value: Batch.log_prob(self, value) + 0 * value.reshape(len(value), -1)[0, 0]),
     # Conditional transforms.
     mutant("ContextIgnored", ConditionalDilation, "conditioning_is_respected", "context is not passed",
            read=lambda self, context: torch.zeros_like(context)),
@@ -213,16 +290,18 @@ MUTANTS = [
            read=lambda self, context: context.reshape(-1, 2).mean(0).expand_as(context)),
 ]
 # fmt: on
-CONTROLS = [Chart, Graph, Dilation, Boost, Swirl, Scaling, TangentStretch, Wrapped, ConditionalDilation]
+CONTROLS = [Chart, Graph, Dilation, Boost, Swirl, Scaling, TangentStretch, Wrapped, Batch, ConditionalDilation]
 
 
 def check(kind):
-    """What a user would call."""
+    """What a user would call, with a class or a function that makes a transform of R^3."""
     generator = torch.Generator().manual_seed(3)
     v = torch.randn(8, 3, generator=generator, dtype=torch.float64)
     radii = torch.linspace(*getattr(kind, "radii", (0.1, 3.0)), 8, dtype=torch.float64)[:, None]
     v = 2 * radii * v / v.norm(dim=-1, keepdim=True)
-    if issubclass(kind, Wrapped):
+    if not isinstance(kind, type):
+        ph.testing.assert_transform_laws(kind(), v)
+    elif issubclass(kind, Wrapped | Batch):
         ph.testing.assert_distribution_laws(kind())
     elif issubclass(kind, ConditionalDilation):
         contexts = torch.linspace(-1, 1, 16, dtype=torch.float64).reshape(8, 2)
@@ -244,6 +323,7 @@ def test_a_mutant_is_killed_and_named(kind, law, cause):
         check(kind)
     assert re.fullmatch(law, caught.value.law)
     assert re.search(cause, caught.value.cause)
+    assert caught.value.expected != caught.value.found
 
 
 class GeooptChart(Chart):
@@ -260,6 +340,7 @@ def affine():
     return T.AffineTransform(torch.tensor([1.0, -2.0, 0.5]), torch.tensor([2.0, 0.5, 1.5]), event_dim=1)
 
 
+DTYPES = [torch.float64, torch.float32]
 LIFTED = {
     "affine": affine,
     "permute": lambda: T.Permute(torch.tensor([2, 0, 1])),
@@ -316,8 +397,210 @@ def random_distribution(seed, dtype):
     return dist.TransformedDistribution(d, [HT.wrapped_hyperboloid_coupling(n, manifold=M).to(dtype)])
 
 
+def test_every_distribution_of_torch_and_pyro_is_tried_or_has_no_place():
+    classes = {
+        name
+        for module in (torch.distributions, dist)
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, torch.distributions.Distribution)
+    }
+    excused = {name for names in NOT_EUCLIDEAN.values() for name in names.split()}
+    assert classes - excused - set(euclidean(torch.float64)) == set()
+    assert not excused & set(euclidean(torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("seed", "name"), list(enumerate(euclidean(torch.float64))), ids=list(euclidean(torch.float64))
+)
+def test_a_distribution_of_torch_or_pyro_passes(seed, name):
+    """As it is in one precision, and pushed to the hyperboloid in the other, at the origin or elsewhere."""
+    for i, dtype in enumerate(DTYPES):
+        torch.set_default_dtype(dtype)  # Pyro's autoregressive inverse makes tensors of the default dtype.
+        try:
+            d = euclidean(dtype)[name]()
+            if i == seed % 2:
+                M = geoopt.Lorentz(torch.tensor(4.0, dtype=dtype))
+                loc = ph.geometry.exp0(M, torch.linspace(1.0, -0.5, d.event_shape[0], dtype=dtype))
+                d = dist.TransformedDistribution(d, [HT.ExponentialMap(M, loc if seed % 3 else None)])
+            if i != seed % 2 or name != "Cauchy":  # some of its distances overflow: ExponentialMap says so
+                ph.testing.assert_distribution_laws(d)
+        finally:
+            torch.set_default_dtype(torch.float32)
+
+
+M4, POINTS = lorentz(4.0), torch.tensor([[1.0, -0.5], [-1.5, 0.2], [0.3, 0.0]], dtype=torch.float64)
+
+
+def wrapped(v):
+    return hdist.WrappedNormal(ph.geometry.exp0(M4, v), torch.tensor([0.7, 0.4], dtype=torch.float64), M4)
+
+
+WRAPPED = {
+    "expanded": lambda: wrapped(POINTS[0]).expand([3]),
+    "batch": lambda: wrapped(POINTS),
+    "expanded batch": lambda: wrapped(POINTS).expand([2, 3]),
+    "mixture": lambda: dist.MixtureSameFamily(dist.Categorical(torch.ones(3)), wrapped(POINTS)),
+    "batched loc over an unbatched base": lambda: dist.TransformedDistribution(
+        dist.Normal(POINTS[0], 0.5).to_event(1), [HT.ExponentialMap(M4, ph.geometry.exp0(M4, POINTS))]
+    ),
+    "batch of k": lambda: hdist.WrappedNormal(
+        ph.geometry.origin(geoopt.Lorentz(torch.tensor([1.0, 4.0], dtype=torch.float64)), 2),
+        torch.tensor([0.7, 0.4], dtype=torch.float64),
+        geoopt.Lorentz(torch.tensor([1.0, 4.0], dtype=torch.float64)),
+    ),
+    "target": lambda: ph.datasets.density_target("mixture", torch.float64),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_a_correct_batch_or_mixture_passes(name):
+    ph.testing.assert_distribution_laws(WRAPPED[name]())
+
+
+def test_what_is_not_known_is_said():
+    """The integral of a product of two Cauchy densities by polar quadrature: ridges along the axes, to infinity."""
+    with pytest.warns(NotChecked) as warned:
+        ph.testing.assert_distribution_laws(dist.Cauchy(torch.zeros(2), 1.0).to_event(1))
+    assert {str(warning.message).split()[0] for warning in warned} == {
+        "total_mass_is_one",
+        "samples_follow_the_density",
+    }
+
+
+@pytest.mark.parametrize(
+    ("d", "word"),
+    [
+        (dist.Normal(0.0, 1.0), "to_event"),
+        (dist.Normal(torch.zeros(3, 2), 1.0).to_event(2), "to_event"),
+        (dist.Gamma(torch.ones(2), 1.0).to_event(1), "biject_to"),
+    ],
+)
+def test_what_has_no_laws_is_refused_with_the_remedy(d, word):
+    with pytest.raises(ValueError, match=word):
+        ph.testing.assert_distribution_laws(d)
+
+
+# Copies, leaves that are not registered, and digits.
+
+
+def local_class():
+    class Local(Scaling):
+        pass
+
+    return Local()
+
+
+class ByFunction(Scaling):
+    """Its scale is a function, which may close over tensors that no cast or copy reaches."""
+
+    def __init__(self, log_scale, cache_size=0):
+        super().__init__(cache_size)
+        del self.log_scale
+        self.log_scale_of = log_scale
+
+    def _call(self, x):
+        return self.log_scale_of().exp() * x
+
+    def _inverse(self, y):
+        return (-self.log_scale_of()).exp() * y
+
+    def log_abs_det_jacobian(self, x, y):
+        return self.log_scale_of().sum().expand(x.shape[:-1])
+
+    def with_cache(self, cache_size=1):
+        return type(self)(self.log_scale_of, cache_size)
+
+
+class ByFunctionWithAGraph(ByFunction):
+    def _call(self, x):
+        self._last = super()._call(x)
+        return self._last
+
+
+class StaleByFunction(ByFunction):
+    def __getstate__(self):
+        return {**super().__getstate__(), "_cached_x_y": (None, None)}
+
+
+class Locked(Scaling):
+    """Neither pickled nor deep-copied: a lock, as a logger or a data loader has."""
+
+    def __init__(self, cache_size=0):
+        super().__init__(cache_size)
+        self.lock = threading.Lock()
+
+
+LEAF = torch.tensor([0.3, -0.5, 0.4], dtype=torch.float64, requires_grad=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "unchecked"),
+    [
+        (local_class, {"pickle"}),
+        (lambda: ByFunction(lambda: LEAF), {"pickle", "float32_agrees"}),
+        (Locked, {"pickle", "copy.deepcopy", "cache_survives", "float32_agrees"}),
+    ],
+)
+def test_a_correct_transform_that_cannot_be_copied_passes_with_a_warning(make, unchecked):
+    before = LEAF.detach().clone()
+    with pytest.warns(NotChecked) as warned:
+        check(make)
+    texts = [str(warning.message) for warning in warned]
+    assert len(texts) == len(unchecked)
+    assert all(any(word in text for text in texts) for word in unchecked), texts
+    assert torch.equal(LEAF, before)
+
+
+def test_a_graph_that_is_kept_is_found_in_what_cannot_be_pickled():
+    with pytest.raises(LawViolation, match="after a forward pass"):
+        check(lambda: ByFunctionWithAGraph(lambda: LEAF))
+
+
+def test_a_stale_image_is_found_in_leaves_that_are_not_registered():
+    """torch's own cache of the last pair: it survives a step of what the function closes over."""
+    with pytest.warns(NotChecked), pytest.raises(LawViolation) as caught:
+        check(lambda: StaleByFunction(lambda: LEAF, cache_size=1))
+    assert caught.value.law == "cache_survives_an_optimiser_step"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        T.TanhTransform,
+        T.LeakyReLUTransform,
+        lambda: T.AffineTransform(0.5, torch.tensor([2.0, 0.5, 1.5])),
+        lambda: T.AffineTransform(torch.nn.Parameter(torch.zeros(3)), 2.0, event_dim=1),
+        lambda: T.Permute(torch.tensor([2, 0, 1]), cache_size=0),
+    ],
+)
+def test_a_transform_of_numbers_or_vectors_passes_as_it_is(make):
+    ph.testing.assert_transform_laws(make(), torch.randn(8, 3))
+
+
+def test_a_transform_with_a_batch_is_refused():
+    loc = ph.geometry.exp0(M4, POINTS)
+    with pytest.raises(ValueError, match=r"batch shape \(3,\)"):
+        ph.testing.assert_transform_laws(HT.Translation(M4, loc), loc)
+
+
+@pytest.mark.parametrize("digit", [1e-3, 1e-9, 1e-12, 3e-16])
+def test_two_numbers_that_differ_are_printed_so(digit):
+    one = torch.tensor([[1.0, 2.0]], dtype=torch.float64)
+    with pytest.raises(LawViolation) as caught:
+        laws.vectors_agree("law", "formula", one, one * (1 + digit), one, 1e-17)
+    assert caught.value.expected != caught.value.found
+    assert "1" in caught.value.expected
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_numbers_that_are_none_are_not_what_is_expected(value):
+    one = torch.tensor([[1.0, value]])
+    with pytest.raises(LawViolation) as caught:
+        laws.vectors_agree("law", "formula", one, one.clone(), one, 1.0)
+    assert (caught.value.expected, str(value) in caught.value.found) == ("finite numbers", True)
+
+
 SEARCH = settings(max_examples=1000, database=None, derandomize=True, phases=[Phase.generate])
-DTYPES = [torch.float64, torch.float32]
 
 
 @pytest.mark.parametrize(("seed", "name"), list(enumerate(CORRECT)), ids=list(CORRECT))

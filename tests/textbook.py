@@ -233,6 +233,38 @@ class Wrapped(dist.TorchDistribution):
         return torch.distributions.Normal(0, self.scale).log_prob(v).sum(-1)
 
 
+class Batch(dist.TorchDistribution):
+    """Normals of R^2 by the book, of batch shape (40,), each with a location and a scale of its own."""
+
+    has_rsample, support = True, constraints.real_vector
+    arg_constraints = {  # noqa: RUF012
+        "loc": constraints.real_vector,
+        "scale": constraints.independent(constraints.positive, 1),
+    }
+
+    def __init__(self, loc=None, scale=None):
+        steps = torch.linspace(0.0, 1.0, 40, dtype=torch.float64)[:, None]
+        self.loc = torch.cat([steps, -steps], -1) if loc is None else loc
+        self.scale = (0.3 + torch.cat([steps, steps.square()], -1)) if scale is None else scale
+        super().__init__(self.loc.shape[:-1], self.loc.shape[-1:])
+
+    def expand(self, batch_shape, _instance=None):
+        shape = torch.Size((*batch_shape, 2))
+        return type(self)(self.loc.expand(shape), self.scale.expand(shape))
+
+    def sample(self, sample_shape=()):
+        return self.loc + self.scale * self.noise(self._extended_shape(sample_shape))
+
+    def rsample(self, sample_shape=()):
+        return self.loc + self.scale * self.noise(self._extended_shape(sample_shape))
+
+    def noise(self, shape):
+        return torch.randn(shape, dtype=torch.float64)
+
+    def log_prob(self, value):
+        return torch.distributions.Normal(self.loc, self.scale).log_prob(value).sum(-1)
+
+
 class ConditionalDilation:
     def read(self, context):
         return context

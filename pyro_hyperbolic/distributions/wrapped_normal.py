@@ -28,12 +28,6 @@ _THAW_BY = (
 )
 
 
-#: The entry of ``arg_constraints`` that LocScaleReparam trips over. It copies every argument but loc and scale by its
-#: name here, before anything else, and leaves no other place to refuse: in MCMC, where nothing is validated, it would
-#: sample from ``loc * centered``, off the manifold and on that of k = 1, without a word.
-_NO_LOC_SCALE = {"decentered": constraints.dependent(is_discrete=False, event_dim=1)}
-
-
 class WrappedDistribution(dist.TransformedDistribution):
     r"""Abstract base: the push-forward of a centred distribution on R^n by :math:`T_{loc} \circ \exp_o`.
 
@@ -79,14 +73,6 @@ class WrappedDistribution(dist.TransformedDistribution):
         raise NotImplementedError(
             f"{type(self).__name__} has no variance of its coordinates; in normal coordinates at loc, "
             f"log0(M, translate(M, loc, x, inverse=True)), its covariance is that of the scale."
-        )
-
-    @property
-    def decentered(self) -> Tensor:
-        """Not defined: a point of a manifold has no multiples, ``centered * loc``, as LocScaleReparam wants."""
-        raise NotImplementedError(
-            f"LocScaleReparam wants multiples of loc, which a point of a manifold does not have ({type(self).__name__} "
-            f"on {checks.describe(self.manifold)}); reparametrise the site with TransformReparam."
         )
 
     def entropy(self) -> Tensor:
@@ -200,7 +186,6 @@ class WrappedNormal(WrappedDistribution):
     arg_constraints = {  # noqa: RUF012
         "loc": constraints.dependent(is_discrete=False, event_dim=1),
         "scale": constraints.independent(constraints.positive, 1),
-        **_NO_LOC_SCALE,
     }
     _repr_names = ("loc", "scale")
 
@@ -272,7 +257,6 @@ class WrappedMultivariateNormal(WrappedDistribution):
         "covariance_matrix": constraints.positive_definite,
         "precision_matrix": constraints.positive_definite,
         "scale_tril": constraints.lower_cholesky,
-        **_NO_LOC_SCALE,
     }
     _repr_names = ("loc", "scale_tril")
 

@@ -1,6 +1,6 @@
 r"""What Pyro's inference needs beyond the registered bijection: autoguides that know locations, KL rules."""
 
-from . import kl
+from . import kl, reparam
 from .autoguide import AutoWrappedMultivariateNormal, AutoWrappedNormal, GeodesicBall
 
-__all__ = ["AutoWrappedMultivariateNormal", "AutoWrappedNormal", "GeodesicBall", "kl"]
+__all__ = ["AutoWrappedMultivariateNormal", "AutoWrappedNormal", "GeodesicBall", "kl", "reparam"]

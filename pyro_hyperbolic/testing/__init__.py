@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from .citizenship import (
+    arguments_satisfy_their_constraints,
     cache_survives_an_optimiser_step,
     conditioning_is_respected,
     deepcopy_pickle_state_dict,
@@ -30,18 +31,22 @@ from .laws import (
     shapes_broadcast,
     stays_on_manifold,
 )
+from .noise import batch_members_have_own_noise
 from .suites import assert_constraint_laws, assert_distribution_laws, assert_transform_laws
-from .violations import LawViolation
+from .violations import LawViolation, NotChecked
 
 if TYPE_CHECKING:
     from . import strategies as strategies
 
 __all__ = [
     "LawViolation",
+    "NotChecked",
+    "arguments_satisfy_their_constraints",
     "assert_constraint_laws",
     "assert_distribution_laws",
     "assert_transform_laws",
     "batch_members_are_independent",
+    "batch_members_have_own_noise",
     "cache_survives_an_optimiser_step",
     "conditioning_is_respected",
     "deepcopy_pickle_state_dict",

@@ -1,4 +1,4 @@
-r"""Laws of a transform as an object: copies, caches, dtypes, memory, conditioning."""
+r"""Laws of an object: copies, caches, dtypes, memory, conditioning, arguments."""
 
 import copy
 import pickle
@@ -7,17 +7,22 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.distributions import Transform
+from torch.distributions import Transform, constraints
+from torch.distributions.constraints import Constraint
+from torch.distributions.utils import lazy_property
 
 from pyro_hyperbolic import geometry
 
-from .frames import manifold_of
+from .densities import leaves_of
+from .frames import base_of, manifold_of
 from .laws import scalars_agree, tolerance, vectors_agree
-from .violations import LawViolation, event_text, smallest
+from .violations import LawViolation, event_text, event_texts, not_checked, smallest
 
 __all__ = [
+    "arguments_satisfy_their_constraints",
     "cache_survives_an_optimiser_step",
     "conditioning_is_respected",
     "deepcopy_pickle_state_dict",
@@ -33,7 +38,9 @@ def does_not_alias_its_input(transform: Transform, x: Tensor) -> None:
     if not torch.equal(x, given):
         law, cause = "does_not_alias_its_input", "the argument is edited in place: an operation that ends in _"
         at = smallest(given, (x != given).any(-1))
-        raise LawViolation(law, "t(x) leaves x as it is", f"x = {event_text(given, at)}", "x", event_text(x, at), cause)
+        raise LawViolation(
+            law, "t(x) leaves x as it is", f"x = {event_text(given, at)}", *event_texts(given, x, at), cause
+        )
     for formula, argument, value in (("t(x)", x, transform(x)), ("t.inv(y)", y, transform.inv(y))):
         if value.numel() and value.untyped_storage().data_ptr() == argument.untyped_storage().data_ptr():
             raise LawViolation(
@@ -46,104 +53,192 @@ def does_not_alias_its_input(transform: Transform, x: Tensor) -> None:
             )
 
 
-def deepcopy_pickle_state_dict(transform: Transform, x: Tensor) -> None:
-    """Checks that copies made after a forward pass are possible, and agree with the original."""
-    y = transform(x.clone().requires_grad_())
-    ways: dict[str, Callable[[], Any]] = {
-        "copy.deepcopy": lambda: copy.deepcopy(transform),
-        "pickle": lambda: pickle.loads(pickle.dumps(transform)),
-        "with_cache": lambda: transform.with_cache(1 - transform._cache_size),
-    }
-    if isinstance(transform, torch.nn.Module):
-        ways["state_dict"] = lambda: _reloaded(transform)
-    for name, make in ways.items():
+def possible_copies(transform: Transform) -> dict[str, str]:
+    """Returns by which ways a transform can be copied as it is: for each an empty text, or why it cannot."""
+    errors = {}
+    for name, make in _WAYS.items():
         try:
-            other = make()(x.clone())
+            make(transform)
+            errors[name] = ""
+        except Exception as error:
+            errors[name] = f"{type(error).__name__}: {error}"
+    return errors
+
+
+def deepcopy_pickle_state_dict(transform: Transform, x: Tensor, *, possible: dict[str, str] | None = None) -> None:
+    """Checks that a transform which can be copied still can after a forward pass, and that copies agree with it.
+
+    One that holds a lambda, or is of a class made in a function, cannot be pickled, and may be correct: a warning says
+    that this was not checked.
+
+    Args:
+        transform: A transform. If a graph that it has cached is why it cannot be copied, only a fresh one shows it.
+        x: Points of its domain.
+        possible: What ``possible_copies`` said of it before its first forward pass; now, by default.
+    """
+    law, possible = "deepcopy_pickle_state_dict", possible_copies(transform) if possible is None else possible
+    y = transform(x.clone().requires_grad_())
+    ways = {**_WAYS, "with_cache": lambda transform: transform.with_cache(1 - transform._cache_size)}
+    if isinstance(transform, torch.nn.Module) and not possible["copy.deepcopy"]:
+        ways["state_dict"] = _reloaded
+    for name, make in ways.items():
+        if possible.get(name):
+            not_checked(law, f"{name} cannot copy the transform ({possible[name]})")
+            continue
+        try:
+            other = make(transform)(x.clone())
         except Exception as error:
             if name == "with_cache" and isinstance(error, NotImplementedError):
                 continue  # optional in torch, and missing in most of Pyro's modules
             raise LawViolation(
-                "deepcopy_pickle_state_dict",
+                law,
                 f"{name} copies the transform after a forward pass",
                 f"x of shape {tuple(x.shape)}",
                 "a copy",
                 f"{type(error).__name__}: {error}",
                 "a cached graph or a local function is part of the state: drop caches in __getstate__",
             ) from error
-        if not torch.allclose(other, y, rtol=1e-5, atol=1e-6):
-            raise LawViolation(
-                "deepcopy_pickle_state_dict",
-                f"the transform after {name} is the same map",
-                f"x = {event_text(x, 0)}",
-                event_text(y, 0),
-                event_text(other, 0),
-                "with_cache does not pass on an argument of the constructor"
-                if name == "with_cache"
-                else "a tensor is neither a parameter nor a buffer, so state_dict misses it",
-            )
+        cause = (
+            "with_cache does not pass on an argument of the constructor"
+            if name == "with_cache"
+            else "a tensor is neither a parameter nor a buffer, so state_dict misses it"
+        )
+        vectors_agree(law, f"the transform after {name} is the same map", y, other, x, 1e-6, cause)
+
+
+_WAYS: dict[str, Callable[[Any], Any]] = {
+    "copy.deepcopy": copy.deepcopy,
+    "pickle": lambda transform: pickle.loads(pickle.dumps(transform)),
+}
 
 
 def cache_survives_an_optimiser_step(transform: Transform, x: Tensor) -> None:
     """Checks that with the same ``y`` in every training step, each step sees the parameters of that step.
 
-    Parameters are moved as Adam does, in place, and as Pyro's ClippedAdam does, through ``.data``. A copy of the
-    transform is trained; without parameters there is nothing to check.
+    For ``y`` that is data, and for ``y`` that the transform has made itself before the step. What is trained is every
+    leaf on which the values depend, registered as a parameter or not, and then put back. Leaves are moved as Adam does,
+    in place, and as Pyro's ClippedAdam does, through ``.data`` after a backward pass. Without leaves there is nothing
+    to check.
     """
-    if not isinstance(transform, torch.nn.Module):
-        return
     try:
         trained = copy.deepcopy(transform)
-    except Exception:
-        return  # deepcopy_pickle_state_dict says so
-    parameters = [value for value in trained.parameters() if value.requires_grad]
-    y = trained(x).detach().clone()
+    except Exception as error:
+        not_checked("cache_survives_an_optimiser_step", f"the transform cannot be deep-copied ({error})")
+        return
+    made = trained(x.clone())
+    leaves = leaves_of(made.sum() + trained.log_abs_det_jacobian(x.clone(), made).sum())
+    if not leaves:
+        return
+    data, kept = made.detach().clone(), [leaf.detach().clone() for leaf in leaves]
     generator = torch.Generator().manual_seed(0)
-    for through_data in (False, True):
-        for _ in range(2 if parameters else 0):
-            found = _scored(trained, y)
-            expected = _scored(copy.deepcopy(trained), y.clone())
-            bound = tolerance(transform, x, y, power=1)
-            cause = "a stale cache: it is keyed on the identity of its argument alone"
-            law, formula = (
-                "cache_survives_an_optimiser_step",
-                "t.inv(y) and its log-det use the parameters of this step",
-            )
-            vectors_agree(law, formula, expected[0], found[0], x, bound, cause)
-            scalars_agree(law, formula, expected[1], found[1], x, bound, cause)
-            try:
-                gradients = torch.autograd.grad(found[0].sum() + found[1].sum(), parameters, allow_unused=True)
-            except RuntimeError as error:
-                text = str(error).splitlines()[0]
-                raise LawViolation(law, formula, f"x of shape {tuple(x.shape)}", "a gradient", text, cause) from error
-            for value, gradient in zip(parameters, gradients, strict=True):
-                if gradient is None:
-                    continue
-                step = 1e-2 * torch.randn(value.shape, generator=generator).to(value)
+    try:
+        for through_data in (False, True):
+            for _ in range(2):
+                _check_scores(trained, x, data, leaves)
+                made = trained(x.clone())
                 if through_data:
-                    value.data.add_(step)
-                else:
-                    with torch.no_grad():
-                        value.add_(step)
+                    torch.autograd.grad(made.sum(), leaves, allow_unused=True)
+                for leaf in leaves:
+                    step = 1e-2 * torch.randn(leaf.shape, generator=generator).to(leaf)
+                    if through_data:
+                        leaf.data.add_(step)
+                    else:
+                        with torch.no_grad():
+                            leaf.add_(step)
+                _check_scores(trained, x, made, [])
+    finally:
+        with torch.no_grad():
+            for leaf, value in zip(leaves, kept, strict=True):
+                leaf.copy_(value)
+
+
+def _check_scores(trained: Any, x: Tensor, y: Tensor, leaves: list[Tensor]) -> None:
+    """Checks a score of ``y`` against that of its coordinates by a copy, and that it has gradients in the leaves."""
+    law, cause = "cache_survives_an_optimiser_step", "a stale cache: it is keyed on the identity of its argument alone"
+    formula = "t.inv(y) and its log-det use the parameters of this step"
+    found, expected = _scored(trained, y), _scored(copy.deepcopy(trained), y.detach().clone())
+    bound = tolerance(trained, x, y, power=1)
+    vectors_agree(law, formula, expected[0], found[0], x, bound, cause)
+    scalars_agree(law, formula, expected[1], found[1], x, bound, cause)
+    try:
+        torch.autograd.grad(found[0].sum() + found[1].sum(), leaves, allow_unused=True) if leaves else None
+    except RuntimeError as error:
+        text = str(error).splitlines()[0]
+        raise LawViolation(law, formula, f"x of shape {tuple(x.shape)}", "a gradient", text, cause) from error
 
 
 def float32_agrees_with_float64(transform: Transform, x: Tensor) -> None:
-    """Checks that in float32 the value and the log-determinant are those of float64, up to float32 rounding."""
-    single, double = _cast(transform, torch.float32), _cast(transform, torch.float64)
-    domain = manifold_of(transform.domain)
+    """Checks that in float32 the value and the log-determinant are those of float64, up to float32 rounding.
+
+    Of copies with all tensors cast. A transform that cannot be copied, or computes with others that a cast does not
+    reach, such as those of a closure, may be correct: a warning says that this was not checked.
+    """
+    law, domain = "float32_agrees_with_float64", manifold_of(transform.domain)
     kernels = geometry.kernels(domain)
     # The same point in both: its tangent coordinates in float32. (A point rounded to float32 is off the manifold.)
     flat = kernels.event_size(1) == 1
     v = (x if flat else kernels.log0(domain, x)[0]).detach().float()
-    x32, x64 = (v, v.double()) if flat else (kernels.exp0(domain, v)[0], kernels.exp0(domain, v.double())[0])
-    y32, y64 = single(x32), double(x64)
-    law, bound = "float32_agrees_with_float64", tolerance(transform, x32, y32, power=1)
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        try:
+            cast = _cast(transform, dtype)
+            point = v.to(dtype) if flat else kernels.exp0(domain, v.to(dtype))[0]
+            image = cast(point)
+            results.append((point, image, cast.log_abs_det_jacobian(point, image)))
+        except Exception as error:
+            if dtype == x.dtype:
+                raise
+            not_checked(law, f"the transform cannot be cast to {dtype} ({type(error).__name__}: {error})")
+            return
+        if any(leaf.dtype != dtype for leaf in leaves_of(image)):
+            not_checked(law, f"the transform cannot be cast to {dtype}: it depends on a leaf that is not registered")
+            return
+    (x32, y32, found), (x64, y64, expected) = results
+    bound = tolerance(transform, x32, y32, power=1)
     if y32.dtype != torch.float32:
         cause = "a constant of float64 among its tensors, or a call of .double()"
         raise LawViolation(law, "t(x).dtype = x.dtype", "x of float32", "float32", str(y32.dtype), cause)
     cause = "digits are lost to cancellation, or an operation overflows in float32"
     vectors_agree(law, "t(x.float()) = t(x)", y64, y32.double(), x64, bound, cause)
-    found, expected = single.log_abs_det_jacobian(x32, y32).double(), double.log_abs_det_jacobian(x64, y64)
-    scalars_agree(law, "the same for the log-det", expected, found, x64, bound, cause)
+    scalars_agree(law, "the same for the log-det", expected, found.double(), x64, bound, cause)
+
+
+def arguments_satisfy_their_constraints(distribution: dist.TorchDistribution) -> None:
+    """Checks that each name in ``arg_constraints`` is an attribute, and that its value satisfies its constraint.
+
+    Pyro and torch read the arguments by these names. Of values that are None or computed when they are asked for, and
+    of dependent constraints, it is checked only that they are there.
+    """
+    try:
+        declared = distribution.arg_constraints
+    except NotImplementedError:
+        return  # torch warns that there are none
+    law = "arguments_satisfy_their_constraints"
+    for name, constraint in declared.items():
+        lazy = isinstance(getattr(type(distribution), name, None), lazy_property)
+        try:
+            value = getattr(distribution, name)
+        except Exception as error:
+            formula, found = f"d.{name} is an argument of d", f"{type(error).__name__}: {error}"
+            cause = "a name in arg_constraints that is no attribute; Pyro's reparametrisations and torch's repr read it"
+            raise LawViolation(law, formula, type(distribution).__name__, "a tensor", found, cause) from error
+        if value is None or lazy or constraints.is_dependent(base_of(constraint)):
+            continue
+        if not _satisfies(constraint, torch.as_tensor(value)):
+            formula, cause = f"d.{name} satisfies {constraint}", "another parametrisation than arg_constraints says"
+            raise LawViolation(law, formula, str(distribution), f"a value in {constraint}", str(value), cause)
+
+
+def _satisfies(constraint: Constraint, value: Tensor) -> bool:
+    if bool(constraint.check(value).all()):
+        return True
+    if constraint is not constraints.positive_definite:
+        return False
+    # A product or inverse of triangular factors is symmetric and positive up to rounding.
+    half = value.detach().double() / 2
+    rounding = 64 * value.size(-1) * torch.finfo(value.dtype).eps * half.abs().amax((-1, -2))
+    skew, least = (half - half.mT).abs().amax((-1, -2)), torch.linalg.eigvalsh(half + half.mT)[..., 0]
+    return bool(((skew <= rounding) & (least >= -rounding)).all())
 
 
 def conditioning_is_respected(conditional: Any, x: Tensor, contexts: Tensor) -> None:
@@ -182,10 +277,7 @@ def _reloaded(transform: Any) -> Any:
 
 def _cast(transform: Transform, dtype: torch.dtype) -> Any:
     """Returns a copy with every floating point tensor of that dtype, constants in plain attributes too."""
-    try:
-        new = copy.deepcopy(transform)
-    except Exception:
-        new = copy.copy(transform)  # deepcopy_pickle_state_dict says so
+    new = copy.deepcopy(transform)
     stack: list[Any] = [new]
     seen: set[int] = set()
     while stack:

@@ -8,13 +8,23 @@ from torch.distributions.constraints import Constraint
 
 from pyro_hyperbolic.distributions.constraints import OnManifold
 
-__all__ = ["frame", "manifold_of", "metric", "scaled_radius"]
+__all__ = ["base_of", "frame", "manifold_of", "metric", "scaled_radius"]
+
+
+def base_of(constraint: Constraint) -> Constraint:
+    """Returns the constraint of the components of a mixture, or of independent coordinates; others as they are."""
+    while not isinstance(constraint, OnManifold):
+        # Of Pyro's MaskedMixture there are two.
+        inner = getattr(constraint, "base_constraint", getattr(constraint, "constraint0", None))
+        if inner is None:
+            break
+        constraint = inner
+    return constraint
 
 
 def manifold_of(constraint: Constraint) -> Manifold:
     """Returns the manifold of a domain, codomain or support: that of ``on_manifold``, or Euclidean space."""
-    while not isinstance(constraint, OnManifold) and hasattr(constraint, "base_constraint"):
-        constraint = constraint.base_constraint  # of a mixture, or of independent coordinates
+    constraint = base_of(constraint)
     return constraint.manifold if isinstance(constraint, OnManifold) else geoopt.Euclidean(1)
 
 

@@ -6,6 +6,8 @@ the others; otherwise the message says "unclear".
 """
 
 import math
+import traceback
+import warnings
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -16,7 +18,21 @@ from torch.distributions import Transform
 
 from .frames import manifold_of, scaled_radius
 
-__all__ = ["ChartedPoints", "LawViolation", "diagnose", "event_text", "log_det_mistakes", "log_stretch", "smallest"]
+__all__ = [
+    "ChartedPoints",
+    "LawViolation",
+    "NotChecked",
+    "diagnose",
+    "event_text",
+    "event_texts",
+    "fails_in_a_library",
+    "log_det_mistakes",
+    "log_stretch",
+    "no_empty_batch",
+    "not_checked",
+    "number_texts",
+    "smallest",
+]
 
 #: A mistake must explain the residuals to this part of their size.
 CONFIDENCE = 1e-3
@@ -44,6 +60,36 @@ class LawViolation(AssertionError):
             f"  found:    {found}\n"
             f"  likely cause: {cause}"
         )
+
+
+class NotChecked(UserWarning):
+    """A law that says nothing about an object: it cannot be stated, or not to a useful accuracy."""
+
+
+def not_checked(law: str, why: str) -> None:
+    """Warns that a law was not checked; shown once at each place by Python's default filters."""
+    warnings.warn(f"{law} was not checked: {why}", NotChecked, stacklevel=3)
+
+
+def fails_in_a_library(error: BaseException) -> bool:
+    """Returns whether the code at fault is that of torch or Pyro, which it is not the user's business to mend.
+
+    It is that of the innermost Python frame, but for the functions of torch that pass on what they are given.
+    """
+    frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for name in reversed(frames):
+        if name.startswith(("torch.distributions.", "torch.nn.modules.", "pyro.")):
+            return True
+        if not name.startswith("torch."):
+            return False
+    return False
+
+
+def no_empty_batch(formula: str, at: str, error: Exception) -> LawViolation:
+    """Returns the violation that an error on an empty batch is."""
+    cause = "an operation that an empty tensor does not have: max, stack, or reshape with -1"
+    found = f"{type(error).__name__}: {error}"
+    return LawViolation("shapes_broadcast", formula, at, "a result of no events", found, cause)
 
 
 class ChartedPoints(NamedTuple):
@@ -137,7 +183,24 @@ def smallest(x: Tensor, wrong: Tensor) -> int:
     return int(failing[events[failing].abs().amax(-1).argmin()])
 
 
-def event_text(value: Tensor, at: int) -> str:
+def event_text(value: Tensor, at: int, digits: int = 8) -> str:
     """Returns one event as text, a number for an event of one coordinate."""
-    numbers = [f"{number:.8g}" for number in value.detach().reshape(-1, value.size(-1))[at].tolist()]
+    numbers = [f"{number:.{digits}g}" for number in value.detach().reshape(-1, value.size(-1))[at].tolist()]
     return numbers[0] if len(numbers) == 1 else f"({', '.join(numbers)})"
+
+
+def event_texts(expected: Tensor, found: Tensor, at: int, digits: int = 8) -> tuple[str, str]:
+    """Returns an event of each as text, with as many digits as it takes to tell them apart."""
+    for number in range(digits, 18):  # 17 digits tell any two numbers of double precision apart
+        texts = event_text(expected, at, number), event_text(found, at, number)
+        if texts[0] != texts[1]:
+            return texts
+    if expected.dtype != found.dtype:
+        return f"{texts[0]} in {expected.dtype}", f"{texts[1]} in {found.dtype}"
+    return "finite numbers", texts[1]  # the same digits, and no agreement: NaN, or one infinity less the other
+
+
+def number_texts(expected: float, found: float, digits: int = 8) -> tuple[str, str]:
+    """Returns two numbers as text, with as many digits as it takes to tell them apart."""
+    one, other = (torch.tensor([value], dtype=torch.float64) for value in (expected, found))
+    return event_texts(one, other, 0, digits)

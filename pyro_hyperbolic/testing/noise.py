@@ -1,0 +1,198 @@
+r"""The law that every batch member, and every draw, has noise of its own."""
+
+import copy
+from typing import Any, NamedTuple
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from pyro_hyperbolic import charts, geometry
+
+from .densities import FAILURE_RATE, normal_quantile, seeded
+from .frames import manifold_of
+from .violations import LawViolation, fails_in_a_library
+
+__all__ = ["batch_members_have_own_noise"]
+
+#: Columns of ranks that are compared with one another, and numbers that are drawn, at most.
+_MAX_COLUMNS, _MAX_NUMBERS = 2048, 4_000_000
+
+
+def batch_members_have_own_noise(
+    distribution: dist.TorchDistribution, *, num_samples: int = 500, seed: int = 0
+) -> None:
+    r"""Checks that samples of different batch members are independent, and so are different draws.
+
+    By rank correlations :math:`\rho` of normal coordinates at the centre of each member, and of distances from it: of
+    all pairs of members, and of draws at all lags. Of independent samples :math:`\rho \sqrt{N - 1}` is standard normal
+    whatever their density is. One draw of noise that several members share is found, shifted, scaled and mirrored too.
+
+    Of ``sample`` and of ``rsample``, and of the distribution expanded to three of its batches, as ``pyro.plate`` does.
+    Of a batch that is too large for all pairs, half of the members compared are the first, and half are spread evenly.
+    """
+    _check(distribution, "", num_samples, seed)
+    shape = (3, *distribution.batch_shape)
+    try:
+        expanded = _own(distribution).expand(torch.Size(shape))
+    except NotImplementedError:
+        return  # optional in torch
+    except Exception as error:
+        if fails_in_a_library(error):
+            return
+        raise
+    _check(expanded, f"expand({shape}).", num_samples, seed)
+
+
+def _own(distribution: Any) -> Any:
+    """Returns a copy down to the arguments: Pyro's ExpandedDistribution, as a base too, is expanded in place."""
+    new = copy.copy(distribution)
+    for name, value in vars(distribution).items():
+        if isinstance(value, torch.distributions.Distribution):
+            new.__dict__[name] = _own(value)
+    return new
+
+
+def _check(distribution: dist.TorchDistribution, prefix: str, num_samples: int, seed: int) -> None:
+    for name in ("sample", "rsample") if distribution.has_rsample else ("sample",):
+        _check_draws(distribution, name, prefix, num_samples, seed)
+
+
+def _check_draws(distribution: dist.TorchDistribution, name: str, prefix: str, num_samples: int, seed: int) -> None:
+    law, members = "batch_members_have_own_noise", torch.Size(distribution.batch_shape).numel()
+    size = members * torch.Size(distribution.event_shape).numel()
+    if size == 0:
+        return
+    number = max(64, min(num_samples, _MAX_NUMBERS // size)) // 2 * 2
+    with seeded(seed), torch.no_grad():
+        x = _draw(distribution, name, number)
+    expected_shape = torch.Size((2, number)) + distribution.batch_shape + distribution.event_shape
+    if x.shape != expected_shape:
+        formula = f"{prefix}{name}({(2, number)}).shape"
+        raise LawViolation(
+            "shapes_broadcast", formula, str(distribution), str(tuple(expected_shape)), str(tuple(x.shape))
+        )
+    ranks, chosen = _ranks(distribution, x)
+    rows, features = 2 * len(chosen), ranks.size(0) // (2 * len(chosen))
+    flat = ranks.reshape(rows, features, number)[:, :-1].square().sum(-1) == 0
+    if bool(flat.any()):
+        member = _index(chosen[int(flat.nonzero()[0, 0]) % len(chosen)], distribution)
+        formula, cause = (
+            f"draws of {prefix}{name}(sample_shape) differ",
+            "one draw of noise is expanded over sample_shape",
+        )
+        at = f"{distribution}, batch member {member}"
+        raise LawViolation(law, formula, at, f"{number} different draws", "the same number in all of them", cause)
+    pairs = _between_rows(ranks, rows, features)
+    lags = _between_draws(ranks)
+    worst = max(pairs, lags, key=lambda found: found.errors)
+    limit = normal_quantile(FAILURE_RATE / (pairs.tried + lags.tried))
+    if worst.errors <= limit:
+        return
+    if worst is pairs:
+        (one, feature), (other, feature_of_other) = (divmod(int(i), features) for i in worst.where)
+        draws, places = (one // len(chosen), other // len(chosen)), (one % len(chosen), other % len(chosen))
+        formula = f"batch members of {prefix}{name}() are independent"
+        at = ", ".join(_index(chosen[place], distribution) for place in places)
+        if draws[0] != draws[1]:
+            formula = f"draws of {prefix}{name}(sample_shape) are independent"
+        at = f"batch members {at} of {distribution}"
+        what = f"{_name(feature, features)} of the one and {_name(feature_of_other, features)} of the other"
+    else:
+        row, feature = divmod(int(worst.where[0]), features)
+        formula = f"draws of {prefix}{name}(sample_shape) are independent"
+        at = f"draws {int(worst.where[1])} apart, batch member {_index(chosen[row % len(chosen)], distribution)}"
+        at, what = f"{at} of {distribution}", _name(feature, features)
+    raise LawViolation(
+        law,
+        formula,
+        at,
+        f"a rank correlation of size below {limit / (number - 1) ** 0.5:.2g}",
+        f"{worst.correlation:.3f}, of {what}",
+        _mistake(worst.correlation),
+    )
+
+
+class _Found(NamedTuple):
+    """The largest correlation of many."""
+
+    errors: float  # its size, in standard deviations under independence
+    correlation: float
+    where: tuple[int, ...]
+    tried: int
+
+
+def _draw(distribution: dist.TorchDistribution, name: str, number: int) -> Tensor:
+    draw = getattr(distribution, name)
+    try:
+        return draw(torch.Size((2, number)))
+    except Exception as error:
+        if not fails_in_a_library(error):
+            raise
+        # Some distributions of Pyro know one sample dimension only.
+        x = draw(torch.Size((2 * number,)))
+        return x.reshape(2, number, *x.shape[1:])
+
+
+def _ranks(distribution: dist.TorchDistribution, x: Tensor) -> tuple[Tensor, list[int]]:
+    """Returns normalised ranks over the draws, and which members they are of.
+
+    One row for each of two sample dimensions, member and feature: the coordinates and the distance from the centre.
+    """
+    manifold, members = manifold_of(distribution.support), torch.Size(distribution.batch_shape).numel()
+    vectors = geometry.log0(manifold, x)
+    centre = geometry.exp0(manifold, vectors.reshape(-1, *vectors.shape[2:]).median(0).values)
+    v = charts.to_normal_coordinates(manifold, x, centre).double()
+    v = torch.cat([v, v.norm(dim=-1, keepdim=True)], dim=-1).reshape(2, x.size(1), members, -1)
+    few = max(2, _MAX_COLUMNS // (2 * v.size(-1)))
+    chosen = list(range(members))
+    if members > few:
+        spread = torch.linspace(few // 2, members - 1, few - few // 2).long().tolist()
+        chosen = sorted({*range(few // 2), *spread})
+    columns = v[:, :, chosen].permute(0, 2, 3, 1).reshape(-1, x.size(1)).contiguous()
+    ordered = columns.sort(-1).values
+    # Of equal numbers the mean rank: in single precision there are some.
+    ranks = torch.searchsorted(ordered, columns) + torch.searchsorted(ordered, columns, right=True)
+    centred = ranks.double() - ranks.double().mean(-1, keepdim=True)
+    return torch.nan_to_num(centred / centred.norm(dim=-1, keepdim=True)), chosen
+
+
+def _between_rows(ranks: Tensor, rows: int, features: int) -> _Found:
+    """Returns the largest correlation between different members, or between the two sample dimensions."""
+    correlations = (ranks @ ranks.mT).reshape(rows, features, rows, features)
+    pairs = torch.ones(rows, rows, dtype=torch.bool, device=ranks.device).triu(1)
+    correlations = torch.where(pairs[:, None, :, None], correlations, 0.0).reshape(rows * features, -1)
+    at = int(correlations.abs().argmax())
+    where = divmod(at, rows * features)
+    value = float(correlations.reshape(-1)[at])
+    return _Found(abs(value) * (ranks.size(-1) - 1) ** 0.5, value, where, rows * (rows - 1) // 2 * features**2)
+
+
+def _between_draws(ranks: Tensor) -> _Found:
+    """Returns the largest correlation of a row with itself some draws on, around the end."""
+    number = ranks.size(-1)
+    correlations = torch.fft.irfft(torch.fft.rfft(ranks).abs().square(), n=number)[:, 1 : number // 2 + 1]
+    errors = correlations * (number - 1) ** 0.5
+    errors[:, -1] /= 2**0.5  # at half of the way around, every pair comes twice
+    at = divmod(int(errors.abs().argmax()), errors.size(-1))
+    return _Found(float(errors[at].abs()), float(correlations[at]), (at[0], at[1] + 1), errors.numel())
+
+
+def _index(member: int, distribution: dist.TorchDistribution) -> str:
+    index = []
+    for size in reversed(distribution.batch_shape):
+        member, i = divmod(member, size)
+        index.append(i)
+    return str(tuple(reversed(index)))
+
+
+def _name(feature: int, features: int) -> str:
+    return "the distance from the centre" if feature == features - 1 else f"normal coordinate {feature}"
+
+
+def _mistake(correlation: float) -> str:
+    if correlation > 0.999:
+        return "one draw of noise is expanded, or of smaller shape: draw it with self._extended_shape(sample_shape)"
+    if correlation < -0.999:
+        return "antithetic noise: the one is the mirror image of the other"
+    return "unclear: they have some noise in common"

@@ -50,7 +50,8 @@ class CouplingFlow(TangentModule):
 
     @property
     def _couplings(self) -> list[Coupling]:
-        return list(self._modules["layers"]._modules.values())  # past __getattr__, which is slow
+        layers: Any = self._modules["layers"]
+        return list(layers._modules.values())  # past __getattr__, which is slow
 
     def _run(self, v: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
         check_dim(self._couplings[0].network, v.size(-1))

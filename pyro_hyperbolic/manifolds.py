@@ -15,11 +15,11 @@ from pyro_hyperbolic.geometry import checks
 __all__ = ["Lorentz", "is_of_one_run", "resolved"]
 
 
-class _ManifoldMeta(type(PyroModule), abc.ABCMeta):  # type: ignore[misc]
-    """Geoopt's manifolds are ABCs and PyroModule has a metaclass of its own: this is both."""
+class PyroABCMeta(type(PyroModule), abc.ABCMeta):  # type: ignore[misc]
+    """The metaclass of abstract classes that can be PyroModules, which have one of their own."""
 
 
-class Lorentz(geoopt.Lorentz, PyroModule, metaclass=_ManifoldMeta):
+class Lorentz(geoopt.Lorentz, PyroModule, metaclass=PyroABCMeta):
     r"""The hyperboloid :math:`\{x : \langle x, x \rangle = -k,\ x_0 > 0\}` of curvature :math:`-1/k`, a PyroModule.
 
     A ``geoopt.Lorentz`` with three differences: ``k`` is a buffer unless it is learnable (so that ``pyro.module`` does

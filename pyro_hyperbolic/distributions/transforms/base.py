@@ -2,7 +2,7 @@ r"""What transforms on manifolds share: one method for value and log-determinant
 
 import copy
 import weakref
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,8 +18,9 @@ from torch.distributions.transforms import _InverseTransform
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions.constraints import on_manifold
 from pyro_hyperbolic.geometry import Kernels, checks
-from pyro_hyperbolic.manifolds import STANDARD
+from pyro_hyperbolic.manifolds import STANDARD, PyroABCMeta
 
+from .saved_space import SavesSpace
 from .state import Remembered, Stamp
 
 __all__ = ["ManifoldTransform", "TangentModule"]
@@ -42,7 +43,7 @@ class _Pair(NamedTuple):
     stamp: Stamp
 
 
-class ManifoldTransform(Transform, ABC):
+class ManifoldTransform(Transform, metaclass=PyroABCMeta):
     """Abstract base of bijections between manifolds, with log-determinants with respect to Riemannian volume.
 
     A subclass gives ``_forward`` and ``_backward``, which return the value *and* the log-determinant, so that neither
@@ -208,7 +209,7 @@ def _drop_pair(remembered: "weakref.ref[Remembered]", _: Any) -> None:
 _COMPILED = ("_forward", "_backward")
 
 
-class TangentModule(ManifoldTransform, TransformModule):
+class TangentModule(ManifoldTransform, SavesSpace, TransformModule):
     r"""Abstract base of :math:`\exp_o \circ f \circ \log_o` for a bijection ``f`` of the tangent space, as a module.
 
     A subclass gives ``f`` and its inverse in tangent coordinates. Its log-determinant there is with respect to Lebesgue

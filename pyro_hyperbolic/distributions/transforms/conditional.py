@@ -6,15 +6,35 @@ from typing import Any, NoReturn
 import torch
 from geoopt.manifolds.base import Manifold
 from pyro.distributions.conditional import ConditionalTransformModule
+from pyro.nn import PyroModule
 from torch.distributions import Transform
 from torch.distributions.constraints import Constraint
 
 from pyro_hyperbolic.distributions.constraints import on_manifold
+from pyro_hyperbolic.manifolds import PyroABCMeta
+
+from .saved_space import SavesSpace
 
 __all__ = ["NeedsContext"]
 
 
-class NeedsContext(ConditionalTransformModule, Transform):
+class _PyroConditional(ConditionalTransformModule, PyroModule, metaclass=PyroABCMeta):
+    """``PyroModule[ConditionalTransformModule]``, which Pyro cannot make or copy: an ABC has another metaclass."""
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        state = getattr(self, "__getstate__", self.__dict__.copy)()  # Python 3.10 has none of its own
+        return _made_anew, (type(self).__mro__[1],), state
+
+
+def _made_anew(module: type) -> Any:
+    made: Any = PyroModule[module]
+    return made.__new__(made)
+
+
+type(PyroModule)._pyro_mixin_cache.setdefault(ConditionalTransformModule, _PyroConditional)
+
+
+class NeedsContext(SavesSpace, ConditionalTransformModule, Transform, metaclass=PyroABCMeta):
     """Abstract base of conditional transforms, whose ``condition(context)`` returns a transform.
 
     It is a ``Transform`` for the sake of the error below: ``TransformedDistribution`` takes it, asks for its shapes,

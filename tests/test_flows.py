@@ -4,6 +4,7 @@ import math
 from functools import partial
 
 import geoopt
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -183,3 +184,38 @@ def test_what_a_map_depends_on_enlarges_the_batch(name, batch):
     assert y.shape == t.forward_shape(x.shape) == (*torch.broadcast_shapes(batch, (2, 5)), 4)
     assert torch.broadcast_shapes(t.log_abs_det_jacobian(x, y).shape, y.shape[:-1]) == y.shape[:-1]
     assert t.inv(y.clone()).shape == t.inverse_shape(y.shape) == (*y.shape[:-1], x.size(-1))
+
+
+@pytest.mark.parametrize("validate", [False, True])
+@pytest.mark.parametrize("k", [1.0, 4.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("coupling", [HT.TangentCoupling, HT.WrappedHyperboloidCoupling])
+def test_data_are_scored_where_their_base_point_is_out_of_range(coupling, dtype, k, validate):
+    """The density needs tangent vectors only: here 6000 from the origin, about -r^2 / 2; its gradient is finite too."""
+    M = lorentz(k)
+    shrink = torch.tensor(-8.0, dtype=dtype, requires_grad=True)
+    layers = [coupling(2, lambda v1: (torch.zeros_like(v1), shrink.expand_as(v1)), M) for _ in range(2)]
+    stacked = ph.flows.CouplingFlow(layers)
+    w = torch.tensor([[0.0, 0.0, 0.0, 0.0], [1.0, 0.5, -1.0, 2.0], [0.1, 0.0, 0.0, 0.0]], dtype=dtype)
+    y, v = ph.geometry.exp0(M, w), w.double() * math.exp(8)
+    normal = torch.distributions.Normal(0.0, 1.0).log_prob(v).sum(-1)
+    exact = normal + 32 - ph.geometry.log_volume(M, w.double())
+    with pyro.validation_enabled(validate):
+        origin = ph.geometry.origin(M, 4, dtype=dtype)
+        for loc in (origin, origin.clone()):
+            base = hdist.WrappedNormal(loc, torch.ones((), dtype=dtype), M)
+            found = dist.TransformedDistribution(base, [stacked]).log_prob(y)
+            assert torch.allclose(found.double(), exact, rtol=1e-4 if dtype == torch.float32 else 1e-12)
+            (gradient,) = torch.autograd.grad(found.sum(), shrink)
+            assert gradient.item() == pytest.approx((v**2).sum().item() - 12, rel=1e-3)
+        full = hdist.WrappedMultivariateNormal(origin, torch.eye(4, dtype=dtype), manifold=M)
+        found = dist.TransformedDistribution(full, [stacked]).log_prob(y)
+        assert torch.allclose(found.double(), exact, rtol=1e-4)
+        loc = ph.geometry.exp0(M, torch.tensor([2.0, 0.0, 0.0, 0.0], dtype=dtype))
+        moved = dist.TransformedDistribution(hdist.WrappedNormal(loc, 1.0, M), [stacked]).log_prob(y)
+        assert torch.allclose(moved[1].double(), exact[1], rtol=1e-2)
+        twice = dist.TransformedDistribution(hdist.WrappedNormal(origin, 1.0, M), [stacked, stacked]).log_prob(y)
+        assert bool(twice.isfinite().all())
+    if validate:
+        with pytest.raises(ValueError, match="infinity"):
+            ph.geometry.log0(M, stacked.inv(y).clone())

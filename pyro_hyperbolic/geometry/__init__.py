@@ -26,7 +26,7 @@ from .checks import (
     check_shape,
     check_vectors,
 )
-from .origins import is_known_origin, remember_origin
+from .origins import is_known_origin, known_tangent, remember_origin, remember_tangent
 from .registry import Kernels, kernels, register, same
 
 __all__ = [
@@ -36,10 +36,12 @@ __all__ = [
     "exp0",
     "is_known_origin",
     "kernels",
+    "known_tangent",
     "log0",
     "log_volume",
     "origin",
     "register",
+    "remember_tangent",
     "same",
     "squared_distance",
     "translate",

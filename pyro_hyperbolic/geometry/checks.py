@@ -15,6 +15,7 @@ from geoopt.manifolds.base import Manifold
 from torch import Tensor
 
 from .guesses import shown, tensor_remedy
+from .origins import known_tangent
 from .registry import kernels, name_of
 
 __all__ = [
@@ -153,7 +154,7 @@ def check_points(
         return
     check_batch_of_k(manifold, x, name)
     inside = kernels(manifold).contains(manifold, x)
-    if bool(inside.all()):
+    if bool(inside.all()) or _is_out_of_range(x, inside):
         return
     # With a batch of k there are more events than x has.
     outside = x.detach().expand(*inside.shape, x.size(-1))[~inside].cpu()
@@ -311,6 +312,12 @@ def check_fit(loc: Tensor, value: Tensor, size: int) -> None:
             f"the last dimensions differ: loc is {tuple(loc.shape)}, and the argument {tuple(value.shape)}; points of "
             f"one manifold have n + 1 coordinates on the hyperboloid, and their tangent coordinates n."
         )
+
+
+def _is_out_of_range(x: Tensor, inside: Tensor) -> bool:
+    """Returns whether all that is not on the manifold has overflown, and its tangent vectors are known and finite."""
+    v = known_tangent(x)
+    return v is not None and bool((inside | (x.isinf().any(-1) & v.isfinite().all(-1))).all())
 
 
 def same_value(a: Tensor, b: Tensor) -> bool:

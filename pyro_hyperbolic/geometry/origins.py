@@ -1,4 +1,4 @@
-"""Which tensors are known to be the origin, without a look at their values.
+"""What is known of a tensor without a look at its values: that it is the origin, or of which tangent vector it is.
 
 A prior at the origin is the commonest of all, and needs no isometry: `exp0` and `log0` are less than half of the price
 of `exp_at` and `log_at`. Reading the values to find out would make a GPU wait.
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-__all__ = ["is_known_origin", "remember_origin"]
+__all__ = ["is_known_origin", "known_tangent", "remember_origin", "remember_tangent"]
 
 _MADE = WeakTensorKeyDictionary()
 
@@ -40,3 +40,21 @@ def is_known_origin(x: Tensor) -> bool:
     if torch.compiler.is_compiling() or x not in _MADE:
         return False
     return not x.is_inference() and x._version == 0 and not (x.requires_grad and (x.is_leaf or x.retains_grad))
+
+
+def remember_tangent(x: Tensor, v: Tensor) -> Tensor:
+    """Returns ``x = exp0(v)``, which can be out of range where ``v`` is not: in float32 beyond 88 radii.
+
+    The inverse of a flow gives such points to a base distribution, which needs their tangent vectors only.
+    """
+    if not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active() and not x.is_inference():
+        x._known_tangent = (v, x._version)  # type: ignore[attr-defined]
+    return x
+
+
+def known_tangent(x: Tensor) -> Tensor | None:
+    """Returns the tangent vector of which this very tensor was made, if it is known."""
+    if torch.compiler.is_compiling():
+        return None
+    v, version = getattr(x, "_known_tangent", (None, None))
+    return v if v is not None and not x.is_inference() and version == x._version else None

@@ -1,6 +1,7 @@
 r"""What transforms on manifolds share: one method for value and log-determinant, one cache, one argument check."""
 
 import copy
+import math
 import weakref
 from abc import abstractmethod
 from contextlib import AbstractContextManager, nullcontext
@@ -138,8 +139,11 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
 
     def _undone(self, y: Tensor) -> tuple[Tensor, Tensor]:
         x, log_det = self._backward(y)
+        known = geometry.known_tangent(x)
         name = f"the argument of {type(self).__name__}.inv"
-        checks.check_finite_result(name, y, x, validate=self._validate_args, remedy=self._overflow_remedy)
+        checks.check_finite_result(
+            name, y, x if known is None else known, validate=self._validate_args, remedy=self._overflow_remedy
+        )
         return x, log_det
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
@@ -147,6 +151,9 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
         pair = self._pair
         if pair is not None and x is pair.x and y is pair.y and self._is_valid(pair):
             return pair.log_det
+        return self._log_det_at(x)
+
+    def _log_det_at(self, x: Tensor) -> Tensor:
         return self._forward(x)[1]
 
     @property
@@ -235,17 +242,26 @@ class TangentModule(ManifoldTransform, SavesSpace, TransformModule):
 
     def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         kernels: Kernels = geometry.kernels(self.manifold)
-        v, volume_at_v = kernels.log0(self.manifold, x)
+        v, volume_at_v = log0(self.manifold, x)
         w, log_det = self._tangent_forward(v)
         y, volume_at_w = kernels.exp0(self.manifold, w)
         return y, log_det + volume_at_w - volume_at_v
 
+    def _log_det_at(self, x: Tensor) -> Tensor:
+        v, volume_at_v = log0(self.manifold, x)
+        w, log_det = self._tangent_forward(v)
+        return log_det + geometry.kernels(self.manifold).log_volume(self.manifold, w) - volume_at_v
+
     def _backward(self, y: Tensor) -> tuple[Tensor, Tensor]:
         kernels: Kernels = geometry.kernels(self.manifold)
-        w, volume_at_w = kernels.log0(self.manifold, y)
+        w, volume_at_w = log0(self.manifold, y)
         v, log_det = self._tangent_backward(w)
-        x, volume_at_v = kernels.exp0(self.manifold, v)
-        return x, log_det + volume_at_w - volume_at_v
+        # A base distribution needs the density there, not the point, which can be out of range; its volume is not.
+        with torch.no_grad():
+            lost = ~kernels.exp0(self.manifold, v)[0].isfinite().all(-1, keepdim=True)
+        x = kernels.exp0(self.manifold, v.masked_fill(lost, 0.0))[0].masked_fill(lost, math.inf)
+        geometry.remember_tangent(x, v)
+        return x, log_det + volume_at_w - kernels.log_volume(self.manifold, v)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compiles the map and its inverse with ``torch.compile``, each with its log-determinant, in place.
@@ -272,6 +288,30 @@ class TangentModule(ManifoldTransform, SavesSpace, TransformModule):
 
     def __repr__(self) -> str:
         return torch.nn.Module.__repr__(self)
+
+
+def log0(manifold: Manifold, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns ``log_o(x)`` and the log-volume there, where ``x`` is out of range of the vector of which it was made."""
+    kernels: Kernels = geometry.kernels(manifold)
+    known = geometry.known_tangent(x)
+    if known is None:
+        return kernels.log0(manifold, x)
+    lost = ~x.isfinite().all(-1, keepdim=True)
+    v, volume = kernels.log0(manifold, x.masked_fill(lost, 0.0))  # of which log0 reads no time coordinate
+    return torch.where(lost, known, v), torch.where(lost.squeeze(-1), kernels.log_volume(manifold, known), volume)
+
+
+def log_at(manifold: Manifold, loc: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns normal coordinates at ``loc`` and the log-volume there, as :func:`log0`."""
+    kernels: Kernels = geometry.kernels(manifold)
+    known = geometry.known_tangent(x)
+    if known is None:
+        return kernels.log_at(manifold, loc, x)
+    lost = ~x.isfinite().all(-1, keepdim=True)
+    v, volume = kernels.log_at(manifold, loc, x.masked_fill(lost, 0.0))
+    space = loc[..., loc.size(-1) - known.size(-1) :]
+    far, _ = kernels.translate_tangent(manifold, space, torch.where(lost, known, 0.0), True)
+    return torch.where(lost, far, v), torch.where(lost.squeeze(-1), kernels.log_volume(manifold, far), volume)
 
 
 def own_if_learnable(module: torch.nn.Module, manifold: Manifold) -> None:

@@ -12,7 +12,7 @@ from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions.constraints import OnManifold
 from pyro_hyperbolic.geometry import checks
 
-from .base import LEARN_IT_BY, ManifoldTransform, batch_shapes, with_batch
+from .base import LEARN_IT_BY, ManifoldTransform, batch_shapes, log0, log_at, with_batch
 
 __all__ = ["ExponentialMap"]
 
@@ -75,12 +75,11 @@ class ExponentialMap(ManifoldTransform):
         return kernels.exp0(self.manifold, x)
 
     def _backward(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        kernels = geometry.kernels(self.manifold)
         if self.loc is not None:
             checks.check_fit(self.loc, y, y.size(-1))
             if not self._is_at_the_origin(self.loc):
-                return kernels.log_at(self.manifold, self.loc, y)
-        return kernels.log0(self.manifold, y)
+                return log_at(self.manifold, self.loc, y)
+        return log0(self.manifold, y)
 
     def _is_at_the_origin(self, loc: Tensor) -> bool:
         # An origin of many k, of a manifold other than this one, can have a batch shape that the result must have.

@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 
 PYTHON_FLOORS ?= python3.11
 
-.PHONY: help install demo test test-all test-floors mutants lint docs bench clean
+.PHONY: help install demo test test-all test-floors mutants lint docs bench accuracy-sweep clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -68,6 +68,9 @@ docs: .venv/.docs ## build the HTML documentation in docs/_build
 bench: .venv/.installed ## measure accuracy against mpmath, and speed as ratios to a Euclidean floor; results/bench
 	$(BIN)/python -W ignore::DeprecationWarning benchmarks/accuracy.py --out results/bench
 	$(BIN)/python -W ignore::DeprecationWarning benchmarks/speed.py --out results/bench $(ARGS)
+
+accuracy-sweep: .venv/.installed ## 20,000 random cases of every kernel against mpmath; results/bench
+	$(BIN)/python -W ignore::DeprecationWarning benchmarks/accuracy_sweep.py --out results/bench $(ARGS)
 
 clean: ## remove what the other targets made
 	rm -rf .venv .venv-floors results build dist *.egg-info docs/_build docs/tutorials .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

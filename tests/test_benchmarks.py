@@ -27,6 +27,9 @@ def test_a_benchmark_runs(script, tmp_path):
     if name == "accuracy":
         assert all(row["worst"] <= row["goal"] for row in facts["goals"])
         assert len(facts["goals"]) == 22
+    elif name == "accuracy_sweep":
+        assert {order["over"] for order in facts["orders"].values()} == {0}
+        assert facts["orders"]["value"]["cases"] == 20
     else:
         assert facts["machine"]["torch"]
         rows = {(row["part"], row["subject"]): row for row in facts["rows"]}

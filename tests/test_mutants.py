@@ -114,11 +114,11 @@ def sign_of_the_chart_terms_flipped(patch):
 def target_off_the_manifold_at_odd_n(patch):
     """Defect 2 of the paper's code: at odd n the time of ``t`` belongs to a vector of another size."""
 
-    def mutant(t, radius, bound=None):
-        half = (1 + time_of(t[..., :-1] / radius)) / 2
-        return t / (2 * radius * half), half
+    def mutant(bound, t, diameter):
+        half = (1 + time_of(2 * t[..., :-1] / diameter)) / 2
+        return t / (diameter * half), half
 
-    patch.setattr(lorentz, "_in_ball", mutant)
+    patch.setattr(lorentz, "_in_ball_to", mutant)
 
 
 def bound_of_the_scale_only_forward(patch):

@@ -126,7 +126,7 @@ def exp_at(manifold: Lorentz, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     radius = radius_of(manifold, v)
     if v.size(-1) == 1:
         space = _shifted(_widened(p[..., 1:] / radius), _widened(v / radius))
-        log_volume_ = torch.zeros_like(v).squeeze(-1)
+        log_volume_ = space.new_zeros(()).expand(space.shape[:-1]).to(v.dtype)
     else:
         diameter = 2 * radius
         ball_t, half_t, inverse_t = _in_ball(_widened(p[..., 1:] / diameter), v)
@@ -311,10 +311,15 @@ def _asinh(x: Tensor, like: Tensor) -> Tensor:
 
 
 def _growth(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns ``exp(asinh(x))`` and its inverse, both without cancellation, for ``|x| >= 1``."""
+    """Returns ``exp(asinh(|x|))`` in parts, a constant and what varies, both at least one."""
     scale = x.detach().abs().clamp(min=1.0)
     x = x / scale
-    growth = torch.hypot(x, 1 / scale) + x.abs()
+    return scale, torch.hypot(x, 1 / scale) + x.abs()
+
+
+def _signed_growth(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns ``exp(asinh(x))`` and its inverse, both without cancellation, for ``|x| >= 1``."""
+    scale, growth = _growth(x)
     up, down = scale * growth, (1 / scale) / growth
     return torch.where(x > 0, up, down), torch.where(x > 0, down, up)
 
@@ -322,7 +327,7 @@ def _growth(x: Tensor) -> tuple[Tensor, Tensor]:
 def _boost_on_a_line(t: Tensor, x: Tensor) -> Tensor:
     """Returns ``sinh(asinh(t) + asinh(x))``."""
     near = (t.abs() < 1) | (x.abs() < 1)
-    (up_t, down_t), (up_x, down_x), one = _growth(t), _growth(x), x.new_ones(())
+    (up_t, down_t), (up_x, down_x), one = _signed_growth(t), _signed_growth(x), x.new_ones(())
     far = (up_t * up_x - down_t * down_x) / 2
     t, x = t.masked_fill(~near, 0.0), x.masked_fill(~near, 0.0)
     return torch.where(near, t * torch.hypot(x, one) + x * torch.hypot(t, one), far)
@@ -331,15 +336,17 @@ def _boost_on_a_line(t: Tensor, x: Tensor) -> Tensor:
 def _signed_sum(t: Tensor, x: Tensor) -> Tensor:
     """Returns ``asinh(t) + asinh(x)``."""
     near, opposite = (t.abs() < 1) | (x.abs() < 1), (t > 0) != (x > 0)
-    up_t, up_x = _growth(t)[0], _growth(x)[0]
-    far = torch.where(opposite, (up_t * up_x.masked_fill(~opposite, 1.0)).log(), up_t.log() + up_x.log())
+    (scale_t, growth_t), (scale_x, growth_x) = _growth(t), _growth(x)
+    apart = ((scale_t / scale_x) * (growth_t / growth_x)).log()  # exactly zero for a point and itself
+    together = (scale_t.log() + growth_t.log()) + (scale_x.log() + growth_x.log())
+    far = t.sign() * torch.where(opposite, apart, together)
     return torch.where(near, asinh(_boost_on_a_line(t.masked_fill(~near, 0.0), x.masked_fill(~near, 0.0))), far)
 
 
 def _shifted(t: Tensor, v: Tensor) -> Tensor:
     """Returns ``sinh(asinh(t) + v)``."""
     near = t.abs() < 1
-    up, down = _growth(t)
+    up, down = _signed_growth(t)
     far = (up * v.exp() - down * (-v).exp()) / 2
     t, v = t.masked_fill(~near, 0.0), v.masked_fill(~near, 0.0)
     return torch.where(near, t * v.cosh() + torch.hypot(t, t.new_ones(())) * v.sinh(), far)

@@ -363,7 +363,7 @@ def swap(own: OwnSample) -> None:
 def load(assign: bool) -> Callable[[OwnSample], None]:
     def way(own: OwnSample) -> None:
         values = {name: moved(value).clone() for name, value in own.owner.named_parameters()}
-        own.owner.load_state_dict(values, strict=False, assign=assign)
+        own.owner.load_state_dict({**own.owner.state_dict(), **values}, assign=assign)
 
     return way
 

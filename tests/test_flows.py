@@ -219,3 +219,68 @@ def test_data_are_scored_where_their_base_point_is_out_of_range(coupling, dtype,
     if validate:
         with pytest.raises(ValueError, match="infinity"):
             ph.geometry.log0(M, stacked.inv(y).clone())
+
+
+def _lifted(transform):
+    return lambda M: HT.TangentTransform(transform(), M)
+
+
+AUTOCAST = {
+    "tc": lambda M: HT.tangent_coupling(3, manifold=M),
+    "whc": lambda M: HT.wrapped_hyperboloid_coupling(3, manifold=M),
+    "flow": lambda M: ph.flows.coupling_flow(3, 3, manifold=M),
+    "conditional flow": lambda M: ph.flows.coupling_flow(3, 2, manifold=M, context_dim=2).condition(torch.ones(2)),
+    "lifted coupling": _lifted(lambda: dist.transforms.affine_coupling(3, [8])),
+    "lifted spline": _lifted(lambda: dist.transforms.spline_coupling(3, 1, [8], 4)),
+    "polar": lambda M: HT.polar_coupling([8], 4, manifold=M),
+}
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("name", AUTOCAST)
+def test_under_autocast_only_networks_are_of_low_precision(name, flat):
+    """Points, log-determinants and round trips are as accurate as ever, for the map that the networks say."""
+    M = geoopt.Euclidean(1) if flat else geoopt.Lorentz(4.0)
+    t = AUTOCAST[name](M)
+    module = t if list(t.parameters()) else torch.nn.ModuleList([layer.nn.network for layer in t.layers])
+    shaken(module).float()
+    x = G.exp0(M, torch.randn(50, 2 if name == "polar" else 3))
+    plain, volume = t(x), t.log_abs_det_jacobian(x, t(x))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = t(x)
+        log_det = t.log_abs_det_jacobian(x, y)
+        assert y.dtype == log_det.dtype == x.dtype
+        assert G.contains(M, y).all()
+        torch.testing.assert_close(t.inv(y.detach().clone()), x, rtol=2e-3, atol=2e-3)
+        jacobian = torch.autograd.functional.jacobian(lambda v: G.log0(M, t(G.exp0(M, v))).sum(0), G.log0(M, x))
+        volumes = G.log_volume(M, G.log0(M, y)) - G.log_volume(M, G.log0(M, x))
+        expected = jacobian.movedim(1, 0).slogdet()[1] + volumes
+        y = t(x)
+    torch.testing.assert_close(log_det, expected, rtol=2e-3, atol=2e-3)
+    torch.testing.assert_close(y, plain, rtol=0.1, atol=0.1)
+    torch.testing.assert_close(t.log_abs_det_jacobian(x, y), volume, rtol=1e-5, atol=1e-5)  # outside, at full precision
+    (y.sum() + log_det.sum()).backward()
+    assert all(value.grad.isfinite().all() and value.grad.any() for value in module.parameters())
+
+
+@pytest.mark.parametrize("name", ["scale_tril", "covariance_matrix", "precision_matrix"])
+def test_under_autocast_samples_and_matrices_are_at_full_precision(name):
+    M, matrix = geoopt.Lorentz(), torch.eye(3) + 0.3 * torch.ones(3, 3).tril(-1)
+    matrix = matrix if name == "scale_tril" else matrix @ matrix.mT
+    d = hdist.WrappedMultivariateNormal(G.exp0(M, torch.ones(3)), manifold=M, **{name: matrix})
+
+    def results():
+        torch.manual_seed(0)
+        return [d.sample((9,)), d.rsample((9,)), d.scale_tril, d.covariance_matrix, d.precision_matrix]
+
+    expected = results()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for found, value in zip(results(), expected, strict=True):
+            torch.testing.assert_close(found, value)
+
+
+def test_dtypes_that_are_mixed_without_autocast_are_refused():
+    flow = ph.flows.coupling_flow(3, 2)
+    x = G.exp0(flow.manifold, torch.ones(3, dtype=torch.float64))
+    with pytest.raises(TypeError, match=r"float64.*float32|float32.*float64"):
+        flow(x)

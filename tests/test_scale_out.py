@@ -24,19 +24,21 @@ WARNINGS = [
     "ignore:`torch.jit:DeprecationWarning",
     "ignore:`isinstance(treespec, LeafSpec):FutureWarning",
     "ignore:The 'train_dataloader' does not have many workers",
+    "ignore:Precision bf16-mixed is not supported by the model summary",
 ]
-DOUBLED = "one with the noise of two"
+DOUBLED, MIXED = "one with the noise of two", "lightning in mixed precision"
 OPTIONS = {
     "torchrun": [],
     "lightning ddp": ["--processes", "2"],
     "one": [],
     "lightning one": ["--processes", "1"],
     DOUBLED: ["--batch-size", str(2 * BATCH_SIZE)],
+    MIXED: ["--processes", "1", "--precision", "bf16-mixed"],
 }
 PYTHON = [sys.executable, __file__]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
 # Each command makes the runs that are named beside it; most of the time goes into imports.
-COMMANDS = [(TORCHRUN, ["torchrun"]), (PYTHON, ["lightning ddp"]), (PYTHON, ["one", "lightning one", DOUBLED])]
+COMMANDS = [(TORCHRUN, ["torchrun"]), (PYTHON, ["lightning ddp"]), (PYTHON, ["one", "lightning one", DOUBLED, MIXED])]
 
 
 class NoiseOfTwo(TorchFunctionMode):
@@ -136,7 +138,14 @@ def test_lightning_takes_the_same_steps(runs, way, plain):
         assert_same(record, other, rtol=1e-12, atol=1e-12)
 
 
+def test_mixed_precision_trains_as_well(runs):
+    """Networks in bfloat16, the space and its densities not: the losses are those of other noise."""
+    (mixed,), (plain,) = runs[MIXED], runs["lightning one"]
+    assert mixed["losses"].dtype == torch.float32
+    torch.testing.assert_close(mixed["losses"][-5:].mean().double(), plain["losses"][-5:].mean(), rtol=0.05, atol=0)
+
+
 if __name__ == "__main__":
-    torch.set_default_dtype(torch.float64)
     for run in os.environ["RUNS"].split(","):
+        torch.set_default_dtype(torch.float32 if run == MIXED else torch.float64)
         worker(run, Path(os.environ["OUT"]) / run)

@@ -15,9 +15,10 @@ M, FLAT = ph.manifolds.Lorentz(), geoopt.Euclidean(1)
 WAITS = {"aten::_local_scalar_dense", "aten::item", "aten::nonzero", "aten::equal", "aten::is_nonzero"}
 
 
-# What computes nothing: views, and what autograd does with the parameters' gradients.
+# What computes nothing: views, a comparison of addresses, and what autograd does with the parameters' gradients.
 VIEWS = (
     "detach",
+    "is_set_to",
     "t",
     "view",
     "slice",

@@ -31,7 +31,7 @@ SPACES = {
     "Lorentz(k=1)": geoopt.Lorentz,
     "Lorentz(k=1..2": lambda: geoopt.Lorentz(torch.tensor([1.0, 2.0])),
     "Euclidean": lambda: geoopt.Euclidean(1),
-    "learnable": lambda: ph.manifolds.Lorentz(2.0, learnable=True),
+    "learnable": lambda: ph.manifolds.Lorentz(3.0, learnable=True),
 }
 
 

@@ -107,7 +107,7 @@ class VAE(PyroModule):
             pyro.sample("z", self.posterior(x))
 
     def posterior(self, x):
-        loc, log_scale = self.encoder(x)
+        loc, log_scale = (value.to(x.dtype) for value in self.encoder(x))  # in mixed precision, of bfloat16
         scale = torch.nn.functional.softplus(log_scale)
         posterior = hdist.WrappedNormal(ph.geometry.exp0(self.manifold, loc), scale, self.manifold)
         return dist.TransformedDistribution(posterior, [self.flow]) if self.flow else posterior

@@ -7,6 +7,7 @@
 #     python tutorials/scale_out_lightning.py                                # one process
 #     python tutorials/scale_out_lightning.py --processes 2                  # two; gloo
 #     python tutorials/scale_out_lightning.py --processes 2 --device cuda    # two GPUs; nccl
+#     python tutorials/scale_out_lightning.py --precision bf16-mixed         # networks in bfloat16, geometry is not
 
 # %%
 import argparse
@@ -46,6 +47,7 @@ def run(data, args):
         accelerator=args.device,
         devices=args.processes,
         strategy="ddp" if args.processes > 1 else "auto",
+        precision=args.precision,
         max_epochs=args.epochs,
         logger=False,
         enable_checkpointing=False,
@@ -57,6 +59,7 @@ def run(data, args):
 def parser():
     parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--precision", help="of networks, as Lightning's Trainer takes it")
     return parser
 
 

@@ -13,7 +13,7 @@ from torch.distributions.constraints import Constraint
 
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions.transforms import ExponentialMap
-from pyro_hyperbolic.distributions.transforms.base import batch_shapes, broadcast
+from pyro_hyperbolic.distributions.transforms.base import batch_shapes, broadcast, without_autocast
 from pyro_hyperbolic.geometry import checks
 from pyro_hyperbolic.manifolds import STANDARD, is_of_one_run, resolved
 
@@ -300,15 +300,27 @@ class WrappedMultivariateNormal(WrappedDistribution):
             return v.new_zeros(torch.broadcast_shapes(v.shape[:-1], self.batch_shape))
         return self.base_dist.log_prob(v)
 
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Returns points of shape ``sample_shape + batch_shape + event_shape``, without gradients."""
+        with without_autocast(self.loc):  # a covariance is not to be rounded to bfloat16
+            return super().sample(torch.Size(sample_shape))
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Returns points of shape ``sample_shape + batch_shape + event_shape``, differentiable in the parameters."""
+        with without_autocast(self.loc):
+            return super().rsample(torch.Size(sample_shape))
+
     @property
     def covariance_matrix(self) -> Tensor:
         """The covariance in tangent coordinates, shape ``(*, n, n)``."""
-        return self.base_dist.covariance_matrix
+        with without_autocast(self.loc):
+            return self.base_dist.covariance_matrix
 
     @property
     def precision_matrix(self) -> Tensor:
         """The inverse of the covariance, shape ``(*, n, n)``."""
-        return self.base_dist.precision_matrix
+        with without_autocast(self.loc):
+            return self.base_dist.precision_matrix
 
     @property
     def scale_tril(self) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.geometry import checks
 
-from .base import TangentModule
+from .base import TangentModule, without_autocast
 from .networks import widths_of
 
 __all__ = ["PolarCoupling", "polar_coupling"]
@@ -95,14 +95,16 @@ class PolarCoupling(TangentModule):
 
     def _tangent_forward(self, v: Tensor) -> tuple[Tensor, Tensor]:
         try:
-            return self._moved(v)
+            with without_autocast(v):  # Pyro's splines compute with what the networks return
+                return self._moved(v)
         except RuntimeError:  # not looked at beforehand, as in other couplings
             self._check_dtype(v)
             raise
 
     def _tangent_backward(self, w: Tensor) -> tuple[Tensor, Tensor]:
         try:
-            return self._moved_back(w)
+            with without_autocast(w):
+                return self._moved_back(w)
         except RuntimeError:
             self._check_dtype(w)
             raise

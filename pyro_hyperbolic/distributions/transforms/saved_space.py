@@ -19,16 +19,20 @@ class SavesSpace(torch.nn.Module):
     """A module whose ``state_dict`` holds the name and the fixed parameters of its manifold, as extra state.
 
     A parameter that is learnable is in the ``state_dict`` by itself, and one that is latent in no space. Loading into
-    another space raises before anything of this module is loaded; a file without the space loads with a warning.
+    another space raises before anything of this module is loaded; a file without the space loads with a warning. (A
+    module whose curvature is learnable takes weights of the fixed curvature that it has at the time.)
     """
 
     manifold: Manifold
 
     def get_extra_state(self) -> dict[str, Any]:
         """Returns the name of the geometry, and its parameters that are fixed."""
+        is_fixed = not any(value.requires_grad for value in self.manifold.parameters())
+        return self._space() if is_fixed else {"manifold": name_of(self.manifold)}
+
+    def _space(self) -> dict[str, Any]:
         manifold = self.manifold
-        is_fixed = not any(value.requires_grad for value in manifold.parameters()) and not _is_latent(manifold)
-        found = geometry.kernels(manifold).parameters(manifold) if is_fixed else {}
+        found = {} if getattr(manifold, "is_latent", False) else geometry.kernels(manifold).parameters(manifold)
         return {"manifold": name_of(manifold), **{name: value.detach().clone() for name, value in found.items()}}
 
     def set_extra_state(self, state: Any) -> None:
@@ -43,7 +47,7 @@ class SavesSpace(torch.nn.Module):
                 stacklevel=2,
             )
             state_dict[key] = ours  # of a copy that torch made: nothing is missing then
-        elif not is_same_space(ours, state_dict[key]):
+        elif not (is_same_space(ours, state_dict[key]) or is_same_space(self._space(), state_dict[key])):
             raise ValueError(
                 f"this state_dict is of {type(self).__name__} on {spoken(state_dict[key])}, but is loaded into one on "
                 f"{spoken(ours)}: its densities would be those of another space; build the module on the manifold of "
@@ -68,7 +72,3 @@ def is_same_space(ours: Any, theirs: Any) -> bool:
     if not isinstance(theirs, dict) or ours.keys() != theirs.keys() or ours["manifold"] != theirs["manifold"]:
         return False
     return all(checks.same_value(value, theirs[name]) for name, value in ours.items() if name != "manifold")
-
-
-def _is_latent(manifold: Manifold) -> bool:
-    return bool(getattr(manifold, "is_latent", False))

@@ -217,6 +217,11 @@ MUTANTS = [
     mutant("StaleCache", Scaling, "cache_survives_an_optimiser_step", "keyed on the identity of its argument",
            __init__=lambda self, cache_size=1: Scaling.__init__(self, cache_size),
            __getstate__=lambda self: {**Scaling.__getstate__(self), "_cached_x_y": (None, None)}),
+    mutant("LogDetDetached", TangentStretch, "gradients_match_differences", "no_grad",
+           _tangent_forward=lambda self, v: (
+               self.log_scale.exp() * v, self.log_scale.detach().sum().expand(v.shape[:-1]))),
+    mutant("InverseWithoutGradients", Scaling, "gradients_match_differences", "no_grad",
+           _inverse=torch.no_grad()(lambda self, y: Scaling._inverse(self, y))),
     mutant("LogDetOfTheBackwardMap", TangentStretch, "inverse_log_det_is_negative", "unclear: a constant factor",
            _tangent_backward=lambda self, w: ((-self.log_scale).exp() * w, -self.log_scale.sum().expand(w.shape[:-1]))),
     mutant("VolumeAddedAgain", TangentStretch, LOG_DET, "the volume terms are counted twice",
@@ -275,6 +280,8 @@ MUTANTS = [
     mutant("DrawsMirrored", Batch, NOISE, "antithetic", noise=draws_mirrored),
     mutant("ExpandedAfterItIsDrawn", Batch, NOISE, "one draw of noise is expanded",
            expand=lambda self, batch_shape, _instance=None: Broadcast(self, batch_shape)),
+    mutant("RsamplesAreWider", Batch, "samples_follow_the_density", "unclear",
+           rsample=lambda self, shape=(): self.loc + 1.2 * self.scale * self.noise(self._extended_shape(shape))),
     # Arguments.
     mutant("NoAttribute", Batch, "arguments_satisfy_their_constraints", "no attribute",
            arg_constraints={**Batch.arg_constraints, "decentered": dist.constraints.dependent}),

@@ -25,6 +25,7 @@ from .densities import (
 from .laws import (
     batch_members_are_independent,
     gradients_are_finite,
+    gradients_match_differences,
     inverse_log_det_is_negative,
     log_det_matches_autograd,
     round_trip,
@@ -53,6 +54,7 @@ __all__ = [
     "does_not_alias_its_input",
     "float32_agrees_with_float64",
     "gradients_are_finite",
+    "gradients_match_differences",
     "inverse_log_det_is_negative",
     "log_det_matches_autograd",
     "own_samples_score_as_stored_points",

@@ -16,8 +16,7 @@ from torch.distributions.utils import lazy_property
 
 from pyro_hyperbolic import geometry
 
-from .densities import leaves_of
-from .frames import base_of, manifold_of
+from .frames import base_of, leaves_of, manifold_of
 from .laws import scalars_agree, tolerance, vectors_agree
 from .violations import LawViolation, event_text, event_texts, not_checked, smallest
 

@@ -8,7 +8,7 @@ from torch.distributions.constraints import Constraint
 
 from pyro_hyperbolic.distributions.constraints import OnManifold
 
-__all__ = ["base_of", "frame", "manifold_of", "metric", "scaled_radius"]
+__all__ = ["base_of", "frame", "leaves_of", "manifold_of", "metric", "scaled_radius"]
 
 
 def base_of(constraint: Constraint) -> Constraint:
@@ -54,3 +54,17 @@ def scaled_radius(manifold: Manifold, x: Tensor) -> Tensor:
     if not isinstance(manifold, geoopt.Lorentz):
         return x.new_zeros(x.shape[:-1])
     return (x[..., 1:].detach().norm(dim=-1) / manifold.k.detach().to(x.dtype).sqrt()).asinh()
+
+
+def leaves_of(output: Tensor) -> list[Tensor]:
+    """Returns the leaves that require a gradient and on which ``output`` depends."""
+    stack, seen, leaves = [output.grad_fn], set(), []
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            leaves.append(node.variable)
+        stack.extend(parent for parent, _ in node.next_functions)
+    return leaves

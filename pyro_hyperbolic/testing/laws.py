@@ -8,6 +8,7 @@ uncertain by ``u * e^r`` across and ``u * r`` along the radius, and a Gram deter
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import geoopt
 import torch
@@ -16,7 +17,7 @@ from torch.distributions import Transform
 
 from pyro_hyperbolic import geometry
 
-from .frames import frame, manifold_of, metric, scaled_radius
+from .frames import frame, leaves_of, manifold_of, metric, scaled_radius
 from .violations import (
     ChartedPoints,
     LawViolation,
@@ -26,12 +27,14 @@ from .violations import (
     fails_in_a_library,
     log_det_mistakes,
     no_empty_batch,
+    number_texts,
     smallest,
 )
 
 __all__ = [
     "batch_members_are_independent",
     "gradients_are_finite",
+    "gradients_match_differences",
     "inverse_log_det_is_negative",
     "log_det_matches_autograd",
     "round_trip",
@@ -177,6 +180,82 @@ def gradients_are_finite(transform: Transform, x: Tensor) -> None:
             end = way(event)
             for what, output in ((f"{name}(x)", end), (f"{name}'s log-det", way.log_abs_det_jacobian(event, end))):
                 _check_gradients(what, output, event, parameters, near)
+
+
+def gradients_match_differences(transform: Transform, x: Tensor) -> None:
+    r"""Checks :math:`\frac{d}{ds} f(x + s u, \theta + s \eta)` by autograd against differences, for random directions.
+
+    For ``f`` the value and the log-determinant, of the transform and of its inverse, and :math:`\theta` every leaf that
+    they depend on: one of them under ``no_grad``, or of a detached tensor, trains a flow to something else. In float64
+    only, since rounding hides more in float32, and not next to the origin.
+    """
+    domain = manifold_of(transform.domain)
+    away = geometry.kernels(domain).log0(domain, x.detach())[0].norm(dim=-1) > 1e-3
+    if x.dtype != torch.float64 or not bool(away.any()):
+        return
+    points = x.detach()[away]
+    image, generator = transform(points.clone()).detach(), torch.Generator().manual_seed(0)
+    bound = tolerance(transform, points, image, power=1)
+    for name, way, start in (("t", transform, points), ("t.inv", transform.inv, image)):
+        manifold = manifold_of(way.domain)
+        kernels = geometry.kernels(manifold)
+        v = kernels.log0(manifold, start)[0].detach().clone().requires_grad_()
+
+        def outputs(way: Any = way, manifold: Any = manifold, kernels: Any = kernels, v: Tensor = v) -> list[Tensor]:
+            event = kernels.exp0(manifold, v.clone())[0]
+            end = way(event)
+            weights = torch.linspace(0.5, 1.0, end.size(-1), dtype=end.dtype)
+            return [(end @ weights).sum(), way.log_abs_det_jacobian(event, end).sum()]
+
+        found = outputs()
+        moved = [v, *(leaf for leaf in leaves_of(found[0] + found[1]) if leaf is not v)]
+        directions = [
+            torch.randn(leaf.shape, generator=generator, dtype=leaf.dtype) / leaf.numel() ** 0.5 for leaf in moved
+        ]
+        derivatives = [_directional(output, moved, directions) for output in found]
+        differences = {step: _differences(outputs, moved, directions, step) for step in (1e-5, 1e-6, 1e-7)}
+        for i, what in enumerate((f"{name}(x)", f"{name}'s log-det")):
+            # At a kink of a network, or a knot of a spline, the smaller step may be the right one.
+            errors = {
+                step: abs(derivatives[i] - value[i])
+                - (1e-5 + bound / step) * (1 + abs(value[i]) + float(found[i].detach().abs()))
+                for step, value in differences.items()
+            }
+            if not min(errors.values()) <= 0:
+                value = differences[min(errors, key=lambda step: errors[step])][i]
+                raise LawViolation(
+                    "gradients_match_differences",
+                    f"the derivative of {what} by autograd is that of its values",
+                    f"all of x, of shape {tuple(points.shape)}, and {len(moved) - 1} leaves, along one direction",
+                    *number_texts(value, derivatives[i]),
+                    "a part under no_grad, or of a tensor that is detached, or a custom backward",
+                )
+
+
+def _directional(output: Tensor, leaves: list[Tensor], directions: list[Tensor]) -> float:
+    if not output.requires_grad:
+        return 0.0
+    gradients = torch.autograd.grad(output, leaves, retain_graph=True, allow_unused=True)
+    pairs = zip(gradients, directions, strict=True)
+    return sum(float((gradient * direction).sum()) for gradient, direction in pairs if gradient is not None)
+
+
+def _differences(
+    outputs: Callable[[], list[Tensor]], leaves: list[Tensor], directions: list[Tensor], step: float
+) -> list[float]:
+    """Returns central differences of all outputs, and puts the leaves back where they were."""
+    kept, ends = [leaf.detach().clone() for leaf in leaves], []
+    try:
+        for size in (step, -step):
+            with torch.no_grad():
+                for leaf, value, direction in zip(leaves, kept, directions, strict=True):
+                    leaf.copy_(value + size * direction)
+            ends.append([float(output.detach()) for output in outputs()])
+    finally:
+        with torch.no_grad():
+            for leaf, value in zip(leaves, kept, strict=True):
+                leaf.copy_(value)
+    return [(ahead - behind) / (2 * step) for ahead, behind in zip(*ends, strict=True)]
 
 
 def _gradients_of_all_are_finite(transform: Transform, points: Tensor, parameters: list[Tensor]) -> bool:

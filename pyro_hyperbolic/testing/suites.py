@@ -28,6 +28,7 @@ _TRANSFORM_LAWS: list[Callable[[Transform, Tensor], None]] = [
     laws.log_det_matches_autograd,
     laws.inverse_log_det_is_negative,
     laws.gradients_are_finite,
+    laws.gradients_match_differences,
     citizenship.deepcopy_pickle_state_dict,
     citizenship.cache_survives_an_optimiser_step,
     citizenship.float32_agrees_with_float64,
@@ -161,6 +162,7 @@ class _Member:
     def __init__(self, distribution: dist.TorchDistribution, index: int) -> None:
         self._distribution, self._index = distribution, index
         self.event_shape, self.support = distribution.event_shape, distribution.support
+        self.has_rsample = distribution.has_rsample
         self._others: Tensor | None = None
         k = getattr(manifold_of(self.support), "k", None)
         if k is not None and k.numel() > 1:
@@ -171,7 +173,12 @@ class _Member:
                 self._others = distribution.sample()
 
     def sample(self, shape: tuple[int, ...]) -> Tensor:
-        x = self._distribution.sample(shape)
+        return self._of_it(self._distribution.sample(torch.Size(shape)), shape)
+
+    def rsample(self, shape: tuple[int, ...]) -> Tensor:
+        return self._of_it(self._distribution.rsample(torch.Size(shape)), shape)
+
+    def _of_it(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
         return x.reshape(*shape, -1, x.size(-1))[..., self._index, :]
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -189,12 +196,16 @@ class _Member:
 
 
 def _check_events(distribution: dist.TorchDistribution) -> None:
-    shape, support = tuple(distribution.event_shape), distribution.support
+    shape = tuple(distribution.event_shape)
+    try:
+        support = distribution.support
+    except NotImplementedError as error:
+        raise ValueError(f"{distribution} has no support, which is what the laws are about; define it.") from error
     if len(shape) != 1:
         remedy = "call .to_event(1)" if not shape else "check it before .to_event"
         raise ValueError(f"the events have shape {shape}, but the laws are of vectors; {remedy}.")
     base = base_of(support)
-    if not isinstance(base, OnManifold) and base not in (constraints.real, constraints.real_vector):
+    if not isinstance(base, OnManifold | type(constraints.real)):
         raise ValueError(
             f"the support is {support}, but the laws are of on_manifold(M) or real vectors; push the distribution "
             f"through biject_to(support).inv."

@@ -22,7 +22,8 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 from pyro.infer import SVI, JitTrace_ELBO, Trace_ELBO
-from pyro.nn import DenseNN
+from pyro.nn import DenseNN, PyroModule, PyroParam
+from pyro.nn.module import to_pyro_module_
 from pyro.optim.clipped_adam import ClippedAdam
 from torch import Tensor
 
@@ -471,12 +472,38 @@ def test_an_own_sample_scores_as_its_clone_whatever_happened_since(name, validat
         ("network with batch normalisation", lambda own: own.owner.nn.f.eval()),
         ("tangent coupling", lambda own: setattr(own.t, "log_scale_bound", 0.1)),
         ("coupling flow", hook),
+        ("coupling flow", lambda own: own.t.layers.__delitem__(slice(1, None))),
+        ("lifted stack", lambda own: own.t.transform.parts.append(dist.transforms.AffineTransform(0.1, 1.1, 1))),
     ],
 )
 def test_a_change_that_no_backward_pass_announces(name, way):
     own = OwnSample({**CASES, **FURTHER}[name], validate=True)
     way(own)
     own.check()
+
+
+@pytest.mark.parametrize("constrained", [False, True])
+def test_a_pyro_module_may_read_what_handlers_say(constrained, monkeypatch):
+    """Of its constrained parameters and samples. Without any, own samples are remembered, as of other modules."""
+
+    class Model(PyroModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.flow = shaken(HT.tangent_coupling(DIM, [8], manifold=M))
+
+        def forward(self) -> Tensor:
+            return dist.TransformedDistribution(_base(), [self.flow]).rsample((5,))
+
+    model = Model()
+    to_pyro_module_(model)
+    first = model.flow.nn.layers[0]
+    if constrained:
+        first.bias = PyroParam(first.bias.detach().exp(), dist.constraints.positive)
+    inverse = count(monkeypatch, HT.TangentCoupling, "_backward")
+    y = pyro.poutine.substitute(model, {"flow.nn.layers.0.bias": torch.ones(8, dtype=torch.float64)})()
+    x = model.flow.inv(y)
+    assert len(inverse) == constrained
+    assert same(x, model.flow.inv(y.clone()))
 
 
 class Slow(dist.transforms.Spline):

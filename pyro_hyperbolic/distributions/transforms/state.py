@@ -15,7 +15,6 @@ from operator import attrgetter, is_, itemgetter
 from typing import Any
 
 import torch
-from pyro.nn import PyroModule
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
@@ -86,7 +85,7 @@ class Contents:
         if kind in (types.FunctionType, types.MethodType) and _is_of_known_package(each):
             return []
         state = getattr(each, "__dict__", None)
-        if state is None or not _is_known(kind) or state.get("_pyro_samples"):
+        if state is None or not _is_known(kind) or _asks_handlers(each, state):
             raise RuntimeError(f"what a {kind.__name__} depends on is not known")
         if "_modules" not in state:
             return [state.values()]
@@ -149,12 +148,15 @@ class Stamp:
         return bool(self._values) and all(map(torch.equal, self._tensors, self._values))
 
 
+def _asks_handlers(each: Any, state: dict[str, Any]) -> bool:
+    """Returns whether a PyroModule reads what effect handlers can replace; of a learnable curvature they do not."""
+    return bool(state.get("_pyro_samples") or (state.get("_pyro_params") and not isinstance(each, Lorentz)))
+
+
 @lru_cache(maxsize=512)
 def _is_known(kind: type) -> bool:
     if kind.__module__ == "builtins":
         return False  # a function among others
-    if issubclass(kind, PyroModule) and not issubclass(kind, Lorentz):
-        return False  # what it reads are sample and param statements, which handlers answer
     bases = [base for base in kind.__mro__ if base.__module__ not in ("builtins", "abc", "typing")]
     return all(_is_of_known_package(base) or vars(base).get("is_self_contained", False) for base in bases)
 

@@ -223,6 +223,7 @@ MUTANTS = [
     mutant("InverseWithoutGradients", Scaling, "gradients_match_differences", "no_grad",
            _inverse=torch.no_grad()(lambda self, y: Scaling._inverse(self, y))),
     mutant("LogDetOfTheBackwardMap", TangentStretch, "inverse_log_det_is_negative", "unclear: a constant factor",
+           is_self_contained=True,  # so that the pair of its inverse is remembered
            _tangent_backward=lambda self, w: ((-self.log_scale).exp() * w, -self.log_scale.sum().expand(w.shape[:-1]))),
     mutant("VolumeAddedAgain", TangentStretch, LOG_DET, "the volume terms are counted twice",
            _tangent_forward=volume_added_again),

@@ -182,6 +182,8 @@ class Scaling(TransformModule):
 
 
 class TangentStretch(HT.TangentModule):
+    is_self_contained = True  # so that the log-determinant of its inverse is read
+
     def __init__(self, manifold=None, *, cache_size=1):
         super().__init__(manifold, cache_size=cache_size)
         self.log_scale = nn.Parameter(torch.tensor([0.3, -0.5, 0.4], dtype=torch.float64))

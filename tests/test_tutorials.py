@@ -25,7 +25,7 @@ ARGUMENTS = {
 }
 #: Modules that scripts import, which do nothing by themselves.
 MODULES = {"experiments/records.py", "experiments/runs_together.py"}
-SECONDS = 20  # of a processor, so that another load changes nothing: a script with two processes may need half of that
+SECONDS = 60  # of a processor: briefly is a quarter of that where nothing else runs
 
 
 def small_mnist(folder: Path) -> Path:
@@ -53,7 +53,7 @@ def seconds_of_children() -> float:
     ids=str,
 )
 def test_a_script_runs(script, arguments, tmp_path):
-    """Whatever is in the folder runs as it is, in less than 20 seconds under SMOKE_TEST."""
+    """Whatever is in the folder runs as it is, in less than a minute under SMOKE_TEST."""
     arguments = [str(small_mnist(tmp_path / "mnist")) if a == "MNIST" else a for a in arguments]
     out = (
         []

@@ -225,7 +225,7 @@ def score(transforms, name):
     reach = 1.1 * ph.geometry.log0(M, x).norm(dim=-1).max().item()
     near = ph.geometry.log0(M, model.sample((10_000,))).norm(dim=-1) < reach  # false for what overflows
     masses = []
-    for number in (2000, 1000) if SMOKE else (cells, cells // 4):
+    for number in (1000, 500) if SMOKE else (cells, cells // 4):
         points, areas = grid(reach, number)
         inside = ph.geometry.log0(M, points).norm(dim=-1) < reach  # a square has corners
         masses.append((log_prob(model, points).exp() * areas)[inside].sum().item())

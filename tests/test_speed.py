@@ -131,7 +131,7 @@ def test_a_tangent_flow_costs_the_chart_once(dim, inverse):
     """Over a flow of Euclidean space written by hand, however many layers: `log0`, `exp0` and their volumes."""
     for layers in (1, 4, 8):
         extra = len(flow(HT.tangent_coupling, M, dim, layers, inverse)) - len(floor(dim, layers, inverse))
-        assert extra <= 60
+        assert extra <= (210 if inverse else 60)  # a base point out of range still has its volume
 
 
 @pytest.mark.parametrize("inverse", [False, True])

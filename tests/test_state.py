@@ -115,3 +115,11 @@ def test_a_class_of_flows_can_be_a_pyro_module():
     flow = PyroModule[ph.flows.CouplingFlow](layers)
     x = ph.geometry.exp0(flow.manifold, torch.randn(5, 2))
     assert torch.allclose(flow.inv(flow(x).clone()), x, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [make for name, make in FLOWS.items() if name != "lifted spline"])
+def test_a_pyro_module_changes_no_other_network(make):
+    """Pyro's DenseNN has one activation for all networks by default."""
+    to_pyro_module_(make(lorentz(1.0)))
+    for module in make(lorentz(1.0)).modules():
+        assert not isinstance(module, PyroModule)

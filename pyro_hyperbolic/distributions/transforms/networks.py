@@ -85,10 +85,12 @@ def build(
     check_split(split_dim, dim)
     widths = widths_of(hidden_dims, [10 * dim])
     moving = dim - split_dim
+    # Pyro's default is one object for all networks: what is done to it in one, as by to_pyro_module_, is done in all.
+    activation = torch.nn.ReLU()
     network = (
-        CouplingNN(split_dim, widths, [moving, moving])
+        CouplingNN(split_dim, widths, [moving, moving], activation)
         if context_dim is None
-        else ConditionalCouplingNN(split_dim, context_dim, widths, [moving, moving])
+        else ConditionalCouplingNN(split_dim, context_dim, widths, [moving, moving], activation)
     )
     with torch.no_grad():
         # Near the identity, but not at it: with exactly zero weights the hidden layers get no gradient at first.

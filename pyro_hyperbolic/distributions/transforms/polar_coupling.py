@@ -220,7 +220,7 @@ def polar_coupling(
     widths = widths_of(hidden_dims, [64, 64])
     networks = []
     for context_dim in (1, 2):
-        network = DenseNN(context_dim, widths, [count_bins, count_bins, count_bins - 1])
+        network = DenseNN(context_dim, widths, [count_bins, count_bins, count_bins - 1], torch.nn.ReLU())
         with torch.no_grad():
             network.layers[-1].weight.mul_(0.1)
             network.layers[-1].bias.zero_()

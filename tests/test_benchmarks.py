@@ -29,14 +29,14 @@ def test_a_benchmark_runs(script, tmp_path):
         assert len(facts["goals"]) == 22
     elif name == "accuracy_sweep":
         assert {order["over"] for order in facts["orders"].values()} == {0}
-        assert facts["orders"]["value"]["cases"] == 20
+        assert facts["orders"]["value"]["cases"] >= 15
     else:
         assert facts["machine"]["torch"]
         rows = {(row["part"], row["subject"]): row for row in facts["rows"]}
         assert rows["flow", "floor"]["value"] == 1
         assert rows["flow", "TC"]["waits"] == 0
         assert rows["sample + log q", "WHC"]["must"] == 2.5
-        assert rows["operations", "TC"]["value"] <= 60
+        assert rows["operations", "TC"]["value"] <= 115  # there and back
         assert rows["SVI step", "VAE, WrappedNormal"]["value"] > 0
 
 

@@ -39,7 +39,8 @@ def bounded(k, t):
 
 
 def lift(M, x):
-    return torch.cat([(M.k + x.double().square().sum(-1, keepdim=True)).sqrt().to(x.dtype), x], dim=-1)
+    radius = M.k.sqrt().expand(*x.shape[:-1], 1)
+    return torch.cat([ph.numerics.norm(torch.cat([radius, x.double()], dim=-1)).to(x.dtype), x], dim=-1)
 
 
 def points(function):

@@ -158,13 +158,17 @@ def test_rays_are_within_10_limits(quantity, dtype):
     assert figure <= 10, where
 
 
-@pytest.mark.parametrize("first", range(0, 48, 12))
-def test_random_cases_are_within_10_limits(first):
+#: Of the 20,000, those that failed once: a target of a coupling 79 radii away in float32.
+FAILED_ONCE = [2499]
+
+
+@pytest.mark.parametrize("seeds", [*(range(i, i + 12) for i in range(0, 48, 12)), FAILED_ONCE], ids=lambda s: s[0])
+def test_random_cases_are_within_10_limits(seeds):
     """A sample of the 20,000 of ``benchmarks/accuracy_sweep.py``."""
     with pyro.validation_enabled(False):
         figure, where = worst(
             (found.excess, f"seed {seed}: {found}")
-            for seed in range(first, first + 12)
+            for seed in seeds
             for found in random_cases.figures(random_cases.random_case(random.Random(seed)))
         )
     assert figure <= 10, where

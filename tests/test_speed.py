@@ -131,7 +131,7 @@ def test_a_tangent_flow_costs_the_chart_once(dim, inverse):
     """Over a flow of Euclidean space written by hand, however many layers: `log0`, `exp0` and their volumes."""
     for layers in (1, 4, 8):
         extra = len(flow(HT.tangent_coupling, M, dim, layers, inverse)) - len(floor(dim, layers, inverse))
-        assert extra <= (210 if inverse else 60)  # a base point out of range still has its volume
+        assert extra <= 72
 
 
 @pytest.mark.parametrize("inverse", [False, True])
@@ -143,7 +143,7 @@ def test_a_wrapped_layer_costs_the_same_in_every_dimension(dim, inverse):
             len(flow(coupling, M, dim, layers, inverse))
             for coupling in (HT.wrapped_hyperboloid_coupling, HT.tangent_coupling)
         )
-        assert wrapped - tangent <= 148 * layers + 15
+        assert wrapped - tangent <= 145 * layers + 15
 
 
 @pytest.mark.parametrize("inverse", [False, True])

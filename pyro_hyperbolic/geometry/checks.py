@@ -316,8 +316,8 @@ def check_fit(loc: Tensor, value: Tensor, size: int) -> None:
 
 def _is_out_of_range(x: Tensor, inside: Tensor) -> bool:
     """Returns whether all that is not on the manifold has overflown, and its tangent vectors are known and finite."""
-    v = known_tangent(x)
-    return v is not None and bool((inside | (x.isinf().any(-1) & v.isfinite().all(-1))).all())
+    known = known_tangent(x)
+    return known is not None and bool((inside | (x.isinf().any(-1) & known[0].isfinite().all(-1))).all())
 
 
 def same_value(a: Tensor, b: Tensor) -> bool:

@@ -30,6 +30,9 @@ from pyro_hyperbolic.numerics import asinh, asinhc, log_sinhc, near_log_sinhc, n
 #: Half a radius at which ``1 / cosh(r / 2)**2`` is next to nothing, and not yet out of range.
 _FAR = 350.0
 
+#: Radius beyond which ``cosh`` is out of range.
+_REACH = {torch.float32: 89.0, torch.float64: 710.0}
+
 
 class Stretch(NamedTuple):
     """What a translation in the chart stretches volume by, per dimension, shape ``(*, 1)``.
@@ -96,9 +99,14 @@ def contains(manifold: Lorentz, x: Tensor) -> Tensor:
 def exp0(manifold: Lorentz, v: Tensor) -> tuple[Tensor, Tensor]:
     radius = radius_of(manifold, v)
     r = (_sum_of_squares(v / radius) + _floor(v) ** 2).sqrt()
-    ratio = _near(lambda: r * r, sinhc, r, lambda r: r.sinh() / r, v)
-    x = torch.cat([radius * r.cosh().to(v.dtype), v * ratio.to(v.dtype)], dim=-1)
-    return x, (v.size(-1) - 1) * _log_ratio(ratio, r, v)
+    # Beyond reach the point is infinite, and its derivatives are zero; the volume is what it is.
+    reach = _REACH[v.dtype]
+    beyond, within = r > reach, r.clamp(max=reach)
+    ratio = _near(lambda: r * r, sinhc, r, lambda r: within.sinh() / r, v)
+    x = torch.cat([radius * within.cosh().to(v.dtype), v * ratio.to(v.dtype)], dim=-1).masked_fill(beyond, math.inf)
+    if v.dtype == _wide(v):
+        return x, (v.size(-1) - 1) * log_sinhc(r * r).squeeze(-1)
+    return x, (v.size(-1) - 1) * (ratio.log() + (r - within)).squeeze(-1).to(v.dtype)
 
 
 def log0(manifold: Lorentz, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -229,7 +237,8 @@ def translate_tangent(
         height = torch.add(square_norm(total) * half_t, sech2, alpha=_floor(v) ** 2)
         total, ball_t = total.to(v.dtype), ball.to(v.dtype)
     else:  # in the ball the radius of a near target is not lost
-        ball_t, half_t = _in_ball_to(bound, t, diameter)
+        ball, half_t = _in_ball_to(bound, t, diameter)
+        ball_t = ball.to(v.dtype)
         total = v * shrink.to(v.dtype) + ball_t
         height = _sum_of_squares(total) * half_t + _floor(v) ** 2
     excess = height - tanh * tanh
@@ -248,7 +257,10 @@ def translate_tangent(
             lambda root: eta_w / root_w / root,
             v,
         )
-    w = (total * unwrap.to(v.dtype) + ball_t * (unwrap * height).to(v.dtype)) * diameter
+    if bound is not None:  # the height is
+        w = torch.addcmul(total, ball_t, height.to(v.dtype)) * (unwrap * diameter).to(v.dtype)
+    else:
+        w = (total * unwrap.to(v.dtype) + ball_t * (unwrap * height).to(v.dtype)) * diameter
     if single:
         return w, Stretch(shrink * unwrap, False)  # the cosh of one cancels that of the other
     # Near the origin the series: the logarithm of a ratio rounded in its own dtype has no derivative there.
@@ -379,9 +391,10 @@ def _in_ball_to(bound: float, t: Tensor, diameter: Tensor) -> tuple[Tensor, Tens
     shortened so, and fewer operations; no distance to the border is lost.
     """
     longest = bound / (1 + math.sqrt(1 + bound**2))
-    t = t / diameter
-    shrink = longest * _norm_with(t, longest, t).reciprocal()
-    return t * shrink.to(t.dtype), ((1 - longest**2) + (longest * shrink) ** 2).reciprocal()
+    # Out to r = 88 the derivatives of float32 targets are in range of float64 only.
+    half = _widened(t / (diameter * longest))
+    shrink = longest * _norm_with(half, 1.0, t).reciprocal()
+    return half * shrink, ((1 - longest**2) + shrink * shrink).reciprocal()
 
 
 def _widened(x: Tensor) -> Tensor:

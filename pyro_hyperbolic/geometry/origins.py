@@ -42,19 +42,18 @@ def is_known_origin(x: Tensor) -> bool:
     return not x.is_inference() and x._version == 0 and not (x.requires_grad and (x.is_leaf or x.retains_grad))
 
 
-def remember_tangent(x: Tensor, v: Tensor) -> Tensor:
-    """Returns ``x = exp0(v)``, which can be out of range where ``v`` is not: in float32 beyond 88 radii.
+def remember_tangent(x: Tensor, v: Tensor, volume: Tensor) -> Tensor:
+    """Returns ``x``, which with ``volume`` is ``exp0(v)``, and can be out of range where ``v`` is not.
 
-    The inverse of a flow gives such points to a base distribution, which needs their tangent vectors only.
+    The inverse of a flow gives such points, in float32 beyond 88 radii, to a base distribution, which needs their
+    tangent vectors only.
     """
     if not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active() and not x.is_inference():
-        x._known_tangent = (v, x._version)  # type: ignore[attr-defined]
+        x._known_tangent = (x._version, v, volume)  # type: ignore[attr-defined]
     return x
 
 
-def known_tangent(x: Tensor) -> Tensor | None:
-    """Returns the tangent vector of which this very tensor was made, if it is known."""
-    if torch.compiler.is_compiling():
-        return None
-    v, version = getattr(x, "_known_tangent", (None, None))
-    return v if v is not None and not x.is_inference() and version == x._version else None
+def known_tangent(x: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Returns the tangent vector of which this very tensor was made and the log-volume there, if they are known."""
+    known = None if torch.compiler.is_compiling() else getattr(x, "_known_tangent", None)
+    return None if known is None or x.is_inference() or known[0] != x._version else known[1:]

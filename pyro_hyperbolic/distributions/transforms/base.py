@@ -1,7 +1,6 @@
 r"""What transforms on manifolds share: one method for value and log-determinant, one cache, one argument check."""
 
 import copy
-import math
 import weakref
 from abc import abstractmethod
 from contextlib import AbstractContextManager, nullcontext
@@ -142,7 +141,7 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
         known = geometry.known_tangent(x)
         name = f"the argument of {type(self).__name__}.inv"
         checks.check_finite_result(
-            name, y, x if known is None else known, validate=self._validate_args, remedy=self._overflow_remedy
+            name, y, x if known is None else known[0], validate=self._validate_args, remedy=self._overflow_remedy
         )
         return x, log_det
 
@@ -257,11 +256,8 @@ class TangentModule(ManifoldTransform, SavesSpace, TransformModule):
         w, volume_at_w = log0(self.manifold, y)
         v, log_det = self._tangent_backward(w)
         # A base distribution needs the density there, not the point, which can be out of range; its volume is not.
-        with torch.no_grad():
-            lost = ~kernels.exp0(self.manifold, v)[0].isfinite().all(-1, keepdim=True)
-        x = kernels.exp0(self.manifold, v.masked_fill(lost, 0.0))[0].masked_fill(lost, math.inf)
-        geometry.remember_tangent(x, v)
-        return x, log_det + volume_at_w - kernels.log_volume(self.manifold, v)
+        x, volume_at_v = kernels.exp0(self.manifold, v)
+        return geometry.remember_tangent(x, v, volume_at_v), log_det + volume_at_w - volume_at_v
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compiles the map and its inverse with ``torch.compile``, each with its log-determinant, in place.
@@ -298,7 +294,7 @@ def log0(manifold: Manifold, x: Tensor) -> tuple[Tensor, Tensor]:
         return kernels.log0(manifold, x)
     lost = ~x.isfinite().all(-1, keepdim=True)
     v, volume = kernels.log0(manifold, x.masked_fill(lost, 0.0))  # of which log0 reads no time coordinate
-    return torch.where(lost, known, v), torch.where(lost.squeeze(-1), kernels.log_volume(manifold, known), volume)
+    return torch.where(lost, known[0], v), torch.where(lost.squeeze(-1), known[1], volume)
 
 
 def log_at(manifold: Manifold, loc: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -309,8 +305,8 @@ def log_at(manifold: Manifold, loc: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         return kernels.log_at(manifold, loc, x)
     lost = ~x.isfinite().all(-1, keepdim=True)
     v, volume = kernels.log_at(manifold, loc, x.masked_fill(lost, 0.0))
-    space = loc[..., loc.size(-1) - known.size(-1) :]
-    far, _ = kernels.translate_tangent(manifold, space, torch.where(lost, known, 0.0), True)
+    space = loc[..., loc.size(-1) - known[0].size(-1) :]
+    far, _ = kernels.translate_tangent(manifold, space, torch.where(lost, known[0], 0.0), True)
     return torch.where(lost, far, v), torch.where(lost.squeeze(-1), kernels.log_volume(manifold, far), volume)
 
 

@@ -386,6 +386,9 @@ ALWAYS = {
         "torch.Tensor",
         "order.*manifold=M",
     ),
+    "a guide of no model": Case(
+        lambda: ph.infer.AutoWrappedNormal(3), TypeError, "model = 3", "function", "samples the latents"
+    ),
     "coupling, manifold for hypernet": Case(
         lambda: HT.TangentCoupling(1, M), TypeError, "hypernet.*Lorentz", "network", "DenseNN"
     ),

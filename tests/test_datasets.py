@@ -46,7 +46,8 @@ def test_pure_function_of_the_seed():
 
 
 def test_the_split_does_not_move_the_data():
-    a, b = (datasets.branching_diffusion(test_fraction=fraction) for fraction in (0.3, 0.0))
+    a, b, c = (datasets.branching_diffusion(test_fraction=share) for share in (0.3, 0.0, torch.tensor([0.3])))
+    assert torch.equal(a.test, c.test)
     assert torch.equal(a.x, b.x)
     assert len(b.test) == 0
     assert len(datasets.branching_diffusion(test_fraction=1.0).train) == 0

@@ -106,8 +106,10 @@ def branching_diffusion(
         ("observations", observations, 1),
     ):
         checks.check_count(name, value, least, "the defaults are those of the paper")
-    for name, share in {"noise_variance": noise_variance, "test_fraction": test_fraction}.items():
-        checks.check_number(name, share, "the defaults are those of the paper")
+    noise_variance, test_fraction = (
+        checks.check_number(name, value, "the defaults are those of the paper")
+        for name, value in {"noise_variance": noise_variance, "test_fraction": test_fraction}.items()
+    )
     if noise_variance < 0:
         raise ValueError(f"noise_variance = {noise_variance}, but must be at least 0.")
     if not 0 <= test_fraction <= 1:

@@ -273,8 +273,8 @@ def check_count(name: str, value: int, least: int, remedy: str) -> None:
         raise ValueError(f"{name} = {value}, but must be at least {least}; {remedy}.")
 
 
-def check_number(name: str, value: float, remedy: str, *, above: float = -math.inf) -> None:
-    """Raises unless ``value`` is a finite number greater than ``above``."""
+def check_number(name: str, value: float, remedy: str, *, above: float = -math.inf) -> float:
+    """Returns ``value`` as a Python number, or raises unless it is finite and greater than ``above``."""
     # Tensors of one element are numbers too.
     number = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
     if not isinstance(number, Real) or isinstance(number, bool):
@@ -282,6 +282,7 @@ def check_number(name: str, value: float, remedy: str, *, above: float = -math.i
     if not above < number < math.inf:
         domain = "finite" if above == -math.inf else f"> {above:g} and finite"
         raise ValueError(f"{name} = {number}, but must be {domain}; {remedy}.")
+    return float(number)
 
 
 def check_callable(name: str, value: Any, remedy: str) -> None:

@@ -121,6 +121,7 @@ class AutoWrappedNormal(AutoGuide):
     ) -> None:
         if not 0 < init_scale < math.inf:
             raise ValueError(f"init_scale = {init_scale}, but it must be positive and finite.")
+        checks.check_callable("model", model, "it samples the latents, as the model of any Pyro guide")
         if _is_seeded(model):
             raise ValueError(
                 "The model is wrapped in poutine.seed. The guide runs the model and draws meanwhile, so all its draws "

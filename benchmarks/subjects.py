@@ -8,6 +8,7 @@ may serve). Both with the gradient in every weight; each call makes new tensors,
 import math
 import warnings
 from functools import partial
+from operator import attrgetter
 
 import geoopt
 import pyro.distributions as dist
@@ -213,7 +214,7 @@ def peers(dim, layers, batch, device):
 def anatomy(dim, layers, batch, device):
     """Returns TC's sample + log q built up from its kernels, called by hand, to what Pyro is given, step by step."""
     M = ph.manifolds.Lorentz()
-    kernels, constant = ph.geometry.kernels(M), dim * math.log(2 * math.pi) / 2
+    space, constant = ph.geometry.bind(M), dim * math.log(2 * math.pi) / 2
     flow = ph.flows.coupling_flow(dim, layers, HT.tangent_coupling, HIDDEN, M).to(device)
     base = wrapped_normal(dim, device, M)
     gauss = base.base_dist
@@ -229,18 +230,18 @@ def anatomy(dim, layers, batch, device):
     def with_exp0():
         v = torch.randn(batch, dim, device=device)
         w, log_det = flow._tangent_forward(v)
-        y, volume = kernels.exp0(M, w)
+        y, volume = space.exp0(w)
         return y, density(v) - log_det - volume
 
     def with_points_in():
         v = torch.randn(batch, dim, device=device)
-        x, volume = kernels.exp0(M, v)
+        x, volume = space.exp0(v)
         y, log_det = flow._forward(x)
         return y, density(v) - volume - log_det
 
     def with_normal():
         v = gauss.rsample((batch,))
-        x, volume = kernels.exp0(M, v)
+        x, volume = space.exp0(v)
         y, log_det = flow._forward(x)
         return y, gauss.log_prob(v) - volume - log_det
 
@@ -325,22 +326,17 @@ def compiled(dim, layers, batch, device):
 def maps(dim, batch, device):
     """Returns the kernels of which everything is made, value and volume, with gradients in all that they are given."""
     M = ph.manifolds.Lorentz()
-    kernels = ph.geometry.kernels(M)
     p, x = (points_of(M, dim, batch, device) for _ in range(2))
     v, t = torch.randn(2, batch, dim, device=device)
 
     def subject(kernel, *tensors):
         leaves = [value.clone().requires_grad_() for value in tensors]
-        return Subject(lambda: kernel(M, *leaves), leaves)
-
-    def translate_tangent(manifold, t, v):
-        w, stretch = kernels.translate_tangent(manifold, t, v, False, 3.0)
-        return w, kernels.log_stretch(dim, [stretch])
+        return Subject(lambda: kernel(ph.geometry.bind(M))(*leaves), leaves)
 
     return {
-        "exp0": subject(kernels.exp0, v),
-        "log0": subject(kernels.log0, x),
-        "exp_at": subject(kernels.exp_at, p, v),
-        "log_at": subject(kernels.log_at, p, x),
-        "translate_tangent": subject(translate_tangent, t, v),
+        "exp0": subject(attrgetter("exp0"), v),
+        "log0": subject(attrgetter("log0"), x),
+        "exp_at": subject(attrgetter("exp_at"), p, v),
+        "log_at": subject(attrgetter("log_at"), p, x),
+        "translate_tangent": subject(lambda space: partial(space.translate_tangent, bound=3.0), t, v),
     }

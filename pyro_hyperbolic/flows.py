@@ -11,9 +11,9 @@ from torch import Tensor
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions import transforms as HT
 from pyro_hyperbolic.distributions.transforms import ConditionalCoupling, Coupling, TangentModule
-from pyro_hyperbolic.distributions.transforms.base import batch_shapes, with_batch
+from pyro_hyperbolic.distributions.transforms.base import with_batch
 from pyro_hyperbolic.distributions.transforms.conditional import NeedsContext
-from pyro_hyperbolic.distributions.transforms.coupling import Move, join, total_log_det
+from pyro_hyperbolic.distributions.transforms.coupling import join
 from pyro_hyperbolic.distributions.transforms.networks import check_dim, check_split
 from pyro_hyperbolic.geometry import checks
 
@@ -57,22 +57,22 @@ class CouplingFlow(TangentModule):
         check_dim(self._couplings[0].network, v.size(-1))
         check_split(self._sizes[0], v.size(-1))
         first, second = v[..., : self._sizes[0]], v[..., self._sizes[0] :]
-        moves: list[Move] = []
+        space = self._geometry
+        log_dets: list[Tensor] = []
         layers = list(enumerate(self._couplings))
         for i, layer in reversed(layers) if inverse else layers:
-            step = layer.uncouple if inverse else layer.couple
+            step = layer.inverse_block if inverse else layer.forward_block
             if i % 2 == 0:
-                moves.append(step(first, second))
-                second = moves[-1].block
+                second, log_det = step(space, first, second)
             else:
-                moves.append(step(second, first))
-                first = moves[-1].block
-        return join(first, second), total_log_det(self.manifold, moves, inverse=inverse)
+                first, log_det = step(space, second, first)
+            log_dets.append(log_det)
+        return join(first, second), sum(log_dets[1:], log_dets[0])
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         """Returns the shape of ``y`` for an ``x`` of that shape."""
         contexts = [batch for layer in self._couplings for batch in layer.batch_shapes_of_conditions()]
-        return with_batch(shape, *batch_shapes(self.manifold), *contexts)
+        return with_batch(shape, *self._geometry.batch_shapes(), *contexts)
 
     inverse_shape = forward_shape
 

@@ -53,9 +53,7 @@ def log_prob(M, loc, scale, x):
 
 
 def coupled(M, t, x2):
-    kernels = G.kernels(M)
-    w, stretch = kernels.translate_tangent(M, t, x2, False, BOUND)
-    return w, torch.zeros(()) if stretch is None else kernels.log_stretch(w.size(-1), [stretch])
+    return G.bind(M).translate_tangent(t, x2, bound=BOUND)
 
 
 class Quantity(NamedTuple):

@@ -517,7 +517,7 @@ TAKES_A_MANIFOLD = {
 NO_MANIFOLD = {  # what is given: how it is shown, and the remedy
     "class": (geoopt.Lorentz, "the class geoopt.Lorentz", r"geoopt\.Lorentz\(\)"),
     "flat class": (geoopt.Euclidean, "the class geoopt.Euclidean", r"geoopt\.Euclidean\(1\)"),
-    "sphere": (geoopt.Sphere(), "Sphere", r"geoopt.Lorentz\(\), or register kernels"),
+    "sphere": (geoopt.Sphere(), "Sphere", r"geoopt.Lorentz\(\), or register a geometry"),
     "ball": (geoopt.PoincareBall(c=0.5), "PoincareBall", r"Lorentz\(k=2\).*charts.from_poincare_ball"),
     "tensor": (P, r"tensor of shape \(3,\)", r"order.*exp0\(M, v\).*manifold=M"),
     "array": (np.ones((50, 3)), r"numpy.ndarray of shape \(50, 3\)", "order"),

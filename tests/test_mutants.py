@@ -8,88 +8,84 @@ import torch
 from pyro_hyperbolic.distributions.transforms.base import TangentModule
 from pyro_hyperbolic.distributions.transforms.coupling import Coupling
 from pyro_hyperbolic.distributions.transforms.tangent_coupling import TangentCoupling
-from pyro_hyperbolic.geometry import lorentz
+from pyro_hyperbolic.geometry import hyperboloid
+from pyro_hyperbolic.geometry.hyperboloid import Hyperboloid, time_of
 from pyro_hyperbolic.testing import densities, laws
 from tests.cases import AUTOMORPHISMS, CHARTS, DISTRIBUTIONS, points
 
 CASES = {case.name: case for case in AUTOMORPHISMS + CHARTS}
 WRAPPED = next(case for case in DISTRIBUTIONS if case.name == "wn-k4-off-centre")
-exp0, exp_at, log0, log_at = lorentz.exp0, lorentz.exp_at, lorentz.log0, lorentz.log_at
-translate_tangent = lorentz.translate_tangent
-radius_of, time_of, forward, backward = (
-    lorentz.radius_of,
-    lorentz.time_of,
-    TangentModule._forward,
-    TangentModule._backward,
-)
+exp0, exp_at, log0, log_at = Hyperboloid.exp0, Hyperboloid.exp_at, Hyperboloid.log0, Hyperboloid.log_at
+translate_tangent = Hyperboloid.translate_tangent
+forward, backward = TangentModule._forward, TangentModule._backward
 
 
 def patch_charts(patch, wrong):
-    """Puts ``wrong(manifold, log_volume, n)`` in place of the log-volume of every chart."""
+    """Puts ``wrong(geometry, log_volume, n)`` in place of the log-volume of every chart."""
 
     def patched(name, kernel, size):
-        def mutant(manifold, *arguments):
-            result, log_volume = kernel(manifold, *arguments)
-            return result, wrong(manifold, log_volume, arguments[-1].size(-1) - size)
+        def mutant(self, *arguments):
+            result, log_volume = kernel(self, *arguments)
+            return result, wrong(self, log_volume, arguments[-1].size(-1) - size)
 
-        patch.setattr(lorentz, name, mutant)
+        patch.setattr(Hyperboloid, name, mutant)
 
     for name, kernel, size in (("exp0", exp0, 0), ("exp_at", exp_at, 0), ("log0", log0, 1), ("log_at", log_at, 1)):
         patched(name, kernel, size)
 
 
 def n_for_n_minus_one(patch):
-    patch_charts(patch, lambda manifold, log_volume, n: log_volume * n / max(n - 1, 1))
+    patch_charts(patch, lambda self, log_volume, n: log_volume * n / max(n - 1, 1))
 
 
 def log_det_of_the_scale_dropped(patch):
     couple = TangentCoupling._move
-    patch.setattr(TangentCoupling, "_move", lambda *args: (couple(*args)[0], args[1].new_zeros(())))
+    patch.setattr(TangentCoupling, "_move", lambda *args: (couple(*args)[0], args[2].new_zeros(())))
 
 
 def log_det_of_the_chart_dropped(patch):
     patch.setattr(
         TangentModule,
         "_forward",
-        lambda self, x: (forward(self, x)[0], self._tangent_forward(log0(self.manifold, x)[0])[1]),
+        lambda self, x: (forward(self, x)[0], self._tangent_forward(self._geometry.log0(x)[0])[1]),
     )
     patch.setattr(TangentModule, "_log_det_at", lambda self, x: self._forward(x)[1])
 
 
 def transport_skipped(patch):
-    def mutant(manifold, p, x, inverse):
-        radius = radius_of(manifold, x)
+    def mutant(self, p, x, inverse=False):
+        radius = self.radius(x)
         space = x[..., 1:] - p[..., 1:] if inverse else x[..., 1:] + p[..., 1:]
         return torch.cat([radius * time_of(space / radius), space], dim=-1)
 
-    def exp_at(manifold, p, v):
-        x, log_volume = exp0(manifold, v)
-        return mutant(manifold, p, x, False), log_volume
+    def exp_at(self, p, v):
+        x, log_volume = exp0(self, v)
+        return mutant(self, p, x), log_volume
 
-    patch.setattr(lorentz, "translate", mutant)
-    patch.setattr(lorentz, "exp_at", exp_at)
-    patch.setattr(lorentz, "log_at", lambda manifold, p, x: log0(manifold, mutant(manifold, p, x, True)))
+    patch.setattr(Hyperboloid, "translate", mutant)
+    patch.setattr(Hyperboloid, "exp_at", exp_at)
+    patch.setattr(Hyperboloid, "log_at", lambda self, p, x: log0(self, mutant(self, p, x, True)))
 
 
 def radius_forgotten(patch):
-    patch.setattr(lorentz, "radius_of", lambda manifold, like: torch.ones((), dtype=like.dtype))
+    patch.setattr(Hyperboloid, "radius", lambda self, like: torch.ones((), dtype=like.dtype))
     # The check of membership is the only one that still knows k.
     patch.setattr(
-        lorentz,
+        Hyperboloid,
         "contains",
-        lambda manifold, x: (x[..., 0] ** 2 - x[..., 1:].square().sum(-1) - manifold.k).abs() < 1e-6 * x[..., 0] ** 2,
+        lambda self, x: (x[..., 0] ** 2 - x[..., 1:].square().sum(-1) - self.k).abs() < 1e-6 * x[..., 0] ** 2,
     )
 
 
 def radius_counted_twice(patch):
-    patch_charts(patch, lambda manifold, log_volume, n: log_volume + (n - 1) * manifold.k.sqrt().log())
+    patch_charts(patch, lambda self, log_volume, n: log_volume + (n - 1) * self.k.sqrt().log())
 
 
 def sign_of_the_inverse_flipped(patch):
-    def mutant(manifold, t, v, inverse, bound=None):
-        return translate_tangent(manifold, t, v, False, bound)
+    def mutant(self, t, v, inverse=False, bound=None):
+        return translate_tangent(self, t, v, False, bound)
 
-    patch.setattr(lorentz, "translate_tangent", mutant)
+    patch.setattr(Hyperboloid, "translate_tangent", mutant)
 
 
 def sign_of_the_inverse_log_det_flipped(patch):
@@ -105,8 +101,8 @@ def sign_of_the_chart_terms_flipped(patch):
 
     def mutant(self, x):
         y, log_det = forward(self, x)
-        volume_at_w = log0(self.manifold, y)[1]
-        volume_at_v = log0(self.manifold, x)[1]
+        volume_at_w = self._geometry.log0(y)[1]
+        volume_at_v = self._geometry.log0(x)[1]
         return y, log_det - 2 * (volume_at_w - volume_at_v)
 
     patch.setattr(TangentModule, "_forward", mutant)
@@ -118,23 +114,23 @@ def target_off_the_manifold_at_odd_n(patch):
 
     def mutant(bound, t, diameter):
         half = (1 + time_of(2 * t[..., :-1] / diameter)) / 2
-        return t / (diameter * half), half
+        return t / (diameter * half), 1 / half
 
-    patch.setattr(lorentz, "_in_ball_to", mutant)
+    patch.setattr(hyperboloid, "_in_ball_to", mutant)
 
 
 def bound_of_the_scale_only_forward(patch):
     """A realistic slip: the log-scale is bounded on the way there and not on the way back."""
     outputs = Coupling._outputs
 
-    def unbounded(self, y1, y2):
+    def unbounded(self, space, y1, y2):
         bound, self.log_scale_bound = self.log_scale_bound, None
         try:
-            return self._move_back(y2, *outputs(self, y1, y2))
+            return self._move_back(space, y2, *outputs(self, y1, y2))
         finally:
             self.log_scale_bound = bound
 
-    patch.setattr(Coupling, "uncouple", unbounded)
+    patch.setattr(Coupling, "inverse_block", unbounded)
 
 
 def _transform(law: Callable, name: str) -> Callable[[], None]:

@@ -35,7 +35,6 @@ class OnManifold(Constraint):
     """
 
     is_discrete = False
-    event_dim = 1
 
     def __init__(self, manifold: Manifold, *, validate_args: bool | None = None) -> None:
         checks.check_manifold(manifold, validate=validate_args)
@@ -45,12 +44,17 @@ class OnManifold(Constraint):
         """Returns whether each event of ``value`` lies on the manifold, shape ``(*)``; NaN does not."""
         return geometry.contains(self.manifold, value)
 
+    @property
+    def event_dim(self) -> int:  # type: ignore[override]
+        """Number of dimensions of a point."""
+        return geometry.bind(self.manifold).event_dim
+
     def __eq__(self, other: Any) -> bool:
         return isinstance(other, OnManifold) and geometry.same(self.manifold, other.manifold)
 
     def __hash__(self) -> int:
         # Not of k: it can be a parameter, and equal objects must hash alike.
-        return hash((OnManifold, geometry.kernels(self.manifold).event_size(0)))
+        return hash((OnManifold, geometry.bind(self.manifold).name))
 
     def __repr__(self) -> str:
         return f"on_manifold({checks.describe(self.manifold)})"

@@ -13,7 +13,7 @@ from torch.distributions.constraints import Constraint
 
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions.transforms import ExponentialMap
-from pyro_hyperbolic.distributions.transforms.base import batch_shapes, broadcast, without_autocast
+from pyro_hyperbolic.distributions.transforms.base import broadcast, without_autocast
 from pyro_hyperbolic.geometry import checks
 from pyro_hyperbolic.manifolds import STANDARD, is_of_one_run, resolved
 
@@ -41,7 +41,7 @@ class WrappedDistribution(dist.TransformedDistribution):
         self.manifold = manifold
         chart = ExponentialMap(manifold, loc, validate_args=validate_args)
         # What torch's constructor would find by asking the transform three times for shapes, at the price of the rest.
-        batch_shape = broadcast(base.batch_shape, loc.shape[:-1], *batch_shapes(manifold))
+        batch_shape = broadcast(base.batch_shape, loc.shape[:-1], *geometry.bind(manifold).batch_shapes())
         self.base_dist = base if base.batch_shape == batch_shape else base.expand(batch_shape)
         self.transforms = [chart]
         # Values are checked here, in the words of this distribution; torch's own checks fail on empty batches.
@@ -329,9 +329,9 @@ class WrappedMultivariateNormal(WrappedDistribution):
 
 
 def _dim_of(manifold: Manifold, loc: Tensor, validate: bool | None) -> int:
-    checks.check_manifold(manifold, validate=validate)
-    checks.check_shape(manifold, loc, "loc")
-    return geometry.kernels(manifold).dim(loc.size(-1))
+    space = checks.check_chart(manifold, validate=validate)
+    checks.check_shape(space, loc, "loc")
+    return space.dim(loc.shape)
 
 
 def _isotropic(manifold: Manifold, scale: Tensor, loc: Tensor, dim: int) -> Tensor:
@@ -343,7 +343,7 @@ def _isotropic(manifold: Manifold, scale: Tensor, loc: Tensor, dim: int) -> Tens
     if size in (1, dim):
         return scale.expand((*scale.shape[:-1], dim))
     shapes = f"loc has shape {tuple(loc.shape)} and scale has shape {tuple(scale.shape)}"
-    if geometry.kernels(manifold).event_size(loc.size(-1)) == size > loc.size(-1):
+    if geometry.bind(manifold).event_shape(loc.size(-1)) == (size,) != (loc.size(-1),):
         raise ValueError(f"{shapes}, but a point has one coordinate more than its standard deviations; swap them.")
     if size == loc.size(-1) and not (checks.validating(True) and bool(geometry.contains(manifold, loc).all())):
         raise ValueError(

@@ -4,8 +4,8 @@ On a Hadamard symmetric space (hyperbolic space, Euclidean space, their products
 a global chart, and for every point ``p`` one isometry ``T_p`` carries the origin to ``p`` with
 :math:`\exp_p \circ \mathrm{PT}_{o \to p} = T_p \circ \exp_o`. Distributions and flows are compositions of these.
 
-Each function takes a geoopt manifold first and dispatches on its type. A further manifold is one module with the
-functions of :class:`Kernels`, made known by :func:`register`.
+Each function takes a geoopt manifold first, checks its arguments, and asks the geometry that is registered for the
+manifold's type. A further manifold is one file: a subclass of :class:`Hadamard`, made known by :func:`register`.
 
 Shapes: ``n`` is the intrinsic dimension; tangent coordinates ``v`` at the origin are ``(*, n)``; points are
 ``(*, n + 1)`` on ``geoopt.Lorentz`` and ``(*, n)`` on ``geoopt.Euclidean(1)``. Batch shapes broadcast.
@@ -15,10 +15,12 @@ import torch
 from geoopt.manifolds.base import Manifold
 from torch import Tensor
 
+from .base import Geometry, Hadamard, Nested
 from .checks import (
+    check_chart,
     check_count,
     check_finite_result,
-    check_manifold,
+    check_fit,
     check_pair,
     check_points,
     check_same_dtype,
@@ -26,18 +28,26 @@ from .checks import (
     check_shape,
     check_vectors,
 )
+from .means import mean
 from .origins import is_known_origin, known_tangent, remember_origin, remember_tangent
-from .registry import Kernels, kernels, register, same
+from .registry import bind, chart, register, same
 
 __all__ = [
-    "Kernels",
+    "Geometry",
+    "Hadamard",
+    "Nested",
+    "bind",
+    "chart",
     "contains",
     "distance",
     "exp0",
+    "exp_at",
+    "frechet_mean",
+    "geodesic",
     "is_known_origin",
-    "kernels",
     "known_tangent",
     "log0",
+    "log_at",
     "log_volume",
     "origin",
     "register",
@@ -71,8 +81,9 @@ def contains(manifold: Manifold, x: Tensor) -> Tensor:
         >>> contains(M, torch.tensor([[1.25, 0.75], [1.25, 0.751], [-1.25, 0.75]]))
         tensor([ True, False, False])
     """
-    check_shape(manifold, x)
-    return kernels(manifold).contains(manifold, x)
+    geometry = bind(manifold)
+    check_shape(geometry, x)
+    return geometry.contains(x)
 
 
 def origin(
@@ -100,8 +111,7 @@ def origin(
         tensor([2., 0., 0.])
     """
     check_count("n", n, 1, "it is the intrinsic dimension, one less than the length of a point of the hyperboloid")
-    check_manifold(manifold)
-    return remember_origin(kernels(manifold).origin(manifold, n, dtype, device))
+    return remember_origin(check_chart(manifold).origin(n, dtype, device))
 
 
 def exp0(manifold: Manifold, v: Tensor) -> Tensor:
@@ -123,8 +133,7 @@ def exp0(manifold: Manifold, v: Tensor) -> Tensor:
         >>> exp0(geoopt.Lorentz(), torch.tensor([1.0, 0.0]))
         tensor([1.5431, 1.1752, 0.0000])
     """
-    check_vectors(manifold, v, "v")
-    x = kernels(manifold).exp0(manifold, v)[0]
+    x, _ = check_vectors(manifold, v, "v").exp0(v)
     check_finite_result("v", v, x)
     return x
 
@@ -147,9 +156,9 @@ def log0(manifold: Manifold, x: Tensor) -> Tensor:
         >>> log0(geoopt.Lorentz(), torch.tensor([1.25, 0.75]))  # acosh(1.25) = log 2
         tensor([0.6931])
     """
-    check_manifold(manifold)
-    check_points(manifold, x)
-    return kernels(manifold).log0(manifold, x)[0]
+    geometry = check_chart(manifold)
+    check_points(geometry, x)
+    return geometry.log0(x)[0]
 
 
 def log_volume(manifold: Manifold, v: Tensor) -> Tensor:
@@ -176,9 +185,9 @@ def log_volume(manifold: Manifold, v: Tensor) -> Tensor:
         >>> log_volume(M, torch.tensor([1.0])), log_volume(M, torch.tensor([1.0, 0.0]))
         (tensor(0.), tensor(0.1614))
     """
-    check_vectors(manifold, v, "v")
+    geometry = check_vectors(manifold, v, "v")
     check_finite_result("v", v, v)
-    return kernels(manifold).log_volume(manifold, v)
+    return geometry.log_volume(v)
 
 
 def translate(manifold: Manifold, p: Tensor, x: Tensor, *, inverse: bool = False) -> Tensor:
@@ -213,8 +222,9 @@ def translate(manifold: Manifold, p: Tensor, x: Tensor, *, inverse: bool = False
         >>> translate(M, p, p, inverse=True)
         tensor([1., 0., 0.])
     """
-    check_pair(manifold, p=p, x=x)
-    y = kernels(manifold).translate(manifold, p, x, inverse)
+    geometry = chart(manifold)
+    check_pair(geometry, p=p, x=x)
+    y = geometry.translate(p, x, inverse)
     check_finite_result("p", p, y)
     return y
 
@@ -246,8 +256,7 @@ def distance(manifold: Manifold, x: Tensor, y: Tensor) -> Tensor:
         >>> distance(M, x, x), distance(M, x, exp0(M, torch.tensor([-20.0, 0.0])))
         (tensor(0.), tensor(40.))
     """
-    check_pair(manifold, x=x, y=y)
-    return kernels(manifold).distance(manifold, x, y)
+    return check_pair(manifold, x=x, y=y).distance(x, y)
 
 
 def squared_distance(manifold: Manifold, x: Tensor, y: Tensor) -> Tensor:
@@ -275,8 +284,121 @@ def squared_distance(manifold: Manifold, x: Tensor, y: Tensor) -> Tensor:
         tensor([[1., 0.],
                 [0., 1.]])
     """
-    check_pair(manifold, x=x, y=y)
-    return kernels(manifold).squared_distance(manifold, x, y)
+    return check_pair(manifold, x=x, y=y).squared_distance(x, y)
+
+
+def exp_at(manifold: Manifold, p: Tensor, v: Tensor) -> Tensor:
+    r"""Maps normal coordinates at ``p`` to the manifold, :math:`x = T_p \exp_o(v)`.
+
+    The exponential map at ``p``, of the tangent vector with components ``v`` in the frame that is carried along the
+    geodesic from the origin.
+
+    Args:
+        manifold: A geoopt manifold.
+        p: Centre of the coordinates, shape ``(*, n + 1)``.
+        v: Coordinates, shape ``(*, n)``, in units of distance.
+
+    Returns:
+        Points, shape ``(*, n + 1)``.
+
+    Raises:
+        TypeError: If an argument is not a floating point tensor, or the dtypes differ.
+        ValueError: If the dimensions differ or, while validating, ``p`` is off the manifold, ``v`` is not finite, or
+            the result overflows.
+
+    Example:
+        >>> M = geoopt.Lorentz()
+        >>> exp_at(M, torch.tensor([1.25, 0.75]), torch.tensor([0.6931]))  # cosh and sinh of log 4
+        tensor([2.1249, 1.8749])
+    """
+    geometry = check_vectors(manifold, v, "v")
+    check_points(geometry, p, "p")
+    check_fit(geometry, p, v, v.size(-1))
+    x, _ = geometry.exp_at(p, v)
+    check_finite_result("v", v, x)
+    return x
+
+
+def log_at(manifold: Manifold, p: Tensor, x: Tensor) -> Tensor:
+    r"""Maps points to normal coordinates at ``p``, :math:`v = \log_o(T_p^{-1} x)`, the inverse of :func:`exp_at`.
+
+    Args:
+        manifold: A geoopt manifold.
+        p: Centre of the coordinates, shape ``(*, n + 1)``.
+        x: Points, shape ``(*, n + 1)``.
+
+    Returns:
+        Coordinates, shape ``(*, n)``: ``|v|`` is the distance of ``x`` from ``p``.
+
+    Raises:
+        TypeError: If an argument is not a floating point tensor, or the dtypes differ.
+        ValueError: If the dimensions differ or, while validating, a point is off the manifold.
+
+    Example:
+        >>> log_at(geoopt.Lorentz(), torch.tensor([1.25, 0.75]), torch.tensor([1.0, 0.0]))  # minus log 2
+        tensor([-0.6931])
+    """
+    geometry = chart(manifold)
+    check_pair(geometry, p=p, x=x)
+    return geometry.log_at(p, x)[0]
+
+
+def geodesic(manifold: Manifold, x: Tensor, y: Tensor, t: Tensor | float) -> Tensor:
+    r"""Returns the point at fraction ``t`` of the way from ``x`` to ``y``, :math:`T_x \exp_o(t \log_o(T_x^{-1} y))`.
+
+    Args:
+        manifold: A geoopt manifold.
+        x: Points, shape ``(*, n + 1)``.
+        y: Points, shape ``(*, n + 1)``.
+        t: A number, or a tensor ``(*)`` that broadcasts with the batch: 0 at ``x``, 1 at ``y``.
+
+    Returns:
+        Points, shape ``(*, n + 1)``.
+
+    Raises:
+        TypeError: If an argument is not a floating point tensor, or the dtypes differ.
+        ValueError: If the dimensions differ or, while validating, a point is off the manifold.
+
+    Example:
+        >>> M = geoopt.Lorentz()
+        >>> x, y = exp0(M, torch.tensor([[-1.0, 0.0], [3.0, 0.0]]))
+        >>> log0(M, geodesic(M, x, y, 0.5)).round(decimals=4)
+        tensor([1., 0.])
+    """
+    v = log_at(manifold, x, y)
+    t = torch.as_tensor(t, dtype=v.dtype, device=v.device)
+    return exp_at(manifold, x, t.unsqueeze(-1) * v)
+
+
+def frechet_mean(manifold: Manifold, x: Tensor, weights: Tensor | None = None, dim: int = 0) -> Tensor:
+    r"""Returns the point of least mean squared distance, :math:`\arg\min_m \sum_i w_i\, d(m, x_i)^2`.
+
+    It is unique on a Hadamard manifold. Newton's method in normal coordinates at the current point, to rounding; the
+    gradient, to points, weights and curvature, is that of the minimiser itself (implicit function theorem).
+
+    Args:
+        manifold: A geoopt manifold.
+        x: Points, shape ``(*, N, *, n + 1)``.
+        weights: Nonnegative, shape ``(N,)`` or that of the batch of ``x``; normalised here. Equal by default.
+        dim: The batch dimension to average over.
+
+    Returns:
+        Points, the shape of ``x`` without that dimension.
+
+    Raises:
+        TypeError: If an argument is not a floating point tensor.
+        ValueError: If there is no such dimension or no point or, while validating, a point is off the manifold or
+            weights are negative or sum to zero.
+
+    Example:
+        >>> M = geoopt.Lorentz()
+        >>> x = exp0(M, torch.tensor([[-1.0, 0.0], [3.0, 0.0]]))
+        >>> log0(M, frechet_mean(M, x, torch.tensor([1.0, 3.0]))).round(decimals=4)  # three quarters of the way
+        tensor([2., 0.])
+    """
+    geometry = check_chart(manifold)
+    check_points(geometry, x)
+    return mean(geometry, x, weights, dim)
 
 
 def translate_tangent(manifold: Manifold, t: Tensor, v: Tensor, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
@@ -305,13 +427,15 @@ def translate_tangent(manifold: Manifold, t: Tensor, v: Tensor, *, inverse: bool
         >>> translate_tangent(geoopt.Lorentz(), torch.tensor([0.75]), torch.tensor([1.0]))
         (tensor([1.6931]), tensor(0.))
     """
-    check_manifold(manifold)
+    geometry = chart(manifold)
+    if not isinstance(geometry, Nested):
+        raise TypeError(
+            f"{geometry.name} has no translation of tangent coordinates: a block of them is no point of a manifold of "
+            f"its kind; use log0(M, translate(M, p, exp0(M, v)))."
+        )
     for name, value in {"t": t, "v": v}.items():
-        check_vectors(manifold, value, name)
+        check_vectors(geometry, value, name)
         check_finite_result(name, value, value)
     check_same_dtype(t=t, v=v)
     check_same_size(t=t, v=v)
-    w, stretch = kernels(manifold).translate_tangent(manifold, t, v, inverse)
-    if stretch is None:
-        return w, w.new_zeros(()).expand(w.shape[:-1])
-    return w, kernels(manifold).log_stretch(w.size(-1), [stretch]).to(w.dtype)
+    return geometry.translate_tangent(t, v, inverse)

@@ -9,21 +9,21 @@ from collections.abc import Iterable
 from numbers import Real
 from typing import Any
 
-import geoopt
 import torch
 from geoopt.manifolds.base import Manifold
 from torch import Tensor
 
+from .base import Geometry, Hadamard
 from .guesses import shown, tensor_remedy
 from .origins import known_tangent
-from .registry import kernels, name_of
+from .registry import bind, chart
 
 __all__ = [
     "OVERFLOW_REMEDY",
     "as_real",
-    "check_batch_of_k",
     "check_batches",
     "check_callable",
+    "check_chart",
     "check_count",
     "check_finite_result",
     "check_fit",
@@ -72,10 +72,11 @@ def validating(setting: bool | None = None) -> bool:
     )
 
 
-def describe(manifold: Manifold) -> str:
+def describe(manifold: Manifold | Geometry) -> str:
     """Returns the manifold's name and parameters, ``Lorentz(k=1)``."""
-    values = kernels(manifold).parameters(manifold)
-    return f"{name_of(manifold)}({', '.join(f'{key}={describe_values(value)}' for key, value in values.items())})"
+    geometry = bind(manifold)
+    values = geometry.parameters().items()
+    return f"{geometry.name}({', '.join(f'{key}={describe_values(value)}' for key, value in values)})"
 
 
 def check_floating(name: str, value: Tensor) -> None:
@@ -129,19 +130,19 @@ def check_positive(name: str, value: Tensor, remedy: str, *, validate: bool | No
         )
 
 
-def check_shape(manifold: Manifold, x: Tensor, name: str = "x") -> None:
-    """Raises unless ``x`` has the dtype and the last dimension of points; never reads values."""
+def check_shape(manifold: Manifold | Geometry, x: Tensor, name: str = "x") -> None:
+    """Raises unless ``x`` has the dtype and the last dimensions of points; never reads values."""
     check_floating(name, x)
-    if x.dim() == 0 or kernels(manifold).dim(x.size(-1)) < 1:
-        ambient = "n + 1" if kernels(manifold).dim(1) == 0 else "n"
+    geometry = bind(manifold)
+    if geometry.dim(x.shape) < 1:
         raise ValueError(
-            f"{name} has shape {tuple(x.shape)}, but a point of {describe(manifold)} in n >= 1 dimensions is a vector "
-            f"(*, {ambient}); tangent coordinates (*, n) become points by exp0."
+            f"{name} has shape {tuple(x.shape)}, but points of {describe(geometry)} in n >= 1 dimensions are "
+            f"{geometry.coordinates}; tangent coordinates (*, n) become points by exp0."
         )
 
 
 def check_points(
-    manifold: Manifold, x: Tensor, name: str = "x", *, validate: bool | None = None, advice: str = ""
+    manifold: Manifold | Geometry, x: Tensor, name: str = "x", *, validate: bool | None = None, advice: str = ""
 ) -> None:
     """Raises unless every event of ``x`` is a point of the manifold; ``advice`` ends the message.
 
@@ -149,38 +150,33 @@ def check_points(
         TypeError: If ``x`` is not a floating point tensor.
         ValueError: If its last dimension is too small or (while validating) an event is off the manifold or not finite.
     """
-    check_shape(manifold, x, name)
+    geometry = bind(manifold)
+    check_shape(geometry, x, name)
     if not validating(validate):
         return
-    check_batch_of_k(manifold, x, name)
-    inside = kernels(manifold).contains(manifold, x)
-    if bool(inside.all()) or _is_out_of_range(x, inside):
+    check_batch_of_parameters(geometry, name, x.shape[: x.dim() - geometry.event_dim])
+    inside = geometry.contains(x)
+    if bool(inside.all()) or _is_out_of_range(x, inside, geometry.event_dim):
         return
-    # With a batch of k there are more events than x has.
-    outside = x.detach().expand(*inside.shape, x.size(-1))[~inside].cpu()
-    example, residual, ball = outside[0], "", ""
-    if hasattr(manifold, "k"):
-        k = manifold.k.detach().cpu().double().expand(inside.shape)[~inside.cpu()]
-        residual = _residual(example, k[0])
-        if bool((outside.double().square().sum(-1) < k).all()):  # points are longer, those of the ball are not
-            ball = ", points of the Poincaré ball with charts.from_poincare_ball(M, p)"
-    remedy = (
-        "it holds NaN or infinity: look for a division by zero or an overflow before this point"
-        if not bool(example.isfinite().all())
-        else f"map tangent coordinates with exp0(M, v){ball}, derive the time coordinate with M.projx(x), and use one "
-        f"manifold (one k) and one dtype all along" + (advice and f"; {advice}")
-    )
+    # With a batch of parameters there are more events than x has.
+    event = x.shape[x.dim() - geometry.event_dim :]
+    outside = x.detach().expand(*inside.shape, *event)[~inside].cpu()
+    defect, remedy = geometry.explain(outside, ~inside)
+    if not bool(outside[0].isfinite().all()):
+        defect, remedy = "", "it holds NaN or infinity: look for a division by zero or an overflow before this point"
+    elif advice:
+        remedy += f"; {advice}"
     raise ValueError(
-        f"{name} is not on {describe(manifold)}: {len(outside)} of {inside.numel()} events fail, the first is "
-        f"{_short(example)}{residual}; {remedy}."
+        f"{name} is not on {describe(geometry)}: {len(outside)} of {inside.numel()} events fail, the first is "
+        f"{_short(outside[0].flatten())}{defect}; {remedy}."
     )
 
 
-def check_batch_of_k(manifold: Manifold, x: Tensor, name: str) -> None:
-    """Raises if the manifold's parameters have a batch shape that does not broadcast with that of ``x``."""
-    for parameter, value in kernels(manifold).parameters(manifold).items():
+def check_batch_of_parameters(geometry: Geometry, name: str, batch: torch.Size) -> None:
+    """Raises if the manifold's parameters have a batch shape that does not broadcast with that of a tensor."""
+    for parameter, value in geometry.parameters().items():
         if value.dim():
-            check_batches(**{name: x.shape[:-1], f"{parameter} of the manifold": value.shape})
+            check_batches(**{name: batch, f"{parameter} of the manifold": value.shape})
 
 
 def check_finite_result(
@@ -213,42 +209,47 @@ def check_finite_result(
     )
 
 
-def check_manifold(manifold: Manifold, *, validate: bool | None = None) -> None:
-    """Raises unless ``manifold`` has a geometry and its parameters are in their domain (``k > 0``, ``ndim == 1``).
+def check_manifold(manifold: Manifold | Geometry, *, validate: bool | None = None) -> Geometry:
+    """Returns the geometry of ``manifold``, or raises if it has none or its parameters are out of their domain.
 
     Raises:
         TypeError: If no geometry is registered for its type.
-        ValueError: If ``k`` is not positive, or a Euclidean manifold does not treat the last dimension as the vector.
+        ValueError: If a parameter, such as ``k``, is not positive, or a setting makes points something else.
     """
-    found = kernels(manifold)
+    geometry = bind(manifold)
     if validating(validate):  # asked before k is read: where k is a Pyro parameter that is slow
-        for name, value in found.parameters(manifold).items():
-            remedy = (
-                "on Lorentz it is the squared radius, curvature is -1/k; learn it with constraint=constraints.positive."
-            )
-            check_positive(f"{name} of {name_of(manifold)}", value, remedy, validate=validate)
-    if isinstance(manifold, geoopt.Euclidean) and manifold.ndim != 1:
-        raise ValueError(
-            f"geoopt.Euclidean has ndim = {manifold.ndim}, but points are vectors; use geoopt.Euclidean(1)."
-        )
+        for name, value in geometry.parameters().items():
+            check_positive(f"{name} of {geometry.name}", value, geometry.parameter_remedy, validate=validate)
+    geometry.check_settings()
+    return geometry
 
 
-def check_vectors(manifold: Manifold, v: Tensor, name: str, *, validate: bool | None = None) -> None:
-    check_manifold(manifold, validate=validate)
+def check_chart(manifold: Manifold | Geometry, *, validate: bool | None = None) -> Hadamard:
+    """Returns the geometry of ``manifold``, which has a global chart, or raises; see :func:`check_manifold`."""
+    check_manifold(geometry := chart(manifold), validate=validate)
+    return geometry
+
+
+def check_vectors(manifold: Manifold | Geometry, v: Tensor, name: str, *, validate: bool | None = None) -> Hadamard:
+    """Returns the geometry of ``manifold``, or raises unless ``v`` has the dtype and shape of tangent coordinates."""
+    geometry = check_chart(manifold, validate=validate)
     check_floating(name, v)
     if v.dim() == 0 or v.size(-1) < 1:
         raise ValueError(f"{name} has shape {tuple(v.shape)}, but tangent coordinates are (*, n) with n >= 1.")
     if validating(validate):
-        check_batch_of_k(manifold, v, name)
+        check_batch_of_parameters(geometry, name, v.shape[:-1])
+    return geometry
 
 
-def check_pair(manifold: Manifold, **points: Tensor) -> None:
-    check_manifold(manifold)
+def check_pair(manifold: Manifold | Geometry, **points: Tensor) -> Geometry:
+    """Returns the geometry of ``manifold``, or raises unless all are points of it, of one dtype and one dimension."""
+    geometry = check_manifold(manifold)
     for name, value in points.items():
-        check_points(manifold, value, name)
+        check_points(geometry, value, name)
     check_same_dtype(**points)
     check_same_size(**points)
-    check_batches(**{name: value.shape[:-1] for name, value in points.items()})
+    check_batches(**{name: value.shape[: value.dim() - geometry.event_dim] for name, value in points.items()})
+    return geometry
 
 
 def check_batches(**shapes: torch.Size) -> torch.Size:
@@ -305,20 +306,21 @@ def check_same_size(**tensors: Tensor) -> None:
         raise ValueError(f"the last dimensions differ: {found}; all arguments live on one manifold of one dimension.")
 
 
-def check_fit(loc: Tensor, value: Tensor, size: int) -> None:
-    """Raises unless ``loc`` has the dtype of ``value``, and as many coordinates as its points, ``size``."""
+def check_fit(geometry: Geometry, loc: Tensor, value: Tensor, dim: int) -> None:
+    """Raises unless ``loc`` has the dtype of ``value``, and is a point in ``dim`` dimensions."""
     check_same_dtype(loc=loc, value=value)
-    if not tracing() and size != loc.size(-1):
+    if not tracing() and geometry.dim(loc.shape) != dim:
         raise ValueError(
-            f"the last dimensions differ: loc is {tuple(loc.shape)}, and the argument {tuple(value.shape)}; points of "
-            f"one manifold have n + 1 coordinates on the hyperboloid, and their tangent coordinates n."
+            f"the dimensions differ: loc is {tuple(loc.shape)}, and the argument {tuple(value.shape)}; points of "
+            f"{describe(geometry)} are {geometry.coordinates}, and their tangent coordinates (*, n)."
         )
 
 
-def _is_out_of_range(x: Tensor, inside: Tensor) -> bool:
+def _is_out_of_range(x: Tensor, inside: Tensor, event_dim: int) -> bool:
     """Returns whether all that is not on the manifold has overflown, and its tangent vectors are known and finite."""
     known = known_tangent(x)
-    return known is not None and bool((inside | (x.isinf().any(-1) & known[0].isfinite().all(-1))).all())
+    lost = x.isinf().flatten(x.dim() - event_dim).any(-1)
+    return known is not None and bool((inside | (lost & known[0].isfinite().all(-1))).all())
 
 
 def same_value(a: Tensor, b: Tensor) -> bool:
@@ -342,16 +344,3 @@ def describe_values(value: Tensor) -> str:
 def _short(event: Tensor) -> str:
     values = [f"{value:.6g}" for value in event[:6].tolist()]
     return "(" + ", ".join(values + (["..."] if event.numel() > 6 else [])) + ")"
-
-
-def _residual(event: Tensor, k: Tensor) -> str:
-    if not bool(event.isfinite().all()):
-        return ""
-    # In double: this is a message, and the form cancels.
-    time, squares = event[0].double(), event[1:].double().square().sum()
-    needed = (k + squares).sqrt()
-    sheet = "; this is the lower sheet, and x_0 > 0 is needed" if time < 0 else ""
-    return (
-        f" with <x, x> = {(squares - time**2).item():.6g} where -k = {-k.item():.6g} is needed (the time coordinate is "
-        f"off by {((time.abs() - needed) / needed).item():.2g} of itself{sheet})"
-    )

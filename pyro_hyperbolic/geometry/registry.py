@@ -1,94 +1,66 @@
-"""Which kernels serve which manifold."""
-
-from collections.abc import Sequence
-from typing import Any, Protocol, cast
+"""Which geometry serves which manifold."""
 
 import geoopt
-import torch
 from geoopt.manifolds.base import Manifold
-from torch import Tensor
 
-from . import euclidean, lorentz
+from .base import Geometry, Hadamard
+from .euclidean import Euclidean
 from .guesses import manifold_remedy, shown
+from .hyperboloid import Hyperboloid
 
-__all__ = ["Kernels", "kernels", "register", "same"]
+__all__ = ["bind", "chart", "register", "same"]
 
-
-class Kernels(Protocol):
-    """What a module must hold to serve a manifold: pure functions of checked arguments.
-
-    ``exp0`` and ``log0`` return the value together with ``log |det d exp0|`` at the tangent vector, shape ``(*)``; so
-    do ``exp_at``, ``exp0`` followed by the translation to ``p``, and its inverse ``log_at``.
-    ``translate_tangent`` takes the spatial part of its target (if ``bound`` is given and the space is no line, it is
-    shortened smoothly to less than ``bound`` radii), and returns the value and its stretch, or None where it preserves
-    Lebesgue measure; of any number of stretches ``log_stretch`` makes the sum of their log-determinants, for the price
-    of one.
-    """
-
-    def event_size(self, n: int) -> int: ...
-    def dim(self, event_size: int) -> int: ...
-    def parameters(self, manifold: Manifold) -> dict[str, Tensor]: ...
-    def origin(self, manifold: Manifold, n: int, dtype: torch.dtype | None, device: torch.device | None) -> Tensor: ...
-    def contains(self, manifold: Manifold, x: Tensor) -> Tensor: ...
-    def exp0(self, manifold: Manifold, v: Tensor) -> tuple[Tensor, Tensor]: ...
-    def log0(self, manifold: Manifold, x: Tensor) -> tuple[Tensor, Tensor]: ...
-    def exp_at(self, manifold: Manifold, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]: ...
-    def log_at(self, manifold: Manifold, p: Tensor, x: Tensor) -> tuple[Tensor, Tensor]: ...
-    def log_volume(self, manifold: Manifold, v: Tensor) -> Tensor: ...
-    def translate(self, manifold: Manifold, p: Tensor, x: Tensor, inverse: bool) -> Tensor: ...
-    def distance(self, manifold: Manifold, x: Tensor, y: Tensor) -> Tensor: ...
-    def squared_distance(self, manifold: Manifold, x: Tensor, y: Tensor) -> Tensor: ...
-    def translate_tangent(
-        self, manifold: Manifold, t: Tensor, v: Tensor, inverse: bool, bound: float | None = None
-    ) -> tuple[Tensor, Any]: ...
-    def log_stretch(self, n: int, stretches: Sequence[Any]) -> Tensor: ...
+_GEOMETRIES: dict[type, type[Geometry]] = {}
 
 
-_KERNELS: dict[type, Kernels] = {}
+def register(manifold_type: type, geometry: type[Geometry]) -> None:
+    """Makes a geometry serve ``manifold_type`` and its subclasses."""
+    _GEOMETRIES[manifold_type] = geometry
 
 
-def register(manifold_type: type, kernels: Kernels) -> None:
-    """Makes ``kernels`` (usually a module) serve ``manifold_type`` and its subclasses."""
-    _KERNELS[manifold_type] = kernels
+register(geoopt.Lorentz, Hyperboloid)
+register(geoopt.Euclidean, Euclidean)
 
 
-register(geoopt.Lorentz, cast(Kernels, lorentz))
-register(geoopt.Euclidean, cast(Kernels, euclidean))
+def bind(manifold: Manifold | Geometry) -> Geometry:
+    """Returns the geometry of this manifold object, that of the nearest registered base class; one itself as it is.
 
-
-def kernels(manifold: Manifold) -> Kernels:
-    """Returns the kernels that serve ``manifold``, those of the nearest registered base class.
+    It is meant for one call, and reads each parameter of the manifold at most once.
 
     Raises:
-        TypeError: If none is registered for its type.
+        TypeError: If no geometry is registered for the type of the manifold.
+
+    Example:
+        >>> G = bind(geoopt.Lorentz(k=4.0))
+        >>> G.name, G.event_shape(2), G.curvature().item()
+        ('Lorentz', torch.Size([3]), -0.25)
     """
-    return _KERNELS[_registered(manifold)]
-
-
-def name_of(manifold: Manifold) -> str:
-    """Returns the name of the registered class, ``Lorentz`` for every subclass of it."""
-    return _registered(manifold).__name__
-
-
-def _registered(manifold: Manifold) -> type:
+    if isinstance(manifold, Geometry):
+        return manifold
     for base in type(manifold).__mro__:
-        if base in _KERNELS:
-            return base
-    known = " or ".join(f"geoopt.{base.__name__}" for base in _KERNELS)
-    remedy = manifold_remedy(manifold) or "use one of these, as geoopt.Lorentz(), or register kernels for it"
+        if base in _GEOMETRIES:
+            return _GEOMETRIES[base](manifold)
+    known = " or ".join(f"geoopt.{base.__name__}" for base in _GEOMETRIES)
+    remedy = manifold_remedy(manifold) or "use one of these, as geoopt.Lorentz(), or register a geometry for it"
     raise TypeError(f"the manifold is {shown(manifold)}, but must be a {known}; {remedy}.")
 
 
-def same(a: Manifold, b: Manifold) -> bool:
+def chart(manifold: Manifold | Geometry) -> Hadamard:
+    """Returns the geometry of this manifold object, which has a global chart.
+
+    Raises:
+        TypeError: If no geometry is registered for the type of the manifold, or it has no global chart.
+    """
+    found = bind(manifold)
+    if not isinstance(found, Hadamard):
+        known = ", ".join(geometry.name for geometry in _GEOMETRIES.values() if issubclass(geometry, Hadamard))
+        raise TypeError(
+            f"{found.name} has no global chart: no map of R^n is a bijection onto it, so neither an ExponentialMap nor "
+            f"a wrapped normal is one; use a manifold that has one ({known})."
+        )
+    return found
+
+
+def same(a: Manifold | Geometry, b: Manifold | Geometry) -> bool:
     """Returns whether two manifold objects are the same space: the same geometry with the same parameters."""
-    if a is b:
-        return True
-    ours, theirs = kernels(a), kernels(b)
-    if ours is not theirs:
-        return False
-    other = theirs.parameters(b)
-    return all(
-        value is other[name]
-        or (value.shape == other[name].shape and bool((value == other[name].to(value.device)).all()))
-        for name, value in ours.parameters(a).items()
-    )
+    return a is b or bind(a) == bind(b)

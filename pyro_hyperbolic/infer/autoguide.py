@@ -227,9 +227,8 @@ class AutoWrappedNormal(AutoGuide):
         if torch.is_grad_enabled() and not checks.tracing():
             self._follow(name, manifold)
         anchor, v = self._parameter("anchors", name), self._parameter("locs", name)
-        kernels = geometry.kernels(manifold)
-        start, step = kernels.exp0(manifold, anchor.detach())[0], kernels.exp0(manifold, v)[0]
-        return kernels.translate(manifold, start, step, False)
+        space = geometry.chart(manifold)
+        return space.translate(space.exp0(anchor.detach())[0], space.exp0(v)[0])
 
     @torch.no_grad()
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
@@ -293,15 +292,14 @@ class AutoWrappedNormal(AutoGuide):
         seen = self._seen.get(name)
         if seen is not None and torch.equal(seen.to(v), v):  # v may have moved to another device
             return
-        kernels = geometry.kernels(manifold)
+        space = geometry.chart(manifold)
         # A curvature of each particle, or of the members of a subsample, is not one of each anchor.
-        batches = [value.shape for value in kernels.parameters(manifold).values() if value.dim() > 0]
+        batches = [batch for batch in space.batch_shapes() if batch]
         subsampled = any(_is_subsampled(frame) for frame in get_plates())
         if not batches or (not subsampled and all(_expands_to(batch, v.shape[:-1]) for batch in batches)):
-            far = kernels.log_volume(manifold, v) > _STRETCH * max(v.size(-1) - 1, 1)
+            far = space.log_volume(v) > _STRETCH * max(v.size(-1) - 1, 1)
             if bool(far.any()):
-                start, step = kernels.exp0(manifold, anchor)[0], kernels.exp0(manifold, v)[0]
-                moved, _ = kernels.log0(manifold, kernels.translate(manifold, start, step, False))
+                moved, _ = space.log0(space.translate(space.exp0(anchor)[0], space.exp0(v)[0]))
                 anchor.copy_(torch.where(far.unsqueeze(-1), moved, anchor))
                 v.masked_fill_(far.unsqueeze(-1), 0.0)
         self._seen[name] = v.clone()
@@ -484,9 +482,7 @@ def _is_seeded(model: Any) -> bool:
 
 
 def _is_batched(manifold: Manifold | None) -> bool:
-    return manifold is not None and any(
-        value.dim() > 0 for value in geometry.kernels(manifold).parameters(manifold).values()
-    )
+    return manifold is not None and any(geometry.bind(manifold).batch_shapes())
 
 
 def _is_subsampled(frame: Any) -> bool:

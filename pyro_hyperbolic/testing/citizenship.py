@@ -173,15 +173,15 @@ def float32_agrees_with_float64(transform: Transform, x: Tensor) -> None:
     reach, such as those of a closure, may be correct: a warning says that this was not checked.
     """
     law, domain = "float32_agrees_with_float64", manifold_of(transform.domain)
-    kernels = geometry.kernels(domain)
+    space = geometry.chart(domain)
     # The same point in both: its tangent coordinates in float32. (A point rounded to float32 is off the manifold.)
-    flat = kernels.event_size(1) == 1
-    v = (x if flat else kernels.log0(domain, x)[0]).detach().float()
+    flat = space.event_shape(1) == (1,)
+    v = (x if flat else space.log0(x)[0]).detach().float()
     results = []
     for dtype in (torch.float32, torch.float64):
         try:
             cast = _cast(transform, dtype)
-            point = v.to(dtype) if flat else kernels.exp0(domain, v.to(dtype))[0]
+            point = v.to(dtype) if flat else space.exp0(v.to(dtype))[0]
             image = cast(point)
             results.append((point, image, cast.log_abs_det_jacobian(point, image)))
         except Exception as error:

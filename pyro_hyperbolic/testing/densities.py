@@ -166,7 +166,7 @@ def rsample_gradient_is_unbiased(
     weights = torch.linspace(0.5, 1.0, dim, dtype=leaves[0].dtype, device=leaves[0].device)
 
     def f(x: Tensor) -> Tensor:
-        return torch.tanh(geometry.kernels(manifold).log0(manifold, x)[0] @ weights).reshape(len(x), -1).sum(-1)
+        return torch.tanh(geometry.chart(manifold).log0(x)[0] @ weights).reshape(len(x), -1).sum(-1)
 
     blocks = 50
     differences: list[list[Tensor]] = []
@@ -218,7 +218,7 @@ def _student_quantile(rate: float, degrees: int) -> float:
 
 
 def _flat(manifold: Manifold) -> bool:
-    return "k" not in geometry.kernels(manifold).parameters(manifold)
+    return "k" not in geometry.bind(manifold).parameters()
 
 
 def _gauss_legendre(number: int, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -333,7 +333,7 @@ def _random_radii(dim: int, middle: Tensor, reach: Tensor, like: Tensor) -> tupl
 
 def _space(distribution: dist.TorchDistribution) -> tuple[Manifold, int]:
     manifold = manifold_of(distribution.support)
-    return manifold, geometry.kernels(manifold).dim(distribution.event_shape[-1])
+    return manifold, geometry.bind(manifold).dim(distribution.event_shape)
 
 
 def _radius(manifold: Manifold) -> float:

@@ -190,7 +190,7 @@ def gradients_match_differences(transform: Transform, x: Tensor) -> None:
     only, since rounding hides more in float32, and not next to the origin.
     """
     domain = manifold_of(transform.domain)
-    away = geometry.kernels(domain).log0(domain, x.detach())[0].norm(dim=-1) > 1e-3
+    away = geometry.chart(domain).log0(x.detach())[0].norm(dim=-1) > 1e-3
     if x.dtype != torch.float64 or not bool(away.any()):
         return
     points = x.detach()[away]
@@ -198,11 +198,10 @@ def gradients_match_differences(transform: Transform, x: Tensor) -> None:
     bound = tolerance(transform, points, image, power=1)
     for name, way, start in (("t", transform, points), ("t.inv", transform.inv, image)):
         manifold = manifold_of(way.domain)
-        kernels = geometry.kernels(manifold)
-        v = kernels.log0(manifold, start)[0].detach().clone().requires_grad_()
+        v = geometry.chart(manifold).log0(start)[0].detach().clone().requires_grad_()
 
-        def outputs(way: Any = way, manifold: Any = manifold, kernels: Any = kernels, v: Tensor = v) -> list[Tensor]:
-            event = kernels.exp0(manifold, v.clone())[0]
+        def outputs(way: Any = way, manifold: Any = manifold, v: Tensor = v) -> list[Tensor]:
+            event = geometry.chart(manifold).exp0(v.clone())[0]
             end = way(event)
             weights = torch.linspace(0.5, 1.0, end.size(-1), dtype=end.dtype)
             return [(end @ weights).sum(), way.log_abs_det_jacobian(event, end).sum()]
@@ -363,8 +362,8 @@ def _inverse_mistake(transform: Transform, x: Tensor, y: Tensor, back: Tensor, b
     moved = _differs(x, back, bound)
     domain = manifold_of(transform.domain)
     if isinstance(domain, geoopt.Lorentz) and bool(moved.any(0)[1:].all()):
-        kernels = geometry.kernels(domain)
-        moved = _differs(kernels.log0(domain, x)[0], kernels.log0(domain, back)[0], bound)
+        space = geometry.chart(domain)
+        moved = _differs(space.log0(x)[0], space.log0(back)[0], bound)
     blocks, where = moved.any(0), "tangent coordinates" if moved.size(-1) < x.size(-1) else "coordinates"
     first = 1 if moved.size(-1) == x.size(-1) and isinstance(domain, geoopt.Lorentz) else 0
     if blocks.numel() - first > 1 and bool(blocks.any()) and not bool(blocks[first:].all()):

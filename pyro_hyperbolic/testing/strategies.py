@@ -191,5 +191,5 @@ def _directions(dim: int) -> st.SearchStrategy[Tensor]:
 
 def _unit(manifold: Manifold) -> float:
     """The radius, ``sqrt(k)``, or 1 where the space has none."""
-    k = geometry.kernels(manifold).parameters(manifold).get("k")
+    k = geometry.bind(manifold).parameters().get("k")
     return 1.0 if k is None else float(k.detach().sqrt().max())

@@ -17,7 +17,7 @@ from torch.distributions.transforms import _InverseTransform
 
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions.constraints import on_manifold
-from pyro_hyperbolic.geometry import Kernels, checks
+from pyro_hyperbolic.geometry import Hadamard, checks
 from pyro_hyperbolic.manifolds import STANDARD, PyroABCMeta
 
 from .saved_space import SavesSpace
@@ -74,6 +74,11 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
         """The geoopt manifold on which this transform acts."""
         return self._on_manifold.manifold
 
+    @property
+    def _geometry(self) -> Hadamard:
+        """The geometry of the manifold, for the length of one call."""
+        return geometry.chart(self.manifold)
+
     @constraints.dependent_property(is_discrete=False, event_dim=1)
     def domain(self) -> Constraint:
         """The manifold."""
@@ -94,13 +99,13 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
 
     def _check_domain(self, x: Tensor) -> None:
         name = f"the argument of {type(self).__name__}"
-        checks.check_manifold(self.manifold, validate=self._validate_args)
-        checks.check_points(self.manifold, x, name, validate=self._validate_args)
+        space = checks.check_manifold(self.manifold, validate=self._validate_args)
+        checks.check_points(space, x, name, validate=self._validate_args)
 
     def _check_codomain(self, y: Tensor) -> None:
         name = f"the argument of {type(self).__name__}.inv"
-        checks.check_manifold(self.manifold, validate=self._validate_args)
-        checks.check_points(self.manifold, y, name, validate=self._validate_args)
+        space = checks.check_manifold(self.manifold, validate=self._validate_args)
+        checks.check_points(space, y, name, validate=self._validate_args)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Returns ``y`` at ``x``."""
@@ -240,23 +245,24 @@ class TangentModule(ManifoldTransform, SavesSpace, TransformModule):
         """Returns ``v`` and ``log |det dw/dv|`` there, the log-determinant of the *forward* map."""
 
     def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        kernels: Kernels = geometry.kernels(self.manifold)
-        v, volume_at_v = log0(self.manifold, x)
+        space = self._geometry
+        v, volume_at_v = space.recalled(x)
         w, log_det = self._tangent_forward(v)
-        y, volume_at_w = kernels.exp0(self.manifold, w)
+        y, volume_at_w = space.exp0(w)
         return y, log_det + volume_at_w - volume_at_v
 
     def _log_det_at(self, x: Tensor) -> Tensor:
-        v, volume_at_v = log0(self.manifold, x)
+        space = self._geometry
+        v, volume_at_v = space.recalled(x)
         w, log_det = self._tangent_forward(v)
-        return log_det + geometry.kernels(self.manifold).log_volume(self.manifold, w) - volume_at_v
+        return log_det + space.log_volume(w) - volume_at_v
 
     def _backward(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        kernels: Kernels = geometry.kernels(self.manifold)
-        w, volume_at_w = log0(self.manifold, y)
+        space = self._geometry
+        w, volume_at_w = space.recalled(y)
         v, log_det = self._tangent_backward(w)
         # A base distribution needs the density there, not the point, which can be out of range; its volume is not.
-        x, volume_at_v = kernels.exp0(self.manifold, v)
+        x, volume_at_v = space.exp0(v)
         return geometry.remember_tangent(x, v, volume_at_v), log_det + volume_at_w - volume_at_v
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
@@ -278,36 +284,12 @@ class TangentModule(ManifoldTransform, SavesSpace, TransformModule):
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         """Returns the shape of ``y`` for an ``x`` of that shape."""
-        return with_batch(shape, *batch_shapes(self.manifold))
+        return with_batch(shape, *self._geometry.batch_shapes())
 
     inverse_shape = forward_shape
 
     def __repr__(self) -> str:
         return torch.nn.Module.__repr__(self)
-
-
-def log0(manifold: Manifold, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns ``log_o(x)`` and the log-volume there, where ``x`` is out of range of the vector of which it was made."""
-    kernels: Kernels = geometry.kernels(manifold)
-    known = geometry.known_tangent(x)
-    if known is None:
-        return kernels.log0(manifold, x)
-    lost = ~x.isfinite().all(-1, keepdim=True)
-    v, volume = kernels.log0(manifold, x.masked_fill(lost, 0.0))  # of which log0 reads no time coordinate
-    return torch.where(lost, known[0], v), torch.where(lost.squeeze(-1), known[1], volume)
-
-
-def log_at(manifold: Manifold, loc: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns normal coordinates at ``loc`` and the log-volume there, as :func:`log0`."""
-    kernels: Kernels = geometry.kernels(manifold)
-    known = geometry.known_tangent(x)
-    if known is None:
-        return kernels.log_at(manifold, loc, x)
-    lost = ~x.isfinite().all(-1, keepdim=True)
-    v, volume = kernels.log_at(manifold, loc, x.masked_fill(lost, 0.0))
-    space = loc[..., loc.size(-1) - known[0].size(-1) :]
-    far, _ = kernels.translate_tangent(manifold, space, torch.where(lost, known[0], 0.0), True)
-    return torch.where(lost, far, v), torch.where(lost.squeeze(-1), kernels.log_volume(manifold, far), volume)
 
 
 def own_if_learnable(module: torch.nn.Module, manifold: Manifold) -> None:
@@ -320,14 +302,10 @@ def own_if_learnable(module: torch.nn.Module, manifold: Manifold) -> None:
         module._modules["manifold"] = manifold
 
 
-def batch_shapes(manifold: Manifold) -> list[torch.Size]:
-    """Returns the shapes of the manifold's parameters, which broadcast with batch shapes."""
-    return [value.shape for value in geometry.kernels(manifold).parameters(manifold).values()]
-
-
-def with_batch(shape: torch.Size, *batches: torch.Size) -> torch.Size:
-    """Returns ``shape``, an event dimension last, with its batch part broadcast with ``batches``."""
-    return broadcast(shape[:-1], *batches) + shape[-1:]
+def with_batch(shape: torch.Size, *batches: torch.Size, event_dim: int = 1) -> torch.Size:
+    """Returns ``shape``, event dimensions last, with its batch part broadcast with ``batches``."""
+    split = len(shape) - event_dim
+    return broadcast(shape[:split], *batches) + shape[split:]
 
 
 def broadcast(*shapes: torch.Size) -> torch.Size:

@@ -1,23 +1,22 @@
 r"""What the coupling layers share: the split, the network's outputs, their bounds, and the builders' network."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from geoopt.manifolds.base import Manifold
 from torch import Tensor
 
-from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions.constraints import on_manifold
-from pyro_hyperbolic.geometry import checks
+from pyro_hyperbolic.geometry import Hadamard, checks
 from pyro_hyperbolic.manifolds import STANDARD
 
-from .base import TangentModule, autocasts, batch_shapes, own_if_learnable, with_batch
+from .base import TangentModule, autocasts, own_if_learnable, with_batch
 from .conditional import NeedsContext
 from .networks import Conditioned, check_dim, check_hypernet, check_split
 
-__all__ = ["ConditionalCoupling", "Coupling", "Move"]
+__all__ = ["ConditionalCoupling", "Coupling"]
 
 #: Bounds of the builders: |log scale| per layer, and the radius of the target point of a translation over sqrt(k).
 LOG_SCALE_BOUND = 3.0
@@ -26,38 +25,12 @@ SHIFT_BOUND = 3.0
 Hypernet = Callable[..., tuple[Tensor, Tensor]]
 
 
-class Move(NamedTuple):
-    """What a layer, or its inverse, did to its block, and what the log-determinant is made of."""
-
-    block: Tensor
-    log_scale: Tensor  # the logarithm of the determinant of the scaling, that of the forward map, shape (*)
-    stretch: Any = None  # that of the translation, in the direction in which it went; see Kernels
-
-
-def total_log_det(manifold: Manifold, moves: Sequence[Move], *, inverse: bool) -> Tensor:
-    """Returns ``log |det|`` of the layers together, of the *forward* map, with respect to Lebesgue measure.
-
-    The stretches of all layers are evaluated together: one by one they are a third of the cost of a layer.
-    """
-    total = moves[0].log_scale
-    for move in moves[1:]:
-        total = total + move.log_scale
-    by_size: dict[int, list[Any]] = {}
-    for move in moves:
-        if move.stretch is not None:
-            size = move.block.size(-1)
-            by_size[size] = [*by_size.get(size, []), move.stretch]
-    for size, stretches in by_size.items():
-        log_stretch = geometry.kernels(manifold).log_stretch(size, stretches).to(total.dtype)
-        total = total - log_stretch if inverse else total + log_stretch
-    return total
-
-
 class Coupling(TangentModule):
     """Abstract base of coupling layers: one block of tangent coordinates moves, as told by a network of the other.
 
-    A subclass says how the second block moves, in :meth:`_move` and :meth:`_move_back`; a flow calls :meth:`couple`
-    and :meth:`uncouple` on blocks, so that nothing is split, joined or mapped to the manifold between its layers.
+    A subclass says how the second block moves, in :meth:`_move` and :meth:`_move_back`; a flow calls
+    :meth:`forward_block` and :meth:`inverse_block`, so that nothing is split, joined or mapped to the manifold between
+    its layers.
 
     Args:
         split_dim: Number ``d`` of the ``n`` tangent coordinates that stay, ``1 <= d < n``.
@@ -85,22 +58,20 @@ class Coupling(TangentModule):
         self.log_scale_bound = log_scale_bound
 
     @abstractmethod
-    def _move(self, x2: Tensor, shift: Tensor, log_scale: Tensor) -> Move | tuple[Tensor, Tensor]:
-        """Returns the second block after the layer and ``log |det|``, or a part of it and a stretch."""
+    def _move(self, space: Hadamard, x2: Tensor, shift: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the second block after the layer and ``log |det|``, of Lebesgue measure."""
 
     @abstractmethod
-    def _move_back(self, y2: Tensor, shift: Tensor, log_scale: Tensor) -> Move | tuple[Tensor, Tensor]:
-        """Returns the second block before the layer, with ``log |det|`` of the *forward* map, as :meth:`_move`."""
+    def _move_back(self, space: Hadamard, y2: Tensor, shift: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the second block before the layer, with ``log |det|`` of the *forward* map."""
 
-    def couple(self, x1: Tensor, x2: Tensor) -> Move:
-        """Returns the moved second block ``(*, n - d)``, and what :func:`total_log_det` needs."""
-        move = self._move(x2, *self._outputs(x1, x2))
-        return move if type(move) is Move else Move(*move)
+    def forward_block(self, space: Hadamard, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the moved second block ``(*, n - d)`` and ``log |det|``, of Lebesgue measure."""
+        return self._move(space, x2, *self._outputs(x1, x2))
 
-    def uncouple(self, y1: Tensor, y2: Tensor) -> Move:
-        """Returns the second block before the layer, and what :func:`total_log_det` needs."""
-        move = self._move_back(y2, *self._outputs(y1, y2))
-        return move if type(move) is Move else Move(*move)
+    def inverse_block(self, space: Hadamard, y1: Tensor, y2: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the second block before the layer, with ``log |det|`` of the *forward* map."""
+        return self._move_back(space, y2, *self._outputs(y1, y2))
 
     def _outputs(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
         try:
@@ -135,13 +106,13 @@ class Coupling(TangentModule):
 
     def _tangent_forward(self, v: Tensor) -> tuple[Tensor, Tensor]:
         v1, v2 = self._split(v)
-        move = self.couple(v1, v2)
-        return join(v1, move.block), total_log_det(self.manifold, [move], inverse=False)
+        w2, log_det = self.forward_block(self._geometry, v1, v2)
+        return join(v1, w2), log_det
 
     def _tangent_backward(self, w: Tensor) -> tuple[Tensor, Tensor]:
         w1, w2 = self._split(w)
-        move = self.uncouple(w1, w2)
-        return join(w1, move.block), total_log_det(self.manifold, [move], inverse=True)
+        v2, log_det = self.inverse_block(self._geometry, w1, w2)
+        return join(w1, v2), log_det
 
     def _split(self, v: Tensor) -> tuple[Tensor, Tensor]:
         check_dim(self.network, v.size(-1))
@@ -150,7 +121,7 @@ class Coupling(TangentModule):
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         """Returns the shape of ``y`` for an ``x`` of that shape; a context enlarges the batch, as in Pyro's samples."""
-        return with_batch(shape, *batch_shapes(self.manifold), *self.batch_shapes_of_conditions())
+        return with_batch(shape, *self._geometry.batch_shapes(), *self.batch_shapes_of_conditions())
 
     inverse_shape = forward_shape
 

@@ -10,9 +10,9 @@ from torch.distributions.constraints import Constraint
 
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions.constraints import OnManifold
-from pyro_hyperbolic.geometry import checks
+from pyro_hyperbolic.geometry import Hadamard, checks
 
-from .base import LEARN_IT_BY, ManifoldTransform, batch_shapes, log0, log_at, with_batch
+from .base import LEARN_IT_BY, ManifoldTransform, with_batch
 
 __all__ = ["ExponentialMap"]
 
@@ -67,40 +67,38 @@ class ExponentialMap(ManifoldTransform):
         return constraints.real_vector
 
     def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        kernels = geometry.kernels(self.manifold)
+        space = self._geometry
         if self.loc is not None:
-            checks.check_fit(self.loc, x, kernels.event_size(x.size(-1)))
-            if not self._is_at_the_origin(self.loc):
-                return kernels.exp_at(self.manifold, self.loc, x)
-        return kernels.exp0(self.manifold, x)
+            checks.check_fit(space, self.loc, x, x.size(-1))
+            if not _is_at_the_origin(space, self.loc):
+                return space.exp_at(self.loc, x)
+        return space.exp0(x)
 
     def _backward(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        space = self._geometry
         if self.loc is not None:
-            checks.check_fit(self.loc, y, y.size(-1))
-            if not self._is_at_the_origin(self.loc):
-                return log_at(self.manifold, self.loc, y)
-        return log0(self.manifold, y)
-
-    def _is_at_the_origin(self, loc: Tensor) -> bool:
-        # An origin of many k, of a manifold other than this one, can have a batch shape that the result must have.
-        return geometry.is_known_origin(loc) and (loc.dim() == 1 or loc.shape[:-1] in batch_shapes(self.manifold))
+            checks.check_fit(space, self.loc, y, space.dim(y.shape))
+            if not _is_at_the_origin(space, self.loc):
+                return space.recalled(y, self.loc)
+        return space.recalled(y)
 
     def _check_domain(self, x: Tensor) -> None:
         checks.check_vectors(self.manifold, x, "the argument of ExponentialMap", validate=self._validate_args)
 
     def _batch_shapes(self) -> list[torch.Size]:
         loc = [] if self.loc is None else [self.loc.shape[:-1]]
-        return loc + batch_shapes(self.manifold)
+        return loc + self._geometry.batch_shapes()
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         """Returns ``(*, n + 1)`` for ``(*, n)``."""
-        size = geometry.kernels(self.manifold).event_size(shape[-1])
-        return with_batch(torch.Size((*shape[:-1], size)), *self._batch_shapes())
+        event = self._geometry.event_shape(shape[-1])
+        return with_batch(shape[:-1] + event, *self._batch_shapes(), event_dim=len(event))
 
     def inverse_shape(self, shape: torch.Size) -> torch.Size:
         """Returns ``(*, n)`` for ``(*, n + 1)``."""
-        dim = geometry.kernels(self.manifold).dim(shape[-1])
-        return with_batch(torch.Size((*shape[:-1], dim)), *self._batch_shapes())
+        space = self._geometry
+        batch = shape[: len(shape) - space.event_dim]
+        return with_batch(torch.Size((*batch, space.dim(shape))), *self._batch_shapes())
 
     def __eq__(self, other: Any) -> bool:
         if not isinstance(other, ExponentialMap) or not geometry.same(self.manifold, other.manifold):
@@ -114,6 +112,12 @@ class ExponentialMap(ManifoldTransform):
     def __repr__(self) -> str:
         loc = "" if self.loc is None else f", loc: {tuple(self.loc.shape)}"
         return f"ExponentialMap({checks.describe(self.manifold)}{loc})"
+
+
+def _is_at_the_origin(space: Hadamard, loc: Tensor) -> bool:
+    # An origin of many k, of a manifold other than this one, can have a batch shape that the result must have.
+    batch = loc.shape[: loc.dim() - space.event_dim]
+    return geometry.is_known_origin(loc) and (len(batch) == 0 or batch in space.batch_shapes())
 
 
 @biject_to.register(OnManifold)

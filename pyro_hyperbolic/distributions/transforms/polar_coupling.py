@@ -143,7 +143,7 @@ class PolarCoupling(TangentModule):
         if v.size(-1) != 2:
             raise ValueError(
                 f"a polar coupling moves points of a plane, but these have n = {v.size(-1)} dimensions; use a "
-                f"coupling_flow, or give points (*, {geometry.kernels(self.manifold).event_size(2)})."
+                f"coupling_flow."
             )
         centre = (v == 0).all(-1, keepdim=True)
         return torch.where(centre, self.reach, v), centre

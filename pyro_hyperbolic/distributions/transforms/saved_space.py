@@ -8,7 +8,6 @@ from geoopt.manifolds.base import Manifold
 
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.geometry import checks
-from pyro_hyperbolic.geometry.registry import name_of
 
 __all__ = ["SavesSpace"]
 
@@ -28,12 +27,13 @@ class SavesSpace(torch.nn.Module):
     def get_extra_state(self) -> dict[str, Any]:
         """Returns the name of the geometry, and its parameters that are fixed."""
         is_fixed = not any(value.requires_grad for value in self.manifold.parameters())
-        return self._space() if is_fixed else {"manifold": name_of(self.manifold)}
+        return self._space() if is_fixed else {"manifold": geometry.bind(self.manifold).name}
 
     def _space(self) -> dict[str, Any]:
         manifold = self.manifold
-        found = {} if getattr(manifold, "is_latent", False) else geometry.kernels(manifold).parameters(manifold)
-        return {"manifold": name_of(manifold), **{name: value.detach().clone() for name, value in found.items()}}
+        space = geometry.bind(manifold)
+        found = {} if getattr(manifold, "is_latent", False) else space.parameters()
+        return {"manifold": space.name, **{name: value.detach().clone() for name, value in found.items()}}
 
     def set_extra_state(self, state: Any) -> None:
         """Does nothing: the space is compared before the module is loaded, and is never changed."""

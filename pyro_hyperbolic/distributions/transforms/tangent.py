@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.distributions import Transform, constraints
 from torch.distributions.constraints import Constraint
 
-from pyro_hyperbolic import geometry
 from pyro_hyperbolic.geometry import checks
 
 from .base import TangentModule, without_autocast
@@ -94,7 +93,7 @@ class TangentTransform(TangentModule):
         return self._shape(shape, self.transform.inverse_shape)
 
     def _shape(self, shape: torch.Size, of_tangent: object) -> torch.Size:
-        dim = geometry.kernels(self.manifold).dim(shape[-1])
+        dim = self._geometry.dim(shape)
         batch = of_tangent(torch.Size((*shape[:-1], dim)))[:-1]  # type: ignore[operator]
         return super().forward_shape(torch.Size((*batch, shape[-1])))
 

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from geoopt.manifolds.base import Manifold
 from torch import Tensor
 
-from .coupling import LOG_SCALE_BOUND, ConditionalCoupling, Coupling, Move
+from pyro_hyperbolic.geometry import Hadamard
+
+from .coupling import LOG_SCALE_BOUND, ConditionalCoupling, Coupling
 from .networks import build
 
 __all__ = ["ConditionalTangentCoupling", "TangentCoupling", "conditional_tangent_coupling", "tangent_coupling"]
@@ -46,11 +48,11 @@ class TangentCoupling(Coupling):
         tensor([3., 4.])
     """
 
-    def _move(self, x2: Tensor, shift: Tensor, log_scale: Tensor) -> Move:
-        return Move(x2 * log_scale.exp() + shift, log_scale.sum(-1))  # eq. (11)
+    def _move(self, space: Hadamard, x2: Tensor, shift: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
+        return x2 * log_scale.exp() + shift, log_scale.sum(-1)  # eq. (11)
 
-    def _move_back(self, y2: Tensor, shift: Tensor, log_scale: Tensor) -> Move:
-        return Move((y2 - shift) * (-log_scale).exp(), log_scale.sum(-1))
+    def _move_back(self, space: Hadamard, y2: Tensor, shift: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
+        return (y2 - shift) * (-log_scale).exp(), log_scale.sum(-1)
 
 
 class ConditionalTangentCoupling(ConditionalCoupling):

@@ -9,7 +9,7 @@ from torch import Tensor
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.geometry import checks
 
-from .base import LEARN_IT_BY, ManifoldTransform, batch_shapes, with_batch
+from .base import LEARN_IT_BY, ManifoldTransform, with_batch
 
 __all__ = ["Translation"]
 
@@ -55,12 +55,12 @@ class Translation(ManifoldTransform):
     def _moved(self, x: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
         checks.check_same_dtype(loc=self.loc, x=x)
         checks.check_same_size(loc=self.loc, x=x)
-        y = geometry.kernels(self.manifold).translate(self.manifold, self.loc, x, inverse)
+        y = self._geometry.translate(self.loc, x, inverse)
         return y, y.new_zeros(()).expand(y.shape[:-1])
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         """Returns the shape with its batch part broadcast with those of ``loc`` and ``k``."""
-        return with_batch(shape, self.loc.shape[:-1], *batch_shapes(self.manifold))
+        return with_batch(shape, self.loc.shape[:-1], *self._geometry.batch_shapes())
 
     inverse_shape = forward_shape
 

@@ -7,8 +7,9 @@ from geoopt.manifolds.base import Manifold
 from torch import Tensor
 
 from pyro_hyperbolic import geometry
+from pyro_hyperbolic.geometry import Hadamard, Nested, checks
 
-from .coupling import LOG_SCALE_BOUND, SHIFT_BOUND, ConditionalCoupling, Coupling, Hypernet, Move, check_bound
+from .coupling import LOG_SCALE_BOUND, SHIFT_BOUND, ConditionalCoupling, Coupling, Hypernet, check_bound
 from .networks import build
 
 __all__ = [
@@ -76,18 +77,22 @@ class WrappedHyperboloidCoupling(Coupling):
     ) -> None:
         super().__init__(split_dim, hypernet, manifold, log_scale_bound=log_scale_bound, cache_size=cache_size)
         check_bound("shift_bound", shift_bound)
+        if not isinstance(geometry.bind(self.manifold), Nested):
+            raise TypeError(
+                f"a block of tangent coordinates of {checks.describe(self.manifold)} is no point of a manifold of its "
+                f"kind, but a wrapped coupling moves one by an isometry; use HT.tangent_coupling."
+            )
         self.shift_bound = shift_bound
 
-    def _move(self, x2: Tensor, shift: Tensor, log_scale: Tensor) -> Move:
-        y2, stretch = self._translated(shift, x2 * log_scale.exp(), inverse=False)  # eq. (14)
-        return Move(y2, log_scale.sum(-1), stretch)
+    def _move(self, space: Hadamard, x2: Tensor, shift: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
+        nested: Any = space  # the constructor saw to it
+        y2, log_det = nested.translate_tangent(shift, x2 * log_scale.exp(), bound=self.shift_bound)  # eq. (14)
+        return y2, log_scale.sum(-1) + log_det
 
-    def _move_back(self, y2: Tensor, shift: Tensor, log_scale: Tensor) -> Move:
-        u, stretch = self._translated(shift, y2, inverse=True)
-        return Move(u * (-log_scale).exp(), log_scale.sum(-1), stretch)
-
-    def _translated(self, shift: Tensor, v: Tensor, *, inverse: bool) -> tuple[Tensor, Any]:
-        return geometry.kernels(self.manifold).translate_tangent(self.manifold, shift, v, inverse, self.shift_bound)
+    def _move_back(self, space: Hadamard, y2: Tensor, shift: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
+        nested: Any = space
+        u, log_det = nested.translate_tangent(shift, y2, inverse=True, bound=self.shift_bound)
+        return u * (-log_scale).exp(), log_scale.sum(-1) - log_det
 
 
 class ConditionalWrappedHyperboloidCoupling(ConditionalCoupling):

@@ -1,0 +1,477 @@
+r"""The hyperboloid :math:`\{x : -x_0^2 + |x_s|^2 = -k,\ x_0 > 0\}`, curvature :math:`-1/k`.
+
+Only the spatial part :math:`x_s` of a point is read; the time coordinate is derived from it. Reading both and forming
+:math:`-x_0 y_0 + x_s \cdot y_s` loses a factor :math:`e^{2r}`, the main defect of ``geoopt.Lorentz``, whose manifold
+object this geometry takes. Inside, lengths are in units of :math:`R = \sqrt k`, so that the curvature enters twice, on
+the way in and on the way out; radii are kept from zero by what is lost in rounding, and computed in float64, one for
+each event; and what is moved by an isometry meets its target in the Poincare ball, as ``b = t / (1 + t_0)``, where the
+two may cancel and nothing else can:
+
+.. math:: \sinh^2 \tfrac{d(x, -t)}{2} = \tfrac{1 + x_0}{2} \tfrac{1 + t_0}{2}
+    \left| \frac{x_s}{1 + x_0} + \frac{t_s}{1 + t_0} \right|^2.
+
+Shapes: points ``(*, n + 1)``, tangent coordinates ``(*, n)``, ``k`` ``()`` or any batch shape that broadcasts with
+``(*)``. The methods are pure and free of data-dependent branches.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from pyro_hyperbolic.numerics import asinh, asinhc, log_sinhc, near_log_sinhc, norm, sinhc
+
+from .base import Nested
+
+__all__ = ["Hyperboloid", "square_norm", "time_of"]
+
+#: Half a radius at which ``1 / cosh(r / 2)**2`` is next to nothing, and not yet out of range.
+_FAR = 350.0
+
+#: Radius beyond which ``cosh`` is out of range.
+_REACH = {torch.float32: 89.0, torch.float64: 710.0}
+
+
+class Hyperboloid(Nested):
+    """The hyperboloid of squared radius ``k``: points ``(*, n + 1)``, time coordinate first."""
+
+    name = "Lorentz"
+    coordinates = "(*, n + 1)"
+    parameter_remedy = (
+        "on Lorentz it is the squared radius, curvature is -1/k; learn it with constraint=constraints.positive."
+    )
+
+    def __init__(self, manifold: Any) -> None:
+        super().__init__(manifold)
+        self._radii: dict[torch.dtype, Tensor] = {}
+        self._diameters: dict[torch.dtype, Tensor] = {}
+
+    @cached_property
+    def k(self) -> Tensor:
+        """The squared radius, read once: where it is a Pyro parameter that is slow."""
+        k: Tensor = self.manifold.k
+        return k
+
+    def radius(self, like: Tensor) -> Tensor:
+        """Returns ``sqrt(k)`` in the dtype of ``like``, ``()`` or ``(*, 1)``."""
+        found = self._radii.get(like.dtype)
+        if found is None:
+            radius = self.k.to(like.dtype).sqrt()
+            # A 0-dim k stays 0-dim: torch lets it live on another device than the points.
+            found = self._radii[like.dtype] = radius.unsqueeze(-1) if radius.dim() else radius
+        return found
+
+    def _diameter(self, like: Tensor) -> Tensor:
+        found = self._diameters.get(like.dtype)
+        if found is None:
+            found = self._diameters[like.dtype] = 2 * self.radius(like)
+        return found
+
+    def event_shape(self, n: int) -> torch.Size:
+        return torch.Size((n + 1,))
+
+    def dim(self, shape: Sequence[int]) -> int:
+        return shape[-1] - 1 if len(shape) else 0
+
+    def parameters(self) -> dict[str, Tensor]:
+        return {"k": self.k}
+
+    def curvature(self) -> Tensor:
+        return -1 / self.k
+
+    def explain(self, outside: Tensor, where: Tensor) -> tuple[str, str]:
+        k = self.k.detach().cpu().double().expand(where.shape)[where.cpu()]
+        event, space = outside[0], outside[:, 1:].double()
+        time, squares = event[0].double(), space[0].square().sum()  # in double: this is a message, and the form cancels
+        needed = (k[0] + squares).sqrt()
+        sheet = "; this is the lower sheet, and x_0 > 0 is needed" if time < 0 else ""
+        # Points are longer than sqrt(k), those of the ball are not.
+        in_ball = bool((outside.double().square().sum(-1) < k).all())
+        ball = ", points of the Poincaré ball with charts.from_poincare_ball(M, p)" if in_ball else ""
+        return (
+            f" with <x, x> = {(squares - time**2).item():.6g} where -k = {-k[0].item():.6g} is needed (the time "
+            f"coordinate is off by {((time.abs() - needed) / needed).item():.2g} of itself{sheet})",
+            f"map tangent coordinates with exp0(M, v){ball}, derive the time coordinate with M.projx(x), and use one "
+            f"manifold (one k) and one dtype all along",
+        )
+
+    def origin(self, n: int, dtype: torch.dtype | None, device: torch.device | None) -> Tensor:
+        k = self.k.to(dtype=dtype, device=device).unsqueeze(-1)
+        return torch.cat([k.sqrt(), k.new_zeros((*k.shape[:-1], n))], dim=-1)
+
+    def contains(self, x: Tensor) -> Tensor:
+        time, space = x[..., :1], x[..., 1:]
+        # Divided by the time coordinate first: no square overflows, and the tolerance is relative, as rounding is. A
+        # correctly rounded point is within a few eps; 64 eps leaves room for long sums.
+        norm = torch.sqrt((self.radius(x) / time) ** 2 + square_norm(space / time))
+        inside = (time > 0) & ((norm - 1).abs() <= 64 * torch.finfo(x.dtype).eps)
+        return inside.squeeze(-1)
+
+    def exp0(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        radius = self.radius(v)
+        r = (_sum_of_squares(v / radius) + _floor(v) ** 2).sqrt()
+        # Beyond reach the point is infinite, and its derivatives are zero; the volume is what it is.
+        reach = _REACH[v.dtype]
+        beyond, within = r > reach, r.clamp(max=reach)
+        ratio = _near(lambda: r * r, sinhc, r, lambda r: within.sinh() / r, v)
+        x = torch.cat([radius * within.cosh().to(v.dtype), v * ratio.to(v.dtype)], dim=-1).masked_fill(beyond, math.inf)
+        if v.dtype == _wide(v):
+            return x, (v.size(-1) - 1) * log_sinhc(r * r).squeeze(-1)
+        return x, (v.size(-1) - 1) * (ratio.log() + (r - within)).squeeze(-1).to(v.dtype)
+
+    def log0(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        space = x[..., 1:]
+        scaled, scale = _scaled(space / self.radius(x), x)
+        length = _norm_with(scaled, _floor(x), x)
+        r = _asinh(length if scale is None else scale * length, x)
+        ratio = _near(lambda: length * length, asinhc, length, lambda length: r / length, x)
+        if scale is not None:
+            ratio = ratio / scale
+        return space * ratio.to(x.dtype), (1 - space.size(-1)) * _log_ratio(ratio, r, x, inverse=True)
+
+    def log_volume(self, v: Tensor) -> Tensor:
+        # Not the by-product of exp0: this one is accurate relative to its own size near the origin.
+        v = v / self.radius(v)
+        near = (v.detach().abs() < 1).all(-1, keepdim=True)
+        r = norm(v.masked_fill(near, 1.0).to(_wide(v)))
+        far = r + torch.log1p(-torch.exp(-2 * r)) - torch.log(2 * r)
+        stretch = torch.where(near, log_sinhc(square_norm(v.masked_fill(~near, 0.0))).to(far.dtype), far)
+        return (v.size(-1) - 1) * stretch.squeeze(-1).to(v.dtype)
+
+    def exp_at(self, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        radius = self.radius(v)
+        if v.size(-1) == 1:
+            space = _shifted(_widened(p[..., 1:] / radius), _widened(v / radius))
+            log_volume_ = space.new_zeros(()).expand(space.shape[:-1]).to(v.dtype)
+        else:
+            diameter = self._diameter(v)
+            ball_t, half_t, inverse_t = _in_ball(_widened(p[..., 1:] / diameter), v)
+            tangent = _widened(v / diameter)
+            eta = _norm_with(tangent, _floor(v), v)
+            cosh, tanh = eta.cosh(), eta.tanh()
+            shrink = _near(lambda: eta * eta, lambda z: sinhc(z) / cosh, eta, lambda eta: tanh / eta, v)
+            half_x = cosh * cosh
+            total = _meet(_along(tangent, eta, tanh, shrink, v), half_x.reciprocal(), ball_t, inverse_t)
+            space = (total + ball_t * (square_norm(total) * half_t)) * (2 * half_x)
+            log_volume_ = (v.size(-1) - 1) * _log_ratio(shrink * half_x, eta, v, half=True)
+        # The time coordinate is that of the spatial part as it was rounded: the point must be on the manifold.
+        space = space.to(v.dtype)
+        return radius * torch.cat([time_of(space), space], dim=-1), log_volume_
+
+    def log_at(self, p: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        radius = self.radius(x)
+        target, space = -p[..., 1:], x[..., 1:]
+        if space.size(-1) == 1:
+            v = radius * _signed_sum(_widened(target / radius), _widened(space / radius)).to(x.dtype)
+            return v, torch.zeros_like(v).squeeze(-1)
+        diameter = self._diameter(x)
+        ball_t, half_t, inverse_t = _in_ball(_widened(target / diameter), x)
+        ball_x, half_x, inverse_x = _in_ball(_widened(space / diameter), x)
+        total = _meet(ball_x, inverse_x, ball_t, inverse_t)
+        # sinh(r / 2)**2 of the image is the height times half_x.
+        square = square_norm(total) * half_t
+        height = torch.add(square, inverse_x, alpha=_floor(x) ** 2)
+        root, root_x = height.sqrt(), half_x.sqrt()
+        eta = _asinh(root * root_x, x)
+        # One quotient at a time, as everywhere: derivatives divide by each again, and a product would leave the range.
+        cosh = (height + inverse_x).sqrt()
+        unwrap = _near(
+            lambda: (root * root_x) ** 2,
+            lambda sinh2: asinhc(sinh2) * half_x / (1 + sinh2).sqrt(),
+            root,
+            lambda root: eta / cosh / root,
+            x,
+        )
+        v = (total * unwrap + ball_t * (unwrap * square)).to(x.dtype)
+        return v * diameter, (1 - v.size(-1)) * _log_ratio(unwrap * inverse_x, eta, x, half=True, inverse=True)
+
+    def translate(self, p: Tensor, x: Tensor, inverse: bool = False) -> Tensor:
+        radius = self.radius(x)
+        target, space = -p[..., 1:] if inverse else p[..., 1:], x[..., 1:]
+        if space.size(-1) == 1:
+            moved = _boost_on_a_line(_widened(target / radius), _widened(space / radius))
+        else:
+            ball_t, half_t, inverse_t = _in_ball(_widened(target / self._diameter(x)), x)
+            ball_x, half_x, inverse_x = _in_ball(_widened(space / self._diameter(x)), x)
+            total = _meet(ball_x, inverse_x, ball_t, inverse_t)
+            moved = (total + ball_t * (square_norm(total) * half_t)) * (2 * half_x)
+        # From the spatial part as it was rounded, not from the boost: the point must be on the manifold.
+        moved = moved.to(x.dtype)
+        return radius * torch.cat([time_of(moved), moved], dim=-1)
+
+    def distance(self, x: Tensor, y: Tensor) -> Tensor:
+        if x.size(-1) == 2:
+            apart = self.log_at(y, x)[0].abs()
+        else:
+            radius, chord = self._chord(x, y)
+            apart = (radius * (2 * _asinh(norm(chord), x))).to(x.dtype)
+        return apart.squeeze(-1)
+
+    def squared_distance(self, x: Tensor, y: Tensor) -> Tensor:
+        if x.size(-1) == 2:
+            square = self.log_at(y, x)[0] ** 2
+        else:
+            radius, chord = self._chord(x, y)
+            near = (chord.detach().abs() < 1).all(-1, keepdim=True)
+            sinh2 = square_norm(chord.masked_fill(~near, 0.0))
+            far = 2 * _asinh(norm(chord.masked_fill(near, 1.0)), x)
+            square = (radius * (radius * torch.where(near, 4 * sinh2 * asinhc(sinh2) ** 2, far**2))).to(x.dtype)
+        return square.squeeze(-1)
+
+    def translate_tangent(
+        self, t: Tensor, v: Tensor, inverse: bool = False, bound: float | None = None
+    ) -> tuple[Tensor, Tensor]:
+        radius = self.radius(v)
+        if inverse:
+            t = -t
+        if v.size(-1) == 1:
+            # H^1 is flat: the boost is a shift by the distance to the target.
+            w = v + radius * _asinh((t / radius).to(_wide(v)), v).to(v.dtype)
+            return w, w.new_zeros(()).expand(w.shape[:-1])
+        diameter = self._diameter(v)
+        v = v / diameter
+        eta = _norm_with(v, _floor(v), v)
+        tanh, single = eta.tanh(), v.dtype != _wide(v)
+        sech2: Any = None if single and bound is not None else eta.clamp(max=_FAR).cosh() ** -2  # else not needed
+        shrink = _near(lambda: eta * eta, lambda z: sinhc(z) * sech2.sqrt(), eta, lambda eta: tanh / eta, v)
+        # Of half the radius of the image, root is the sine and root_w the cosine, over cosh(eta).
+        if bound is None:
+            ball, half_t, inverse_t = _in_ball(_widened(t / diameter), t)
+            total = _meet(_along(_widened(v), eta, tanh, shrink, v), sech2, ball, inverse_t)
+            height = torch.add(square_norm(total) * half_t, sech2, alpha=_floor(v) ** 2)
+            total, ball_t = total.to(v.dtype), ball.to(v.dtype)
+        else:  # in the ball the radius of a near target is not lost
+            ball, inverse_t = _in_ball_to(bound, t, diameter)
+            ball_t = ball.to(v.dtype)
+            total = v * shrink.to(v.dtype) + ball_t
+            height = _sum_of_squares(total) / inverse_t + _floor(v) ** 2
+        excess = height - tanh * tanh
+        root, root_w = height.sqrt(), (1 + excess if sech2 is None else height + sech2).sqrt()
+        # The difference of the radii is of the size of the target, however far both are.
+        eta_w = eta + (excess / (root + tanh * root_w)).asinh()
+        if sech2 is None:
+            unwrap = eta_w / (root * root_w)
+        else:
+            near = height < 1e-2 * sech2
+            height_0, sech2_0 = height.masked_fill(~near, 0.0), sech2.masked_fill(~near, 1.0)
+            unwrap = _near(
+                lambda: (height_0 / sech2_0).masked_fill(~near, 1.0),
+                lambda sinh2: asinhc(sinh2) / sech2_0 / (1 + sinh2).sqrt(),
+                root,
+                lambda root: eta_w / root_w / root,
+                v,
+            )
+        if bound is not None:  # the height is
+            w = (total + ball_t * height.to(v.dtype)) * (unwrap * diameter).to(v.dtype)
+        else:
+            w = (total * unwrap.to(v.dtype) + ball_t * (unwrap * height).to(v.dtype)) * diameter
+        if single:
+            # The cosh of one cancels that of the other.
+            return w, ((v.size(-1) - 1) * (shrink * unwrap).log()).squeeze(-1).to(v.dtype)
+        # Near the origin the series: the logarithm of a ratio rounded in its own dtype has no derivative there.
+        eta_w = unwrap * root_w * root
+        near, near_w = eta < 0.7, eta_w < 0.7
+        series = near_log_sinhc(4 * (eta**2).masked_fill(~near, 0.0))
+        series = series - near_log_sinhc(4 * (eta_w**2).masked_fill(~near_w, 0.0))
+        far = (shrink.masked_fill(near, 1.0) * unwrap.masked_fill(near_w, 1.0)).log()
+        stretch = series + far + (near.to(v.dtype) - near_w.to(v.dtype)) * sech2.log()
+        return w, (v.size(-1) - 1) * stretch.squeeze(-1)
+
+    def log_at_of_tangent(self, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        w, _ = self.translate_tangent(p[..., 1:], v, inverse=True)
+        return w, self.log_volume(w)
+
+    def _chord(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the radius and a vector of length ``sinh(d(x, y) / 2)``, ``d`` in radii, zero at ``x = y``."""
+        radius = self.radius(x)
+        ball_x, half_x, inverse_x = _in_ball(_widened(x[..., 1:] / self._diameter(x)), x)
+        ball_y, half_y, inverse_y = _in_ball(_widened(-y[..., 1:] / self._diameter(x)), y)
+        return radius, _meet(ball_x, inverse_x, ball_y, inverse_y) * half_x.sqrt() * half_y.sqrt()
+
+
+def _meet(ball_x: Tensor, inverse_x: Tensor, ball_t: Tensor, inverse_t: Tensor) -> Tensor:
+    """Returns the sum ``c`` of two points of the Poincare ball, ``inverse_x = 2 / (1 + x_0)``, accurate on a ray too.
+
+    Far points on opposite rays have coordinates near 1 and -1, and their sum has lost both radii. But with the
+    difference ``z`` of the two ``c . z = |b_x|^2 - |b_t|^2 = 2 / (1 + t_0) - 2 / (1 + x_0)``, which has not: what ``c``
+    lacks along ``z`` is put back. (Divided by 4, the square of ``z`` where it matters; elsewhere nothing is lacking.)
+    """
+    total, between = ball_x + ball_t, ball_x - ball_t
+    excess = (total * between).sum(-1, keepdim=True) - (inverse_t - inverse_x)
+    return torch.addcmul(total, between, excess, value=-0.25)
+
+
+def _along(v: Tensor, eta: Tensor, tanh: Tensor, shrink: Tensor, like: Tensor) -> Tensor:
+    """Returns ``v * shrink``, the point of the ball; far out as a direction first, which on an axis is exact.
+
+    There the length is not ``eta``, which was kept from zero: in float32 by more than the rounding of float64.
+    """
+    far = eta > 1
+    length = eta
+    if like.dtype != _wide(like):
+        length = torch.linalg.vector_norm(v.masked_fill(~far, 1.0), dim=-1, keepdim=True)
+    return torch.where(far, v / length * tanh, v * shrink)
+
+
+def _near(
+    square: Callable[[], Tensor],
+    series: Callable[[Tensor], Tensor],
+    divisor: Tensor,
+    far: Callable[[Tensor], Tensor],
+    like: Tensor,
+) -> Tensor:
+    """Returns ``far(divisor)``; near zero, where a ratio of float64 has no second derivative, ``series(square())``.
+
+    Where points are of float32 radii are of float64, and accurate enough for both derivatives.
+    """
+    if like.dtype != _wide(like):
+        return far(divisor)
+    z = square()
+    near = z < 1e-2
+    return torch.where(near, series(z.masked_fill(~near, 0.0)), far(divisor.masked_fill(near, 1.0)))
+
+
+def _asinh(x: Tensor, like: Tensor) -> Tensor:
+    """Returns asinh; torch's own cubes ``x`` in its derivatives, which is in range where points are of float32."""
+    return x.asinh() if like.dtype != _wide(like) else asinh(x)
+
+
+# ---- the hyperbolic line, where radii have a sign and add up, and no angle hides how exactly ----
+
+
+def _growth(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns ``exp(asinh(|x|))`` in parts, a constant and what varies, both at least one."""
+    scale = x.detach().abs().clamp(min=1.0)
+    x = x / scale
+    return scale, torch.hypot(x, 1 / scale) + x.abs()
+
+
+def _signed_growth(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns ``exp(asinh(x))`` and its inverse, both without cancellation, for ``|x| >= 1``."""
+    scale, growth = _growth(x)
+    up, down = scale * growth, (1 / scale) / growth
+    return torch.where(x > 0, up, down), torch.where(x > 0, down, up)
+
+
+def _boost_on_a_line(t: Tensor, x: Tensor) -> Tensor:
+    """Returns ``sinh(asinh(t) + asinh(x))``."""
+    near = (t.abs() < 1) | (x.abs() < 1)
+    (up_t, down_t), (up_x, down_x), one = _signed_growth(t), _signed_growth(x), x.new_ones(())
+    far = (up_t * up_x - down_t * down_x) / 2
+    t, x = t.masked_fill(~near, 0.0), x.masked_fill(~near, 0.0)
+    return torch.where(near, t * torch.hypot(x, one) + x * torch.hypot(t, one), far)
+
+
+def _signed_sum(t: Tensor, x: Tensor) -> Tensor:
+    """Returns ``asinh(t) + asinh(x)``."""
+    near, opposite = (t.abs() < 1) | (x.abs() < 1), (t > 0) != (x > 0)
+    (scale_t, growth_t), (scale_x, growth_x) = _growth(t), _growth(x)
+    apart = ((scale_t / scale_x) * (growth_t / growth_x)).log()  # exactly zero for a point and itself
+    together = (scale_t.log() + growth_t.log()) + (scale_x.log() + growth_x.log())
+    far = t.sign() * torch.where(opposite, apart, together)
+    return torch.where(near, asinh(_boost_on_a_line(t.masked_fill(~near, 0.0), x.masked_fill(~near, 0.0))), far)
+
+
+def _shifted(t: Tensor, v: Tensor) -> Tensor:
+    """Returns ``sinh(asinh(t) + v)``."""
+    near = t.abs() < 1
+    up, down = _signed_growth(t)
+    far = (up * v.exp() - down * (-v).exp()) / 2
+    t, v = t.masked_fill(~near, 0.0), v.masked_fill(~near, 0.0)
+    return torch.where(near, t * v.cosh() + torch.hypot(t, t.new_ones(())) * v.sinh(), far)
+
+
+def _in_ball(t: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns ``b = t / (1 + t_0)``, in the Poincare ball, ``(1 + t_0) / 2`` and its inverse, given ``t / 2``."""
+    t, scale = _scaled(t, like)
+    if scale is None:
+        half = _norm_with(t, 0.5, like) + 0.5
+        inverse = half.reciprocal()
+        return t * inverse, half, inverse
+    half = torch.linalg.vector_norm(torch.cat([t, 0.5 / scale], -1), dim=-1, keepdim=True) + 0.5 / scale
+    inverse = half.reciprocal()
+    return t * inverse, scale * half, inverse / scale
+
+
+def _in_ball_to(bound: float, t: Tensor, diameter: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns ``b = (t / 2) / sqrt(1 + |t / 2|^2 / c^2)``, shorter than ``c``, and ``2 / (1 + t_0)`` there.
+
+    Of :func:`_in_ball`, ``c`` is ``|b|`` at ``|t| = bound``. It is closer to the point meant than if ``t`` were
+    shortened so, and fewer operations; no distance to the border is lost.
+    """
+    longest = bound / (1 + math.sqrt(1 + bound**2))
+    # Out to r = 88 the derivatives of float32 targets are in range of float64 only.
+    half = _widened(t / (diameter * longest))
+    shrink = longest * _norm_with(half, 1.0, t).reciprocal()
+    return half * shrink, (1 - longest**2) + shrink * shrink
+
+
+def _widened(x: Tensor) -> Tensor:
+    """Returns ``x`` in float64: points of float32 are out to r = 88, where their squares and inverses are in range."""
+    return x.to(_wide(x))
+
+
+def _scaled(space: Tensor, like: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Returns a vector over its size, and the size, a constant of at least one; for float32 itself, and None.
+
+    Derivatives are in units of the vector then: the second one of a point at radius ``r`` is ``exp(-2 r)`` in its own,
+    formed from parts as small as ``exp(-3 r)``, which underflow from ``r = 240``.
+    """
+    if like.dtype != _wide(like):
+        return space, None
+    scale = torch.linalg.vector_norm(space.detach(), math.inf, dim=-1, keepdim=True).clamp(min=1.0)
+    return space / scale, scale
+
+
+def square_norm(v: Tensor) -> Tensor:
+    return (v * v).sum(-1, keepdim=True)
+
+
+def _sum_of_squares(v: Tensor) -> Tensor:
+    """Returns :func:`square_norm` in float64, for functions of it."""
+    return square_norm(v).to(_wide(v))  # not summed in it: torch would copy the whole vectors first
+
+
+def time_of(space: Tensor) -> Tensor:
+    """Returns the time coordinate, ``sqrt(1 + |space|^2)``, of a point with the given spatial part."""
+    return _norm_with(space, 1.0, space).to(space.dtype)
+
+
+def _norm_with(space: Tensor, coordinate: float, like: Tensor) -> Tensor:
+    """Returns the norm of a vector with one more coordinate, in float64."""
+    # A norm that is positive is smooth, and takes fewer kernels than a square, a sum and a root. In float64, since the
+    # square of a float32 point at r > 44 overflows; what is of float64 itself is scaled for the same reason.
+    extended = pad(space, (0, 1), value=coordinate)
+    if like.dtype == _wide(like):
+        return norm(extended)
+    return torch.linalg.vector_norm(extended, dim=-1, keepdim=True, dtype=_wide(space))
+
+
+def _floor(x: Tensor) -> float:
+    """Returns what a radius is kept from zero by, through the root of a sum of squares: what is lost in rounding.
+
+    Then ``sinh(r) / r`` needs no Taylor branch where points are of float32 and radii, one for each event, of float64:
+    its derivative is noise of size u / r near zero, but what multiplies it is a vector times ``v / r``.
+    """
+    return float(2.0**-26 if x.dtype == _wide(x) == torch.float64 else 2.0**-12)
+
+
+def _log_ratio(ratio: Tensor, eta: Tensor, like: Tensor, *, half: bool = False, inverse: bool = False) -> Tensor:
+    """Returns the logarithm of ``ratio = sinh(r) / r``, or of its inverse, shape ``(*)``; ``eta`` is r or half of it.
+
+    It has derivatives in ``r^2``, and is accurate to the rounding of ``like``.
+    """
+    if like.dtype != _wide(like):
+        return ratio.squeeze(-1).log().to(like.dtype)
+    # No vector multiplies this derivative: in one and the same dtype the logarithm of the ratio has none at the origin.
+    log_ratio = log_sinhc((4 if half else 1) * eta * eta).squeeze(-1)
+    return -log_ratio if inverse else log_ratio
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """Returns float64, in which norms are computed whatever the dtype; on Apple's GPUs, which have none, the dtype."""
+    return x.dtype if x.device.type == "mps" else torch.float64

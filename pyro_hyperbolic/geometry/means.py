@@ -1,0 +1,84 @@
+r"""The Fréchet mean on a Hadamard manifold."""
+
+import torch
+from torch import Tensor
+
+from .base import Hadamard
+from .checks import check_batches, check_floating, check_same_dtype, validating
+
+__all__ = ["mean"]
+
+#: Newton's method needs five to ten; backtracking a few more.
+_MOST_STEPS = 100
+
+
+def mean(geometry: Hadamard, x: Tensor, weights: Tensor | None, dim: int) -> Tensor:
+    """Returns the Fréchet mean of checked points over one batch dimension; see :func:`geometry.frechet_mean`."""
+    batch_dim = x.dim() - geometry.event_dim
+    if not -batch_dim <= dim < batch_dim:
+        raise ValueError(
+            f"dim = {dim}, but x of shape {tuple(x.shape)} has {batch_dim} batch dimensions; give one of them."
+        )
+    dim %= batch_dim
+    if x.size(dim) == 0:
+        raise ValueError(f"x has shape {tuple(x.shape)}, but the mean of no points is not defined; give 1 or more.")
+    w = _normalised(x, weights, dim, batch_dim)
+    x = x.movedim(dim, 0)
+    with torch.no_grad():
+        u = _minimiser(geometry, x.detach(), w.detach())
+    # One more Newton step, with gradients: that of the minimiser to points, weights and curvature.
+    m = geometry.exp0(u)[0]
+    pull = (w.unsqueeze(-1) * geometry.log_at(m, x)[0]).sum(0)
+    step = torch.linalg.solve(_hessian(geometry, m.detach(), x.detach(), w.detach()), pull.unsqueeze(-1)).squeeze(-1)
+    return geometry.exp_at(m, step)[0]
+
+
+def _normalised(x: Tensor, weights: Tensor | None, dim: int, batch_dim: int) -> Tensor:
+    """Returns weights that sum to one over the first dimension, of the batch shape of the points after it is moved."""
+    if weights is None:
+        return x.new_full((x.size(dim),) + (1,) * (batch_dim - 1), 1 / x.size(dim))
+    check_floating("weights", weights)
+    check_same_dtype(weights=weights, x=x)
+    flat = weights.dim() == 1
+    weights = weights.reshape((-1,) + (1,) * (batch_dim - 1)) if flat else weights.movedim(dim, 0)
+    batch = x.movedim(dim, 0).shape[:batch_dim]
+    check_batches(weights=weights.shape, x=batch)
+    total = weights.expand(batch).sum(0)
+    if validating() and not bool(((weights >= 0).all() & (total > 0) & total.isfinite()).all()):
+        raise ValueError(
+            f"weights have the least {weights.min().item():.6g}, but are nonnegative, with a positive sum."
+        )
+    return weights / total
+
+
+def _minimiser(geometry: Hadamard, x: Tensor, w: Tensor) -> Tensor:
+    """Returns tangent coordinates at the origin of the mean, by Newton's method with backtracking."""
+    m = x[0].clone()
+    value = (w * geometry.squared_distance(m, x)).sum(0)
+    for _ in range(_MOST_STEPS):
+        pull = (w.unsqueeze(-1) * geometry.log_at(m, x)[0]).sum(0)
+        step = torch.linalg.solve(_hessian(geometry, m, x, w), pull.unsqueeze(-1)).squeeze(-1)
+        size = torch.ones_like(value)
+        for _ in range(_MOST_STEPS):
+            moved = geometry.exp_at(m, size.unsqueeze(-1) * step)[0]
+            new = (w * geometry.squared_distance(moved, x)).sum(0)
+            worse = ~(new <= value)
+            if not bool(worse.any()):
+                break
+            size = torch.where(worse, size / 2, size)
+        better = new < value
+        event = better.reshape(better.shape + (1,) * geometry.event_dim)
+        m, value = torch.where(event, moved, m), torch.where(better, new, value)
+        if not bool(better.any()):
+            break
+    return geometry.log0(m)[0]
+
+
+def _hessian(geometry: Hadamard, m: Tensor, x: Tensor, w: Tensor) -> Tensor:
+    """Returns the Hessian of half the mean squared distance in normal coordinates at ``m``, shape ``(*, n, n)``."""
+    with torch.enable_grad():
+        v = torch.zeros_like(geometry.log0(m)[0]).requires_grad_()
+        energy = (w * geometry.squared_distance(geometry.exp_at(m, v)[0], x)).sum() / 2
+        (gradient,) = torch.autograd.grad(energy, v, create_graph=True)
+        rows = [torch.autograd.grad(g.sum(), v, retain_graph=True)[0] for g in gradient.unbind(-1)]
+    return torch.stack(rows, -2).detach()

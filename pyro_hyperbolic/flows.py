@@ -72,7 +72,8 @@ class CouplingFlow(TangentModule):
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         """Returns the shape of ``y`` for an ``x`` of that shape."""
         contexts = [batch for layer in self._couplings for batch in layer.batch_shapes_of_conditions()]
-        return with_batch(shape, *self._geometry.batch_shapes(), *contexts)
+        space = self._geometry
+        return with_batch(shape, *space.batch_shapes(), *contexts, event_dim=space.event_dim)
 
     inverse_shape = forward_shape
 

@@ -140,13 +140,19 @@ class _AtOneRun(geoopt.Lorentz):
 
 
 def is_of_one_run(manifold: Manifold) -> bool:
-    """Returns whether the manifold has the ``k`` of one run of a model in which ``k`` is latent."""
-    return isinstance(manifold, _AtOneRun)
+    """Returns whether the manifold, or a factor of it, has the ``k`` of one run of a model in which ``k`` is latent."""
+    return any(isinstance(part, _AtOneRun) for part in manifold.modules())
 
 
 def resolved(manifold: Manifold) -> Manifold:
-    """Returns the manifold, with the ``k`` of this run if it is latent: what a distribution must remember."""
-    return _AtOneRun(manifold.k) if isinstance(manifold, Lorentz) and manifold.is_latent else manifold
+    """Returns the manifold, with the ``k`` of this run where it is latent: what a distribution must remember."""
+    if isinstance(manifold, Lorentz):
+        return _AtOneRun(manifold.k) if manifold.is_latent else manifold
+    if isinstance(manifold, geoopt.ProductManifold):
+        factors = [resolved(factor) for factor in manifold.manifolds]
+        if any(new is not old for new, old in zip(factors, manifold.manifolds, strict=True)):
+            return geoopt.ProductManifold(*zip(factors, manifold.shapes, strict=True))
+    return manifold
 
 
 #: What ``manifold=None`` means everywhere: the hyperboloid of curvature -1.

@@ -371,10 +371,10 @@ ALWAYS = {
     ),
     # arguments of the right type in the wrong place
     "WN, tangent coordinates for loc": Case(
-        lambda: normal(V, t(1, 1)), ValueError, r"loc.*\(2,\).*scale.*\(2,\)", "one coordinate more", r"exp0\(M, loc\)"
+        lambda: normal(V, t(1, 1)), ValueError, r"loc.*\(2,\).*scale.*\(2,\)", "standard deviations", r"exp0\(M, loc\)"
     ),
     "WN, scale and loc": Case(
-        lambda: normal(t(1, 1), P), ValueError, r"loc.*\(2,\).*scale.*\(3,\)", "one coordinate more", "swap"
+        lambda: normal(t(1, 1), P), ValueError, r"loc.*\(2,\).*scale.*\(3,\)", "standard deviations", "swap"
     ),
     "WN, manifold for scale": Case(
         lambda: hdist.WrappedNormal(P, M), TypeError, "scale.*Lorentz", "torch.Tensor", "order.*manifold=M"
@@ -517,8 +517,8 @@ TAKES_A_MANIFOLD = {
 NO_MANIFOLD = {  # what is given: how it is shown, and the remedy
     "class": (geoopt.Lorentz, "the class geoopt.Lorentz", r"geoopt\.Lorentz\(\)"),
     "flat class": (geoopt.Euclidean, "the class geoopt.Euclidean", r"geoopt\.Euclidean\(1\)"),
-    "sphere": (geoopt.Sphere(), "Sphere", r"geoopt.Lorentz\(\), or register a geometry"),
-    "ball": (geoopt.PoincareBall(c=0.5), "PoincareBall", r"Lorentz\(k=2\).*charts.from_poincare_ball"),
+    "sphere": (geoopt.Sphere(), "Sphere", r"no map of R\^n.*geoopt.Lorentz\(\)"),
+    "scaled": (geoopt.Scaled(geoopt.Lorentz()), "Scaled", r"geoopt.Lorentz\(\), or register a geometry"),
     "tensor": (P, r"tensor of shape \(3,\)", r"order.*exp0\(M, v\).*manifold=M"),
     "array": (np.ones((50, 3)), r"numpy.ndarray of shape \(50, 3\)", "order"),
     "number": (2.0, "2.0", r"geoopt.Lorentz\(k=2.0\)"),

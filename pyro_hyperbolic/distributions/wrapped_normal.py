@@ -41,11 +41,13 @@ class WrappedDistribution(dist.TransformedDistribution):
         self.manifold = manifold
         chart = ExponentialMap(manifold, loc, validate_args=validate_args)
         # What torch's constructor would find by asking the transform three times for shapes, at the price of the rest.
-        batch_shape = broadcast(base.batch_shape, loc.shape[:-1], *geometry.bind(manifold).batch_shapes())
+        space = geometry.bind(manifold)
+        batch = space.batch_of(loc.shape)
+        batch_shape = broadcast(base.batch_shape, batch, *space.batch_shapes())
         self.base_dist = base if base.batch_shape == batch_shape else base.expand(batch_shape)
         self.transforms = [chart]
         # Values are checked here, in the words of this distribution; torch's own checks fail on empty batches.
-        torch.distributions.Distribution.__init__(self, batch_shape, loc.shape[-1:], validate_args=False)
+        torch.distributions.Distribution.__init__(self, batch_shape, loc.shape[len(batch) :], validate_args=False)
         if validate_args is not None:
             self._validate_args = validate_args
         else:  # set for the instance by torch's constructor: what Pyro's global setting says
@@ -119,7 +121,7 @@ class WrappedDistribution(dist.TransformedDistribution):
         # The words for shapes are torch's; its check of the support is left out, ours says more.
         advice = _THAW_BY if is_of_one_run(self.manifold) else ""
         checks.check_points(self.manifold, value, "value", validate=self._validate_args, advice=advice)
-        if value.shape[-1:] != self.event_shape:
+        if value.shape[value.dim() - self.event_dim :] != self.event_shape:
             raise ValueError(
                 f"The right-most size of value must match event_shape: {value.size()} vs {self.event_shape}."
             )
@@ -201,7 +203,7 @@ class WrappedNormal(WrappedDistribution):
         if isinstance(scale, Real) and not isinstance(scale, bool):
             scale = torch.as_tensor(float(scale), dtype=loc.dtype, device=loc.device)
         scale = _isotropic(manifold, scale, loc, dim)  # type: ignore[arg-type]
-        checks.check_batches(loc=loc.shape[:-1], scale=scale.shape[:-1])
+        checks.check_batches(loc=geometry.bind(manifold).batch_of(loc.shape), scale=scale.shape[:-1])
         remedy = "it holds standard deviations; pass a network's output through softplus or exp."
         checks.check_positive("scale", scale, remedy, validate=validate_args)
         base = dist.Normal(scale.new_zeros(()), scale, validate_args=False).to_event(1)
@@ -290,7 +292,7 @@ class WrappedMultivariateNormal(WrappedDistribution):
                 f"{name} has shape {tuple(matrix.shape)}, but loc of shape {tuple(loc.shape)} lives in n = {dim} "
                 f"dimensions; give a matrix (*, {dim}, {dim})."
             )
-        checks.check_batches(loc=loc.shape[:-1], **{name: matrix.shape[:-2]})
+        checks.check_batches(loc=geometry.bind(manifold).batch_of(loc.shape), **{name: matrix.shape[:-2]})
         validate = validate_args if matrix.numel() else False  # torch's check cannot reshape an empty batch
         base = dist.MultivariateNormal(matrix.new_zeros(dim), **given, validate_args=validate)
         super().__init__(base, loc, manifold, validate_args)
@@ -343,13 +345,12 @@ def _isotropic(manifold: Manifold, scale: Tensor, loc: Tensor, dim: int) -> Tens
     if size in (1, dim):
         return scale.expand((*scale.shape[:-1], dim))
     shapes = f"loc has shape {tuple(loc.shape)} and scale has shape {tuple(scale.shape)}"
-    if geometry.bind(manifold).event_shape(loc.size(-1)) == (size,) != (loc.size(-1),):
-        raise ValueError(f"{shapes}, but a point has one coordinate more than its standard deviations; swap them.")
-    if size == loc.size(-1) and not (checks.validating(True) and bool(geometry.contains(manifold, loc).all())):
-        raise ValueError(
-            f"{shapes}, but a point has one coordinate more than its standard deviations; if loc holds tangent "
-            f"coordinates, give exp0(M, loc)."
-        )
+    space = geometry.bind(manifold)
+    points = f"points of {checks.describe(space)} are {space.coordinates} and standard deviations (*, n)"
+    if space.dim(scale.shape) == loc.size(-1):
+        raise ValueError(f"{shapes}, but {points}; swap them.")
+    if size == loc.size(-1) and not (checks.validating(True) and bool(space.contains(loc).all())):
+        raise ValueError(f"{shapes}, but {points}; if loc holds tangent coordinates, give exp0(M, loc).")
     raise ValueError(
         f"{shapes}, but loc lives in n = {dim} dimensions; give standard deviations of the tangent coordinates, shape "
         f"(*, {dim}), or (*, 1) for the same in every direction."

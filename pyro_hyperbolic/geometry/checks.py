@@ -154,7 +154,7 @@ def check_points(
     check_shape(geometry, x, name)
     if not validating(validate):
         return
-    check_batch_of_parameters(geometry, name, x.shape[: x.dim() - geometry.event_dim])
+    check_batch_of_parameters(geometry, name, geometry.batch_of(x.shape))
     inside = geometry.contains(x)
     if bool(inside.all()) or _is_out_of_range(x, inside, geometry.event_dim):
         return
@@ -248,7 +248,7 @@ def check_pair(manifold: Manifold | Geometry, **points: Tensor) -> Geometry:
         check_points(geometry, value, name)
     check_same_dtype(**points)
     check_same_size(**points)
-    check_batches(**{name: value.shape[: value.dim() - geometry.event_dim] for name, value in points.items()})
+    check_batches(**{name: geometry.batch_of(value.shape) for name, value in points.items()})
     return geometry
 
 

@@ -34,12 +34,10 @@ def manifold_remedy(value: Any) -> str:
     """Returns what to write where ``value`` was given for a manifold, or nothing if there is no guess."""
     if isinstance(value, type) and issubclass(value, Manifold):
         return f"make an instance, geoopt.{value.__name__}({'1' if value is geoopt.Euclidean else ''})"
-    if isinstance(value, geoopt.PoincareBall):
-        k = 1 / value.c.detach()
-        k = f"{k.item():.6g}" if k.numel() == 1 else "1 / c"
+    if isinstance(value, geoopt.Sphere | geoopt.Stiefel | geoopt.BirkhoffPolytope):
         return (
-            f"use the hyperboloid of the same curvature, M = geoopt.Lorentz(k={k}), and convert points with "
-            f"charts.from_poincare_ball(M, p)"
+            "no map of R^n is a bijection onto it, so a density or a guide through a chart would be wrong; declare the "
+            "latent on a manifold with a global chart, as geoopt.Lorentz()"
         )
     if value is None:
         return "give geoopt.Lorentz(); None means it only in distributions, transforms and flows"

@@ -7,6 +7,9 @@ from .base import Geometry, Hadamard
 from .euclidean import Euclidean
 from .guesses import manifold_remedy, shown
 from .hyperboloid import Hyperboloid
+from .poincare_ball import PoincareBall
+from .product import Product
+from .spd import SymmetricPositiveDefinite
 
 __all__ = ["bind", "chart", "register", "same"]
 
@@ -20,6 +23,9 @@ def register(manifold_type: type, geometry: type[Geometry]) -> None:
 
 register(geoopt.Lorentz, Hyperboloid)
 register(geoopt.Euclidean, Euclidean)
+register(geoopt.PoincareBall, PoincareBall)
+register(geoopt.ProductManifold, Product)
+register(geoopt.SymmetricPositiveDefinite, SymmetricPositiveDefinite)
 
 
 def bind(manifold: Manifold | Geometry) -> Geometry:
@@ -64,3 +70,6 @@ def chart(manifold: Manifold | Geometry) -> Hadamard:
 def same(a: Manifold | Geometry, b: Manifold | Geometry) -> bool:
     """Returns whether two manifold objects are the same space: the same geometry with the same parameters."""
     return a is b or bind(a) == bind(b)
+
+
+Product.bind = staticmethod(chart)

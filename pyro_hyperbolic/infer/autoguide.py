@@ -148,7 +148,7 @@ class AutoWrappedNormal(AutoGuide):
         """Returns the posterior of a site, given its prior under the values of the sites before it."""
         manifold = _manifold_of(prior.support)
         if manifold is not None:
-            return self._wrapped(name, manifold).to_event(prior.event_dim - 1)
+            return self._wrapped(name, manifold).to_event(prior.event_dim - geometry.bind(manifold).event_dim)
         transform = biject_to(prior.support)
         base = dist.Normal(self._parameter("locs", name), self._parameter("scales", name))
         return dist.TransformedDistribution(base.to_event(transform.domain.event_dim), [transform.with_cache()])
@@ -211,7 +211,7 @@ class AutoWrappedNormal(AutoGuide):
         manifold = _manifold_of(prior.support)
         if manifold is not None:
             center, radius = _balls(self._wrapped(name, manifold), levels)
-            per_point = prior.event_dim - 1
+            per_point = prior.event_dim - geometry.bind(manifold).event_dim
             return GeodesicBall(
                 _expanded(center, batch, prior.event_dim), _expanded(radius, batch, per_point, leading=1)
             )
@@ -334,10 +334,11 @@ class AutoWrappedMultivariateNormal(AutoWrappedNormal):
 
     def _initialise(self, name: str, site: Any) -> None:
         super()._initialise(name, site)
-        if _manifold_of(site["fn"].support) is not None:
+        manifold = _manifold_of(site["fn"].support)
+        if manifold is not None:
             scale = self._stored("scales", name)
             tril = torch.eye(scale.size(-1), dtype=scale.dtype, device=scale.device).repeat(*scale.shape[:-1], 1, 1)
-            event_dim = site["fn"].event_dim + 1
+            event_dim = site["fn"].event_dim - geometry.bind(manifold).event_dim + 2
             value = PyroParam(tril, constraint=constraints.unit_lower_cholesky, event_dim=event_dim)
             deep_setattr(self, f"scale_trils.{name}", value)
 

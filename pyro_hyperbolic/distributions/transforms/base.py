@@ -284,7 +284,8 @@ class TangentModule(ManifoldTransform, SavesSpace, TransformModule):
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         """Returns the shape of ``y`` for an ``x`` of that shape."""
-        return with_batch(shape, *self._geometry.batch_shapes())
+        space = self._geometry
+        return with_batch(shape, *space.batch_shapes(), event_dim=space.event_dim)
 
     inverse_shape = forward_shape
 

@@ -121,7 +121,9 @@ class Coupling(TangentModule):
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         """Returns the shape of ``y`` for an ``x`` of that shape; a context enlarges the batch, as in Pyro's samples."""
-        return with_batch(shape, *self._geometry.batch_shapes(), *self.batch_shapes_of_conditions())
+        space = self._geometry
+        batches = [*space.batch_shapes(), *self.batch_shapes_of_conditions()]
+        return with_batch(shape, *batches, event_dim=space.event_dim)
 
     inverse_shape = forward_shape
 

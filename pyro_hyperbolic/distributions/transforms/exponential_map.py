@@ -86,8 +86,9 @@ class ExponentialMap(ManifoldTransform):
         checks.check_vectors(self.manifold, x, "the argument of ExponentialMap", validate=self._validate_args)
 
     def _batch_shapes(self) -> list[torch.Size]:
-        loc = [] if self.loc is None else [self.loc.shape[:-1]]
-        return loc + self._geometry.batch_shapes()
+        space = self._geometry
+        loc = [] if self.loc is None else [space.batch_of(self.loc.shape)]
+        return loc + space.batch_shapes()
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         """Returns ``(*, n + 1)`` for ``(*, n)``."""
@@ -97,8 +98,7 @@ class ExponentialMap(ManifoldTransform):
     def inverse_shape(self, shape: torch.Size) -> torch.Size:
         """Returns ``(*, n)`` for ``(*, n + 1)``."""
         space = self._geometry
-        batch = shape[: len(shape) - space.event_dim]
-        return with_batch(torch.Size((*batch, space.dim(shape))), *self._batch_shapes())
+        return with_batch(torch.Size((*space.batch_of(shape), space.dim(shape))), *self._batch_shapes())
 
     def __eq__(self, other: Any) -> bool:
         if not isinstance(other, ExponentialMap) or not geometry.same(self.manifold, other.manifold):
@@ -116,7 +116,7 @@ class ExponentialMap(ManifoldTransform):
 
 def _is_at_the_origin(space: Hadamard, loc: Tensor) -> bool:
     # An origin of many k, of a manifold other than this one, can have a batch shape that the result must have.
-    batch = loc.shape[: loc.dim() - space.event_dim]
+    batch = space.batch_of(loc.shape)
     return geometry.is_known_origin(loc) and (len(batch) == 0 or batch in space.batch_shapes())
 
 

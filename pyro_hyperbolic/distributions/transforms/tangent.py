@@ -93,9 +93,10 @@ class TangentTransform(TangentModule):
         return self._shape(shape, self.transform.inverse_shape)
 
     def _shape(self, shape: torch.Size, of_tangent: object) -> torch.Size:
-        dim = self._geometry.dim(shape)
-        batch = of_tangent(torch.Size((*shape[:-1], dim)))[:-1]  # type: ignore[operator]
-        return super().forward_shape(torch.Size((*batch, shape[-1])))
+        space = self._geometry
+        batch = space.batch_of(shape)
+        tangent = of_tangent(torch.Size((*batch, space.dim(shape))))  # type: ignore[operator]
+        return super().forward_shape(tangent[:-1] + shape[len(batch) :])
 
 
 def _is_real_vector(constraint: Constraint) -> bool:

@@ -55,12 +55,15 @@ class Translation(ManifoldTransform):
     def _moved(self, x: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
         checks.check_same_dtype(loc=self.loc, x=x)
         checks.check_same_size(loc=self.loc, x=x)
-        y = self._geometry.translate(self.loc, x, inverse)
-        return y, y.new_zeros(()).expand(y.shape[:-1])
+        space = self._geometry
+        y = space.translate(self.loc, x, inverse)
+        return y, y.new_zeros(()).expand(space.batch_of(y.shape))
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         """Returns the shape with its batch part broadcast with those of ``loc`` and ``k``."""
-        return with_batch(shape, self.loc.shape[:-1], *self._geometry.batch_shapes())
+        space = self._geometry
+        batches = [space.batch_of(self.loc.shape), *space.batch_shapes()]
+        return with_batch(shape, *batches, event_dim=space.event_dim)
 
     inverse_shape = forward_shape
 

@@ -1,0 +1,158 @@
+r"""Products of Hadamard manifolds, :math:`M_1 \times \dots \times M_m` (``geoopt.ProductManifold``).
+
+Points side by side, tangent coordinates side by side: every map acts factor by factor, log-volumes add, and squared
+distances do. Each factor has its own curvature, learnable, latent or a batch.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property, reduce
+from typing import Any
+
+import torch
+from geoopt import ProductManifold
+from torch import Tensor
+
+from pyro_hyperbolic.numerics import norm
+
+from .base import Hadamard
+
+__all__ = ["Product"]
+
+
+class Product(Hadamard):
+    """A product of Hadamard manifolds: points ``(*, sum of the factors' sizes)``."""
+
+    #: Returns the geometry of a factor; set by the registry, which knows all kinds.
+    bind: Callable[..., Hadamard]
+
+    manifold: ProductManifold
+
+    @cached_property
+    def factors(self) -> list[Hadamard]:
+        """The geometries of the factors."""
+        return [type(self).bind(factor) for factor in self.manifold.manifolds]
+
+    @cached_property
+    def dims(self) -> list[int]:
+        """The intrinsic dimensions of the factors."""
+        return [factor.dim(shape) for factor, shape in zip(self.factors, self.manifold.shapes, strict=True)]
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The factors with their dimensions, ``Lorentz(2) x Euclidean(3)``."""
+        return " x ".join(f"{factor.name}({n})" for factor, n in zip(self.factors, self.dims, strict=True))
+
+    @property
+    def coordinates(self) -> str:  # type: ignore[override]
+        """The event shape in words."""
+        return f"(*, {self.manifold.n_elements})"
+
+    @property
+    def parameter_remedy(self) -> str:  # type: ignore[override]
+        """What the parameters of the factors are."""
+        return " ".join(dict.fromkeys(factor.parameter_remedy for factor in self.factors))
+
+    def event_shape(self, n: int) -> torch.Size:
+        if n != sum(self.dims):
+            raise ValueError(
+                f"{self.name} has {sum(self.dims)} dimensions, but {n} were asked for; they are fixed by the sizes "
+                f"that geoopt.ProductManifold is given."
+            )
+        return torch.Size((self.manifold.n_elements,))
+
+    def dim(self, shape: Sequence[int]) -> int:
+        return sum(self.dims) if len(shape) and shape[-1] == self.manifold.n_elements else 0
+
+    def parameters(self) -> dict[str, Tensor]:
+        return {
+            f"{name} of factor {i}": value
+            for i, factor in enumerate(self.factors)
+            for name, value in factor.parameters().items()
+        }
+
+    def check_settings(self) -> None:
+        for i, (factor, n, shape) in enumerate(zip(self.factors, self.dims, self.manifold.shapes, strict=True)):
+            factor.check_settings()
+            if n < 1 or tuple(factor.event_shape(n)) != tuple(shape):
+                raise ValueError(
+                    f"factor {i} of the product, {factor.name}, has size {tuple(shape)}, but its points in n >= 1 "
+                    f"dimensions are {factor.coordinates}; give geoopt.ProductManifold that size."
+                )
+
+    def contains(self, x: Tensor) -> Tensor:
+        inside = [factor.contains(part) for factor, part in self._with(self.split(x))]
+        return torch.stack(torch.broadcast_tensors(*inside)).all(0)
+
+    def explain(self, outside: Tensor, where: Tensor) -> tuple[str, str]:
+        first = torch.zeros_like(where)
+        first.view(-1)[int(where.reshape(-1).nonzero()[0])] = True
+        for i, (factor, part) in enumerate(self._with(self.split(outside[:1]))):
+            # Where the parameters are a batch the first event need not be in the first manifold.
+            if any(factor.batch_shapes()) or not bool(factor.contains(part)):
+                defect, remedy = factor.explain(part, first)
+                return f": factor {i}, {factor.name},{defect}", remedy
+        return super().explain(outside, where)
+
+    def origin(self, n: int, dtype: torch.dtype | None, device: torch.device | None) -> Tensor:
+        self.event_shape(n)
+        return self._joined([factor.origin(m, dtype, device) for factor, m in self._with(self.dims)])
+
+    def exp0(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        return self._points(f.exp0(part) for f, part in self._with(self.split_tangent(v)))
+
+    def log0(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return _vectors(f.log0(part) for f, part in self._with(self.split(x)))
+
+    def exp_at(self, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return self._points(f.exp_at(a, b) for f, a, b in self._with(self.split(p), self.split_tangent(v)))
+
+    def log_at(self, p: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        return _vectors(f.log_at(a, b) for f, a, b in self._with(self.split(p), self.split(x)))
+
+    def log_volume(self, v: Tensor) -> Tensor:
+        return _sum(f.log_volume(part) for f, part in self._with(self.split_tangent(v)))
+
+    def translate(self, p: Tensor, x: Tensor, inverse: bool = False) -> Tensor:
+        return self._joined([f.translate(a, b, inverse) for f, a, b in self._with(self.split(p), self.split(x))])
+
+    def distance(self, x: Tensor, y: Tensor) -> Tensor:
+        parts = [f.distance(a, b) for f, a, b in self._with(self.split(x), self.split(y))]
+        return norm(torch.stack(torch.broadcast_tensors(*parts), -1)).squeeze(-1)
+
+    def squared_distance(self, x: Tensor, y: Tensor) -> Tensor:
+        return _sum(f.squared_distance(a, b) for f, a, b in self._with(self.split(x), self.split(y)))
+
+    def split(self, x: Tensor) -> list[Tensor]:
+        """Returns the factors' points of ``x``, each of its own event shape."""
+        parts = x.split([math.prod(shape) for shape in self.manifold.shapes], -1)
+        return [part.unflatten(-1, tuple(shape)) for part, shape in zip(parts, self.manifold.shapes, strict=True)]
+
+    def split_tangent(self, v: Tensor) -> tuple[Tensor, ...]:
+        """Returns the factors' tangent coordinates of ``v``."""
+        return v.split(self.dims, -1)
+
+    def _with(self, *parts: Iterable[Any]) -> Iterable[Any]:
+        return zip(self.factors, *parts, strict=True)
+
+    def _joined(self, parts: Sequence[Tensor]) -> Tensor:
+        """Returns factors' points as points of the product, their batch shapes broadcast."""
+        return _cat([part.flatten(part.dim() - factor.event_dim) for factor, part in self._with(parts)])
+
+    def _points(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        points, volumes = zip(*pairs, strict=True)
+        return self._joined(points), _sum(volumes)
+
+
+def _vectors(pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    vectors, volumes = zip(*pairs, strict=True)
+    return _cat(vectors), _sum(volumes)
+
+
+def _sum(values: Iterable[Tensor]) -> Tensor:
+    return reduce(torch.add, values)
+
+
+def _cat(parts: Sequence[Tensor]) -> Tensor:
+    batch = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+    return torch.cat([part.expand(*batch, part.size(-1)) for part in parts], dim=-1)

@@ -1,0 +1,162 @@
+r"""Symmetric positive definite matrices with the affine-invariant metric (``geoopt.SymmetricPositiveDefinite``).
+
+Points are ``(*, m, m)``, in :math:`n = m (m + 1) / 2` dimensions; the origin is the identity. Tangent coordinates are
+those of a symmetric matrix V in an orthonormal basis: its diagonal, then :math:`\sqrt 2` times what is below it.
+
+.. math:: \exp_o(V) = e^V, \qquad T_P X = P^{1/2} X P^{1/2}, \qquad
+    \log |\det d\exp_o| = \sum_{i < j} \log \operatorname{sinhc} \frac{\lambda_i(V) - \lambda_j(V)}{2}
+
+Functions of matrices are differentiated by divided differences, which are finite where eigenvalues are equal; once, not
+twice.
+
+References:
+    *Geometry Processing and Medical Imaging by Riemannian Tensor Computing*, X. Pennec, P. Fillard, N. Ayache, 2006.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from geoopt.manifolds.symmetric_positive_definite import SPDMetric
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from pyro_hyperbolic.numerics import asinhc, log_sinhc, norm, sinhc
+
+from .base import Hadamard
+
+__all__ = ["SymmetricPositiveDefinite"]
+
+
+class SymmetricPositiveDefinite(Hadamard):
+    """Symmetric positive definite matrices: points ``(*, m, m)``."""
+
+    name = "SymmetricPositiveDefinite"
+    event_dim = 2
+    coordinates = "(*, m, m) with n = m (m + 1) / 2"
+
+    def event_shape(self, n: int) -> torch.Size:
+        m = (math.isqrt(8 * n + 1) - 1) // 2
+        if m * (m + 1) // 2 != n:
+            raise ValueError(f"n = {n}, but m x m matrices have m (m + 1) / 2 dimensions: 1, 3, 6, 10, ...")
+        return torch.Size((m, m))
+
+    def dim(self, shape: Sequence[int]) -> int:
+        return shape[-1] * (shape[-1] + 1) // 2 if len(shape) > 1 and shape[-1] == shape[-2] else 0
+
+    def check_settings(self) -> None:
+        if self.manifold.default_metric != SPDMetric.AIM:
+            raise ValueError(
+                f"the metric is {self.manifold.default_metric.value}, but distances and volumes here are those of the "
+                f"affine-invariant one; use geoopt.SymmetricPositiveDefinite()."
+            )
+
+    def contains(self, x: Tensor) -> Tensor:
+        finite = x.isfinite().all(-1).all(-1)
+        safe = torch.where(finite[..., None, None], x, torch.eye(x.size(-1), dtype=x.dtype, device=x.device))
+        skew = (safe - safe.mT).abs().amax((-2, -1)) <= 64 * torch.finfo(x.dtype).eps * safe.abs().amax((-2, -1))
+        return finite & skew & (torch.linalg.eigvalsh(safe)[..., 0] > 0)
+
+    def explain(self, outside: Tensor, where: Tensor) -> tuple[str, str]:
+        first = outside[0].double()
+        least = torch.linalg.eigvalsh((first + first.mT) / 2)[0].item() if bool(first.isfinite().all()) else math.nan
+        skew = (first - first.mT).abs().max().item()
+        return (
+            f" with least eigenvalue {least:.6g}, and {skew:.2g} from symmetric",
+            "map tangent coordinates with exp0(M, v), and make a matrix symmetric by (x + x.mT) / 2",
+        )
+
+    def exp0(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        V = _matrix(v)
+        return _function(V, "exp"), _log_volume(V)
+
+    def log0(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        V = _function(x, "log")
+        return _vector(V), _log_volume(V)
+
+    def translate(self, p: Tensor, x: Tensor, inverse: bool = False) -> Tensor:
+        root = _function(p, "root of the inverse" if inverse else "root")
+        moved = root @ x @ root
+        return (moved + moved.mT) / 2
+
+    def distance(self, x: Tensor, y: Tensor) -> Tensor:
+        return norm(_log_ratios(x, y)).squeeze(-1)
+
+    def squared_distance(self, x: Tensor, y: Tensor) -> Tensor:
+        return _log_ratios(x, y).square().sum(-1)
+
+
+def _matrix(v: Tensor) -> Tensor:
+    m = (math.isqrt(8 * v.size(-1) + 1) - 1) // 2
+    if m * (m + 1) // 2 != v.size(-1):
+        raise ValueError(
+            f"tangent coordinates are {tuple(v.shape)}, but m x m matrices have m (m + 1) / 2 dimensions: 1, 3, 6, ..."
+        )
+    i, j = torch.tril_indices(m, m, -1, device=v.device)
+    place = torch.diag(torch.arange(m, device=v.device))
+    place[i, j] = place[j, i] = torch.arange(m, v.size(-1), device=v.device)
+    scale = torch.eye(m, dtype=v.dtype, device=v.device) * (1 - math.sqrt(0.5)) + math.sqrt(0.5)
+    return v[..., place] * scale
+
+
+def _vector(V: Tensor) -> Tensor:
+    i, j = torch.tril_indices(V.size(-1), V.size(-1), -1, device=V.device)
+    return torch.cat([V.diagonal(dim1=-2, dim2=-1), math.sqrt(2) * V[..., i, j]], dim=-1)
+
+
+def _log_volume(V: Tensor) -> Tensor:
+    i, j = torch.tril_indices(V.size(-1), V.size(-1), -1, device=V.device)
+    values = torch.linalg.eigvalsh(V)
+    return log_sinhc(((values[..., i] - values[..., j]) / 2) ** 2).sum(-1)
+
+
+def _log_ratios(x: Tensor, y: Tensor) -> Tensor:
+    """Returns the logarithms of the eigenvalues of ``x^-1 y``."""
+    factor = torch.linalg.cholesky(x)
+    half = torch.linalg.solve_triangular(factor, y, upper=False)
+    return torch.linalg.eigvalsh(torch.linalg.solve_triangular(factor, half.mT, upper=False)).log()
+
+
+def _log_slope(a: Tensor, b: Tensor) -> Tensor:
+    return asinhc((a - b) ** 2 / (4 * a * b)) / (a * b).sqrt()  # log(a / b) = 2 asinh((a - b) / sqrt(4 a b))
+
+
+#: Each function, and its divided difference ``(f(a) - f(b)) / (a - b)``, which has no cancellation.
+_FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
+    "exp": (torch.exp, lambda a, b: ((a + b) / 2).exp() * sinhc(((a - b) / 2) ** 2)),
+    "log": (torch.log, _log_slope),
+    "root": (torch.sqrt, lambda a, b: 1 / (a.sqrt() + b.sqrt())),
+    "root of the inverse": (torch.rsqrt, lambda a, b: -1 / ((a * b).sqrt() * (a.sqrt() + b.sqrt()))),
+}
+
+
+class _Function(torch.autograd.Function):
+    """A function of symmetric matrices by their eigenvalues."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(X: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor]:
+        values, vectors = torch.linalg.eigh(X)
+        Y = vectors @ (_FUNCTIONS[name][0](values).unsqueeze(-1) * vectors.mT)
+        return (Y + Y.mT) / 2, values, vectors
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.name = inputs[1]
+        ctx.save_for_backward(*output[1:])
+        ctx.mark_non_differentiable(*output[1:])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor, None]:
+        values, vectors = ctx.saved_tensors
+        slopes = _FUNCTIONS[ctx.name][1](values.unsqueeze(-1), values.unsqueeze(-2))
+        gradient = (gradient + gradient.mT) / 2
+        return vectors @ (slopes * (vectors.mT @ gradient @ vectors)) @ vectors.mT, None
+
+
+def _function(X: Tensor, name: str) -> Tensor:
+    Y: Tensor = _Function.apply(X, name)[0]
+    return Y

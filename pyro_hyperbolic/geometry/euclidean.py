@@ -15,6 +15,7 @@ from pyro_hyperbolic.numerics import norm
 
 __all__ = [
     "contains",
+    "curvature",
     "dim",
     "distance",
     "event_size",
@@ -42,6 +43,10 @@ def dim(event_size: int) -> int:
 
 def parameters(manifold: Euclidean) -> dict[str, Tensor]:
     return {}
+
+
+def curvature(manifold: Euclidean) -> Tensor:
+    return torch.zeros(())
 
 
 def origin(manifold: Euclidean, n: int, dtype: torch.dtype | None, device: torch.device | None) -> Tensor:

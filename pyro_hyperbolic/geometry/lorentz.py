@@ -47,6 +47,7 @@ class Stretch(NamedTuple):
 __all__ = [
     "Stretch",
     "contains",
+    "curvature",
     "dim",
     "distance",
     "event_size",
@@ -56,6 +57,7 @@ __all__ = [
     "log_at",
     "log_stretch",
     "log_volume",
+    "off_manifold_mistake",
     "origin",
     "parameters",
     "radius_of",
@@ -80,6 +82,27 @@ def dim(event_size: int) -> int:
 def parameters(manifold: Lorentz) -> dict[str, Tensor]:
     """Returns the tensors that tell one hyperboloid from another, all positive."""
     return {"k": manifold.k}
+
+
+def curvature(manifold: Lorentz) -> Tensor:
+    return -1 / manifold.k
+
+
+def off_manifold_mistake(manifold: Lorentz, x: Tensor) -> str:
+    """Returns what a finite event that is off the hyperboloid looks like."""
+    if manifold.k.numel() > 1:
+        return "unclear"
+    squares = x.double().square()
+    k, value, close = float(manifold.k.detach()), float(squares[1:].sum() - squares[0]), 1e-6 * float(1 + squares.sum())
+    if x[0] < 0:
+        return "the lower sheet: the sign of the time coordinate is wrong"
+    if x[0] == 0:
+        return "a tangent vector, not a point: its time coordinate is zero"
+    if abs(value + 1) < close:
+        return "a point of the unit hyperboloid: the radius sqrt(k) is forgotten"
+    if abs(value + k * k) < close or abs(value + 1 / k) < close:
+        return "a point of another hyperboloid: k is the squared radius, and the curvature is -1/k"
+    return f"unclear: <x, x> is {value:.6g}, not {-k:.6g}"
 
 
 def origin(manifold: Lorentz, n: int, dtype: torch.dtype | None, device: torch.device | None) -> Tensor:

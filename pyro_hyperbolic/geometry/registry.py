@@ -11,7 +11,7 @@ from torch import Tensor
 from . import euclidean, lorentz
 from .guesses import manifold_remedy, shown
 
-__all__ = ["Kernels", "kernels", "register", "same"]
+__all__ = ["Kernels", "curvature", "kernels", "register", "same", "with_parameters"]
 
 
 class Kernels(Protocol):
@@ -23,6 +23,10 @@ class Kernels(Protocol):
     shortened smoothly to less than ``bound`` radii), and returns the value and its stretch, or None where it preserves
     Lebesgue measure; of any number of stretches ``log_stretch`` makes the sum of their log-determinants, for the price
     of one.
+
+    Two are optional. ``curvature`` returns the sectional curvature, a tensor of the batch shape of the parameters (zero
+    is flat), of a space where it is constant; without it the kit of :mod:`pyro_hyperbolic.testing` names no mistake.
+    ``off_manifold_mistake`` says of one event that is off the manifold what it looks like.
     """
 
     def event_size(self, n: int) -> int: ...
@@ -63,6 +67,18 @@ def kernels(manifold: Manifold) -> Kernels:
         TypeError: If none is registered for its type.
     """
     return _KERNELS[_registered(manifold)]
+
+
+def curvature(manifold: Manifold) -> Tensor | None:
+    """Returns the constant sectional curvature, or None where it is not constant, or the kernels do not say."""
+    say = getattr(kernels(manifold), "curvature", None)
+    return None if say is None else say(manifold)
+
+
+def with_parameters(manifold: Manifold, parameters: dict[str, Tensor]) -> Manifold:
+    """Returns a manifold of the registered class of ``manifold``, with other values of its parameters."""
+    new: Manifold = _registered(manifold)(**parameters)
+    return new
 
 
 def name_of(manifold: Manifold) -> str:

@@ -289,15 +289,15 @@ class Nodes(NamedTuple):
                 log_weights = log_area - math.log(20_000) - log_density
         v = (radius[..., None] * directions).reshape(-1, dim)
         x, log_volume, loss = space.log_volume(lambda v: space.exp_at(centre, v), v)
+        # Where a volume is lost in rounding there is none, and the error is what the samples say of the mass there.
+        lost = ~(loss <= 1e-3 / torch.finfo(torch.float64).eps)
+        x[lost] = centre
         x, radius = x.to(samples), radius.expand(-1, len(v) // len(radius)).reshape(-1)
         with torch.no_grad():
             log_density = torch.cat([distribution.log_prob(chunk) for chunk in x.split(40_000)])
         log_weights = log_weights.expand(-1, len(v) // len(log_weights)).reshape(-1) + (dim - 1) * radius.log()
-        weights = (log_weights + log_volume + log_density).exp()
-        # Where a volume is lost in rounding there is none, and the error is what the samples say of the mass there.
-        lost = loss > 1e-3 / torch.finfo(torch.float64).eps
+        weights = (log_weights + log_volume + log_density).exp().masked_fill(lost, 0.0)
         beyond = float((away > radius[lost].min()).double().mean()) if bool(lost.any()) else 0.0
-        weights = weights.masked_fill(lost, 0.0)
         outermost = float(weights[radius > reach / 1.2].sum())
         return cls(x, weights, centre.to(samples), dim, number, outermost + beyond)
 

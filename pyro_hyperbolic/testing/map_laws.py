@@ -92,10 +92,15 @@ def stays_on_manifold(transform: Transform, x: Tensor) -> None:
         inside = side.check(value)
         if not bool(inside.all()):
             domain, space = Space(transform.domain), Space(side)
-            at, inside = smallest(domain.scaled_radius(x), ~inside), f"a point of {side}"
-            where, found = event_text(domain.flat(x), at), event_text(space.flat(value), at)
-            cause = space.off_manifold_mistake(space.events(value)[at])
-            raise LawViolation("stays_on_manifold", f"{what} is on {side}", f"x = {where}", inside, found, cause)
+            at = smallest(domain.log0(x).norm(dim=-1), ~inside)
+            raise LawViolation(
+                "stays_on_manifold",
+                f"{what} is on {side}",
+                f"x = {event_text(domain.flat(x), at)}",
+                f"a point of {side}",
+                event_text(space.flat(value), at),
+                space.off_manifold_mistake(space.events(value)[at]),
+            )
 
 
 def shapes_broadcast(transform: Transform, x: Tensor) -> None:
@@ -117,10 +122,11 @@ def shapes_broadcast(transform: Transform, x: Tensor) -> None:
                 continue  # torch cannot reshape an empty tensor with -1, as Pyro's own networks do
             at = f"x of shape {tuple(many.shape)}"
             raise no_empty_batch("t(x) and its log-det take an empty batch", at, error) from error
+        batches = torch.broadcast_shapes(batch_shape, batch), torch.broadcast_shapes(log_det.shape, batch)
         summed = "the log-determinant is not summed over the event dimension, or it is over the batch"
         for formula, shape, expected, cause in (
-            ("t(x) has the batch shape of x", image.shape, (*_broadcast(batch_shape, batch), *event_shape), "unclear"),
-            ("the log-det has the batch shape of x", found.shape, _broadcast(log_det.shape, batch), summed),
+            ("t(x) has the batch shape of x", image.shape, (*batches[0], *event_shape), "unclear"),
+            ("the log-det has the batch shape of x", found.shape, batches[1], summed),
             ("forward_shape(x.shape) = t(x).shape", transform.forward_shape(many.shape), image.shape, "unclear"),
             (
                 "inverse_shape gives back the event",
@@ -365,7 +371,3 @@ def _inverse_mistake(transform: Transform, x: Tensor, y: Tensor, back: Tensor, b
     if bool((~wrong).any()) and bool(wrong.any()) and float(size[wrong].min()) > float(size[~wrong].max()):
         return "only points far out do not come back: a clamp, a saturation, or digits lost far out"
     return "unclear: the inverse is that of another map"
-
-
-def _broadcast(*shapes: torch.Size | tuple[int, ...]) -> torch.Size:
-    return torch.broadcast_shapes(*shapes)

@@ -177,11 +177,7 @@ def _between_draws(ranks: Tensor) -> _Found:
 
 
 def _index(member: int, distribution: dist.TorchDistribution) -> str:
-    index = []
-    for size in reversed(distribution.batch_shape):
-        member, i = divmod(member, size)
-        index.append(i)
-    return str(tuple(reversed(index)))
+    return str(tuple(int(i) for i in torch.unravel_index(torch.tensor(member), distribution.batch_shape)))
 
 
 def _name(feature: int, features: int) -> str:

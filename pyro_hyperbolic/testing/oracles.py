@@ -11,8 +11,8 @@ from typing import Any
 import geoopt
 import torch
 from geoopt.manifolds.base import Manifold
+from pyro.distributions import constraints
 from torch import Tensor
-from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
 from pyro_hyperbolic.distributions.constraints import on_manifold
@@ -30,6 +30,8 @@ _FLAT = tuple(
         constraints.less_than(0.0),
         constraints.unit_interval,
         constraints.half_open_interval(0.0, 1.0),
+        constraints.ordered_vector,
+        constraints.positive_ordered_vector,
     )
 )
 
@@ -63,9 +65,11 @@ class Space:
         self.manifold: Manifold = getattr(base, "manifold", None) or geoopt.Euclidean(1)
         self.event_dim: int = max(1, constraint.event_dim)
         self._kernels: Any = registry.kernels(self.manifold)
-        #: The sectional curvature, the largest of a batch; None where it is not constant, or the geometry cannot say.
+        #: The sectional curvature, the strongest of a batch; None where it is not constant, or the geometry cannot say.
+        self.curvature: float | None = None
         curvature = registry.curvature(self.manifold)
-        self.curvature = None if curvature is None or float(curvature.max()) > 0 else float(curvature.min())
+        if curvature is not None and bool((curvature <= 0).all()):
+            self.curvature = float(curvature.detach().min())
 
     @property
     def length(self) -> float:

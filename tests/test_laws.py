@@ -4,7 +4,7 @@ import pyro
 import pytest
 import torch
 
-from pyro_hyperbolic.testing import citizenship, laws, suites
+from pyro_hyperbolic.testing import map_laws, object_laws, suites
 from tests.cases import AUTOMORPHISMS, DISTRIBUTIONS, TRANSFORMS, points
 
 
@@ -16,9 +16,9 @@ def _float64():
     torch.set_default_dtype(torch.float32)
 
 
-LAWS = [getattr(module, name) for module in (laws, citizenship) for name in module.__all__]
-LAWS.remove(citizenship.arguments_satisfy_their_constraints)
-LAWS.remove(citizenship.conditioning_is_respected)
+LAWS = [getattr(module, name) for module in (map_laws, object_laws) for name in module.__all__]
+LAWS.remove(object_laws.arguments_satisfy_their_constraints)
+LAWS.remove(object_laws.conditioning_is_respected)
 # Networks far from the origin put out large scales, and a stack of them leaves the range of float64, with an error.
 SINGLE = [case for case in AUTOMORPHISMS if "flow" not in case.name and "unbounded" not in case.name]
 
@@ -32,12 +32,12 @@ def test_transform_law(case, law):
 @pytest.mark.parametrize("case", AUTOMORPHISMS, ids=lambda case: case.name)
 def test_log_det_far_out(case):
     """At r = 5, where a lost e^{2r} would show; the tolerance of the laws grows with the radius they are given."""
-    laws.log_det_matches_autograd(case.make(), points(case, radius=5.0, number=3))
+    map_laws.log_det_matches_autograd(case.make(), points(case, radius=5.0, number=3))
 
 
 @pytest.mark.parametrize("case", SINGLE, ids=lambda case: case.name)
 def test_round_trip_at_r_15(case):
-    laws.round_trip(case.make(), points(case, radius=15.0))
+    map_laws.round_trip(case.make(), points(case, radius=15.0))
 
 
 @pytest.mark.parametrize("case", DISTRIBUTIONS, ids=lambda case: case.name)

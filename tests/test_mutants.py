@@ -10,7 +10,7 @@ from pyro_hyperbolic.distributions.transforms.coupling import Coupling
 from pyro_hyperbolic.distributions.transforms.tangent_coupling import TangentCoupling
 from pyro_hyperbolic.geometry import hyperboloid
 from pyro_hyperbolic.geometry.hyperboloid import Hyperboloid, time_of
-from pyro_hyperbolic.testing import densities, laws
+from pyro_hyperbolic.testing import density_laws, map_laws
 from tests.cases import AUTOMORPHISMS, CHARTS, DISTRIBUTIONS, points
 
 CASES = {case.name: case for case in AUTOMORPHISMS + CHARTS}
@@ -138,29 +138,41 @@ def _transform(law: Callable, name: str) -> Callable[[], None]:
 
 
 MUTANTS = [
-    (n_for_n_minus_one, "log_det_matches_autograd", _transform(laws.log_det_matches_autograd, "exp0-n2-k4")),
-    (n_for_n_minus_one, "total_mass_is_one", lambda: densities.total_mass_is_one(WRAPPED.make())),
-    (log_det_of_the_scale_dropped, "log_det_matches_autograd", _transform(laws.log_det_matches_autograd, "tc-n3-k4")),
-    (log_det_of_the_chart_dropped, "log_det_matches_autograd", _transform(laws.log_det_matches_autograd, "whc-n3-k4")),
-    (transport_skipped, "log_det_matches_autograd", _transform(laws.log_det_matches_autograd, "translation-n2-k4")),
-    (transport_skipped, "total_mass_is_one", lambda: densities.total_mass_is_one(WRAPPED.make())),
-    (radius_forgotten, "stays_on_manifold", _transform(laws.stays_on_manifold, "exp0-n2-k4")),
-    (radius_counted_twice, "log_det_matches_autograd", _transform(laws.log_det_matches_autograd, "exp0-n3-k4")),
-    (radius_counted_twice, "total_mass_is_one", lambda: densities.total_mass_is_one(WRAPPED.make())),
-    (radius_counted_twice, "samples_follow_the_density", lambda: densities.samples_follow_the_density(WRAPPED.make())),
-    (sign_of_the_inverse_flipped, "round_trip", _transform(laws.round_trip, "whc-n5-k0.25")),
+    (n_for_n_minus_one, "log_det_matches_autograd", _transform(map_laws.log_det_matches_autograd, "exp0-n2-k4")),
+    (n_for_n_minus_one, "total_mass_is_one", lambda: density_laws.total_mass_is_one(WRAPPED.make())),
+    (
+        log_det_of_the_scale_dropped,
+        "log_det_matches_autograd",
+        _transform(map_laws.log_det_matches_autograd, "tc-n3-k4"),
+    ),
+    (
+        log_det_of_the_chart_dropped,
+        "log_det_matches_autograd",
+        _transform(map_laws.log_det_matches_autograd, "whc-n3-k4"),
+    ),
+    (transport_skipped, "log_det_matches_autograd", _transform(map_laws.log_det_matches_autograd, "translation-n2-k4")),
+    (transport_skipped, "total_mass_is_one", lambda: density_laws.total_mass_is_one(WRAPPED.make())),
+    (radius_forgotten, "stays_on_manifold", _transform(map_laws.stays_on_manifold, "exp0-n2-k4")),
+    (radius_counted_twice, "log_det_matches_autograd", _transform(map_laws.log_det_matches_autograd, "exp0-n3-k4")),
+    (radius_counted_twice, "total_mass_is_one", lambda: density_laws.total_mass_is_one(WRAPPED.make())),
+    (
+        radius_counted_twice,
+        "samples_follow_the_density",
+        lambda: density_laws.samples_follow_the_density(WRAPPED.make()),
+    ),
+    (sign_of_the_inverse_flipped, "round_trip", _transform(map_laws.round_trip, "whc-n5-k0.25")),
     (
         sign_of_the_inverse_log_det_flipped,
         "inverse_log_det_is_negative",
-        _transform(laws.inverse_log_det_is_negative, "whc-n3-k4"),
+        _transform(map_laws.inverse_log_det_is_negative, "whc-n3-k4"),
     ),
     (
         sign_of_the_chart_terms_flipped,
         "log_det_matches_autograd",
-        _transform(laws.log_det_matches_autograd, "tc-n3-k4"),
+        _transform(map_laws.log_det_matches_autograd, "tc-n3-k4"),
     ),
-    (target_off_the_manifold_at_odd_n, "round_trip", _transform(laws.round_trip, "whc-n5-k0.25")),
-    (bound_of_the_scale_only_forward, "round_trip", _transform(laws.round_trip, "tc-n3-k4")),
+    (target_off_the_manifold_at_odd_n, "round_trip", _transform(map_laws.round_trip, "whc-n5-k0.25")),
+    (bound_of_the_scale_only_forward, "round_trip", _transform(map_laws.round_trip, "tc-n3-k4")),
 ]
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pyro_hyperbolic as ph
-from pyro_hyperbolic.testing import laws, strategies
+from pyro_hyperbolic.testing import map_laws, strategies
 
 G = ph.geometry
 DTYPES = st.sampled_from([torch.float64, torch.float32])
@@ -70,10 +70,10 @@ def test_transforms_obey_their_laws(data, dim):
     M = data.draw(strategies.manifolds())
     t = data.draw(strategies.transforms(M, dim=dim, max_radius=2.0))
     x = data.draw(strategies.points(M, dim=dim, max_radius=2.0, batch_shape=(2,)))
-    laws.round_trip(t, x)
-    laws.log_det_matches_autograd(t, x)
-    laws.inverse_log_det_is_negative(t, x)
-    laws.gradients_are_finite(t, x)
+    map_laws.round_trip(t, x)
+    map_laws.log_det_matches_autograd(t, x)
+    map_laws.inverse_log_det_is_negative(t, x)
+    map_laws.gradients_are_finite(t, x)
 
 
 @given(data=st.data(), dim=DIMS)

@@ -14,7 +14,7 @@ from scipy import integrate
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
 from pyro_hyperbolic import datasets
-from pyro_hyperbolic.testing import NotChecked, densities, samples_follow_the_density, total_mass_is_one
+from pyro_hyperbolic.testing import NotChecked, density_laws, samples_follow_the_density, total_mass_is_one
 
 G, M = ph.geometry, geoopt.Lorentz()
 
@@ -254,6 +254,6 @@ def test_broken_spirals_are_found():
 
 def test_the_quadrature_of_the_kit_knows_what_it_does_not_know():
     """On rings about one centre the leaves of the tree are too small to find: the error must say so, as it does."""
-    mass, error = densities.total_mass(target("tree"), resolution=200)
+    mass, error = density_laws.total_mass(target("tree"), resolution=200)
     assert abs(mass - 1) > 0.1
     assert abs(mass - 1) < 5 * error

@@ -5,6 +5,7 @@ numbers are those of the published code that the kit was made against.
 """
 
 import math
+import pathlib
 import re
 import threading
 
@@ -19,8 +20,10 @@ from hypothesis import strategies as st
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
 import pyro_hyperbolic.distributions.transforms as HT
-from pyro_hyperbolic.testing import LawViolation, NotChecked, citizenship, laws, strategies
-from tests.cases import NOT_EUCLIDEAN, TRANSFORMS, euclidean, lorentz
+from pyro_hyperbolic.geometry import registry
+from pyro_hyperbolic.testing import LawViolation, NotChecked, map_laws, object_laws, strategies
+from tests import third_manifolds as third
+from tests.cases import NOT_EUCLIDEAN, TRANSFORMS, euclidean, lorentz, shaken
 from tests.textbook import (
     Batch,
     Boost,
@@ -378,7 +381,7 @@ def assert_correct(name, seed, dtype):
     torch.set_default_dtype(dtype)  # Pyro's autoregressive inverse makes tensors of the default dtype.
     try:
         torch.manual_seed(seed)
-        transform = citizenship._cast(CORRECT[name](), dtype)
+        transform = object_laws._cast(CORRECT[name](), dtype)
         for value in getattr(transform, "parameters", list)():
             value.data += 0.1 * torch.randn_like(value)
         v = torch.randn(6, DIMS.get(name, 3), dtype=dtype)
@@ -595,7 +598,7 @@ def test_a_transform_with_a_batch_is_refused():
 def test_two_numbers_that_differ_are_printed_so(digit):
     one = torch.tensor([[1.0, 2.0]], dtype=torch.float64)
     with pytest.raises(LawViolation) as caught:
-        laws.vectors_agree("law", "formula", one, one * (1 + digit), one, 1e-17)
+        map_laws.vectors_agree("law", "formula", one, one * (1 + digit), one, 1e-17)
     assert caught.value.expected != caught.value.found
     assert "1" in caught.value.expected
 
@@ -604,7 +607,7 @@ def test_two_numbers_that_differ_are_printed_so(digit):
 def test_numbers_that_are_none_are_not_what_is_expected(value):
     one = torch.tensor([[1.0, value]])
     with pytest.raises(LawViolation) as caught:
-        laws.vectors_agree("law", "formula", one, one.clone(), one, 1.0)
+        map_laws.vectors_agree("law", "formula", one, one.clone(), one, 1.0)
     assert (caught.value.expected, str(value) in caught.value.found) == ("finite numbers", True)
 
 
@@ -663,3 +666,143 @@ def test_what_is_generated_obeys_its_laws(data):
     ph.testing.assert_transform_laws(data.draw(strategies.transforms(M, dim=dim, max_radius=2.0)), x)
     d = data.draw(strategies.wrapped_normals(M, dim=dim, max_radius=2.0, min_scale=0.1, max_scale=1.0))
     ph.testing.assert_distribution_laws(d)
+
+
+# Manifolds of which the kit knows nothing but geoopt's metric.
+
+THIRD = {"half-space": third.HalfSpace, "matrices": geoopt.SymmetricPositiveDefinite}
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    monkeypatch.setitem(registry._GEOMETRIES, third.HalfSpace, third.HalfSpaceGeometry)
+
+
+def check_third(kind, space, dim=3):
+    constraint = hdist.constraints.on_manifold(THIRD[space]())
+    generator = torch.Generator().manual_seed(3)
+    v = torch.randn(8, dim, generator=generator, dtype=torch.float64)
+    v = torch.linspace(0.1, 2.5, 8, dtype=torch.float64)[:, None] * v / v.norm(dim=-1, keepdim=True)
+    made = kind(constraint, dim)
+    if isinstance(made, torch.distributions.Distribution):
+        ph.testing.assert_distribution_laws(made)
+    else:
+        vectors = made.domain is dist.constraints.real_vector
+        ph.testing.assert_transform_laws(made, v if vectors else ph.geometry.exp0(constraint.manifold, v))
+
+
+LIBRARY = {
+    "exponential map": lambda constraint, dim: HT.ExponentialMap(constraint.manifold),
+    "exponential map elsewhere": lambda constraint, dim: HT.ExponentialMap(
+        constraint.manifold, ph.geometry.exp0(constraint.manifold, torch.linspace(1, -1, dim).double())
+    ),
+    "translation": lambda constraint, dim: HT.Translation(
+        constraint.manifold, ph.geometry.exp0(constraint.manifold, torch.linspace(1, -1, dim).double())
+    ),
+    "tangent coupling": lambda constraint, dim: shaken(HT.tangent_coupling(dim, manifold=constraint.manifold)),
+    "lifted affine map": lambda constraint, dim: HT.TangentTransform(affine(), constraint.manifold),
+    "wrapped normal": lambda constraint, dim: hdist.WrappedNormal(
+        ph.geometry.exp0(constraint.manifold, torch.linspace(1, -1, dim).double()),
+        torch.linspace(0.4, 0.7, dim).double().requires_grad_(),
+        constraint.manifold,
+    ),
+}
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize("space", THIRD)
+@pytest.mark.parametrize("kind", [third.Chart, third.Dilation, third.Wrapped], ids=lambda kind: kind.__name__)
+def test_correct_code_on_a_third_manifold_passes(kind, space):
+    check_third(kind, space)
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize("space", THIRD)
+@pytest.mark.parametrize("name", LIBRARY)
+def test_the_library_on_a_third_manifold_passes(name, space):
+    check_third(LIBRARY[name], space)
+
+
+# fmt: off
+THIRD_MUTANTS = [
+    mutant("ThirdChartWithoutVolume", third.Chart, LOG_DET, "unclear",
+           log_abs_det_jacobian=lambda self, v, x: 0 * v[..., 0]),
+    mutant("ThirdVolumeCountedTwice", third.Chart, LOG_DET, "unclear",
+           log_abs_det_jacobian=lambda self, v, x: 2 * third.Chart.log_abs_det_jacobian(self, v, x)),
+    mutant("ThirdLogDetDropped", third.Dilation, LOG_DET, "unclear",
+           log_abs_det_jacobian=lambda self, x, y: 0 * third.Dilation.log_abs_det_jacobian(self, x, y)),
+    mutant("ThirdVolumesDropped", third.Dilation, LOG_DET, "unclear",
+           log_abs_det_jacobian=lambda self, x, y: (
+               self.log_scale.sum() + 0 * third.Dilation.log_abs_det_jacobian(self, x, y))),
+    mutant("ThirdLogDetOfTheInverse", third.Dilation, LOG_DET, "unclear",
+           log_abs_det_jacobian=lambda self, x, y: -third.Dilation.log_abs_det_jacobian(self, x, y)),
+    mutant("ThirdInverseIsForward", third.Dilation, "round_trip", "the inverse applies the forward map",
+           _inverse=third.Dilation._call),
+    mutant("ThirdDensityWithoutVolume", third.Wrapped, "total_mass_is_one", "unclear",
+           log_prob=lambda self, x: torch.distributions.Normal(0, self.scale).log_prob(
+               ph.geometry.log_at(self._support.manifold, self.loc, x)).sum(-1)),
+    mutant("ThirdDensityTwice", third.Wrapped, "total_mass_is_one", "unclear",
+           log_prob=lambda self, x: third.Wrapped.log_prob(self, x) + math.log(2)),
+    mutant("ThirdSamplesWider", third.Wrapped, "samples_follow_the_density", "unclear",
+           spread=lambda self: 2**0.5 * self.scale),
+]
+# fmt: on
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize("space", THIRD)
+@pytest.mark.parametrize(("kind", "law", "cause"), THIRD_MUTANTS, ids=[m[0].__name__ for m in THIRD_MUTANTS])
+def test_a_mutant_on_a_third_manifold_is_killed_and_no_curvature_is_guessed(kind, law, cause, space):
+    with pytest.raises(LawViolation) as caught:
+        check_third(kind, space)
+    assert caught.value.law == law
+    assert re.search(cause, caught.value.cause)
+
+
+@pytest.mark.parametrize(
+    ("kind", "cause"),
+    [
+        (0, "log-determinant is dropped.*volume term of the result is dropped"),
+        (1, "volume terms are counted twice"),
+        (2, "log-determinant is dropped"),
+        (3, "Lebesgue measure of tangent coordinates"),
+        (4, "log-determinant of the inverse map"),
+        (7, "off by log 2"),
+    ],
+)
+def test_a_geometry_that_says_its_curvature_has_its_mistakes_named(kind, cause, monkeypatch):
+    monkeypatch.setitem(registry._GEOMETRIES, third.HalfSpace, third.KnownHalfSpaceGeometry)
+    with pytest.raises(LawViolation) as caught:
+        check_third(THIRD_MUTANTS[kind][0], "half-space")
+    assert re.search(cause, caught.value.cause)
+
+
+class OnUnknown(dist.constraints.Constraint):
+    """A user's own constraint of a manifold for which no geometry is registered."""
+
+    is_discrete, event_dim, manifold = False, 1, third.HalfSpace()
+
+    def check(self, value):
+        return value[..., -1] > 0
+
+
+def test_a_manifold_without_a_geometry_is_refused_by_name():
+    with pytest.raises(TypeError, match="HalfSpace"):
+        hdist.constraints.on_manifold(third.HalfSpace())
+    t = T.ExpTransform()
+    t.domain = t.codomain = OnUnknown()
+    with pytest.raises(TypeError, match="HalfSpace"):
+        ph.testing.assert_transform_laws(t, torch.ones(8, 3))
+    with pytest.raises(TypeError, match="Simplex"):
+        ph.testing.assert_transform_laws(T.StickBreakingTransform(), torch.randn(8, 3))
+
+
+def test_the_kit_asks_no_manifold_what_it_is():
+    """A fact about a manifold stands in the file of that manifold; examples and strategies name one."""
+    folder = pathlib.Path(ph.testing.__file__).parent
+    for path in folder.glob("*.py"):
+        code = re.sub(r'r?"""(.|\n)*?"""', "", path.read_text())
+        found = re.findall(r"isinstance\([^)]*geoopt.*|isinstance\([^)]*Lorentz.*|\[\.\.\., :?1:?\]|event\[\d", code)
+        if path.name != "strategies.py":
+            found += re.findall(r".*Lorentz.*", code)
+        assert not found, (path.name, found)

@@ -81,6 +81,17 @@ class Geometry(ABC):
         """
         return "", "map tangent coordinates with exp0(M, v), and use one manifold and one dtype all along"
 
+    def mistake(self, event: Tensor) -> str:
+        """Returns what one finite event that is off the manifold looks like, a known mistake or "unclear"."""
+        return "unclear"
+
+    def with_parameters(self, parameters: dict[str, Tensor]) -> Manifold:
+        """Returns a manifold of this kind with other values of its parameters."""
+        if parameters:
+            raise NotImplementedError(f"{type(self).__name__} does not say how to make one of its manifolds")
+        manifold: Manifold = self.manifold
+        return manifold
+
     def batch_of(self, shape: torch.Size) -> torch.Size:
         """Returns the batch part of the shape of points."""
         return shape[: len(shape) - self.event_dim]

@@ -20,6 +20,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from geoopt import Lorentz
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -98,6 +99,24 @@ class Hyperboloid(Nested):
             f"map tangent coordinates with exp0(M, v){ball}, derive the time coordinate with M.projx(x), and use one "
             f"manifold (one k) and one dtype all along",
         )
+
+    def mistake(self, event: Tensor) -> str:
+        if self.k.numel() > 1:
+            return "unclear"
+        squares = event.double().square()
+        k, value, close = float(self.k.detach()), float(squares[1:].sum() - squares[0]), 1e-6 * float(1 + squares.sum())
+        if event[0] < 0:
+            return "the lower sheet: the sign of the time coordinate is wrong"
+        if event[0] == 0:
+            return "a tangent vector, not a point: its time coordinate is zero"
+        if abs(value + 1) < close:
+            return "a point of the unit hyperboloid: the radius sqrt(k) is forgotten"
+        if abs(value + k * k) < close or abs(value + 1 / k) < close:
+            return "a point of another hyperboloid: k is the squared radius, and the curvature is -1/k"
+        return f"unclear: <x, x> is {value:.6g}, not {-k:.6g}"
+
+    def with_parameters(self, parameters: dict[str, Tensor]) -> Lorentz:
+        return Lorentz(parameters["k"])
 
     def origin(self, n: int, dtype: torch.dtype | None, device: torch.device | None) -> Tensor:
         k = self.k.to(dtype=dtype, device=device).unsqueeze(-1)

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from types import SimpleNamespace
 
+import geoopt
 import torch
 from torch import Tensor
 
@@ -57,6 +58,9 @@ class PoincareBall(Nested):
     def curvature(self) -> Tensor:
         return -self.c
 
+    def with_parameters(self, parameters: dict[str, Tensor]) -> geoopt.PoincareBall:
+        return geoopt.PoincareBall(parameters["c"])
+
     def contains(self, x: Tensor) -> Tensor:
         return norm(x / self._radius(x)).squeeze(-1) < 1
 
@@ -65,8 +69,8 @@ class PoincareBall(Nested):
         return (
             f" with |p| = {outside[0].double().norm().item():.9g}, but the open ball has radius 1/sqrt(c) = "
             f"{radius.item():.9g}",
-            "map tangent coordinates with exp0(M, v), those of the hyperboloid with charts.to_poincare_ball(M, x); near the "
-            "boundary use geoopt.Lorentz, or float64",
+            "map tangent coordinates with exp0(M, v), and points of the hyperboloid with "
+            "charts.to_poincare_ball(M, x); near the boundary use geoopt.Lorentz, or float64",
         )
 
     def exp0(self, v: Tensor) -> tuple[Tensor, Tensor]:

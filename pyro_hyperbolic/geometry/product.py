@@ -71,6 +71,13 @@ class Product(Hadamard):
             for name, value in factor.parameters().items()
         }
 
+    def with_parameters(self, parameters: dict[str, Tensor]) -> ProductManifold:
+        new = []
+        for i, factor in enumerate(self.factors):
+            own = {name: parameters[f"{name} of factor {i}"] for name in factor.parameters()}
+            new.append(factor.with_parameters(own))
+        return ProductManifold(*zip(new, self.manifold.shapes, strict=True))
+
     def check_settings(self) -> None:
         for i, (factor, n, shape) in enumerate(zip(self.factors, self.dims, self.manifold.shapes, strict=True)):
             factor.check_settings()

@@ -8,21 +8,14 @@ A broken law raises :class:`LawViolation`, an AssertionError that says which law
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .citizenship import (
-    arguments_satisfy_their_constraints,
-    cache_survives_an_optimiser_step,
-    conditioning_is_respected,
-    deepcopy_pickle_state_dict,
-    does_not_alias_its_input,
-    float32_agrees_with_float64,
-)
-from .densities import (
+from .density_laws import (
     own_samples_score_as_stored_points,
     rsample_gradient_is_unbiased,
     samples_follow_the_density,
     total_mass_is_one,
 )
-from .laws import (
+from .diagnosis import LawViolation, NotChecked
+from .map_laws import (
     batch_members_are_independent,
     gradients_are_finite,
     gradients_match_differences,
@@ -33,8 +26,15 @@ from .laws import (
     stays_on_manifold,
 )
 from .noise import batch_members_have_own_noise
+from .object_laws import (
+    arguments_satisfy_their_constraints,
+    cache_survives_an_optimiser_step,
+    conditioning_is_respected,
+    deepcopy_pickle_state_dict,
+    does_not_alias_its_input,
+    float32_agrees_with_float64,
+)
 from .suites import assert_constraint_laws, assert_distribution_laws, assert_transform_laws
-from .violations import LawViolation, NotChecked
 
 if TYPE_CHECKING:
     from . import strategies as strategies

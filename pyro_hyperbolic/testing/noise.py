@@ -7,11 +7,9 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyro_hyperbolic import charts, geometry
-
-from .densities import FAILURE_RATE, normal_quantile, seeded
-from .frames import manifold_of
-from .violations import LawViolation, fails_in_a_library
+from .density_laws import FAILURE_RATE, normal_quantile, seeded
+from .diagnosis import LawViolation, fails_in_a_library
+from .oracles import Space
 
 __all__ = ["batch_members_have_own_noise"]
 
@@ -139,10 +137,10 @@ def _ranks(distribution: dist.TorchDistribution, x: Tensor) -> tuple[Tensor, lis
 
     One row for each of two sample dimensions, member and feature: the coordinates and the distance from the centre.
     """
-    manifold, members = manifold_of(distribution.support), torch.Size(distribution.batch_shape).numel()
-    vectors = geometry.log0(manifold, x)
-    centre = geometry.exp0(manifold, vectors.reshape(-1, *vectors.shape[2:]).median(0).values)
-    v = charts.to_normal_coordinates(manifold, x, centre).double()
+    space, members = Space(distribution.support), torch.Size(distribution.batch_shape).numel()
+    vectors = space.log0(x)
+    centre = space.exp0(vectors.reshape(-1, *vectors.shape[2:]).median(0).values)
+    v = space.log_at(centre, x).double()
     v = torch.cat([v, v.norm(dim=-1, keepdim=True)], dim=-1).reshape(2, x.size(1), members, -1)
     few = max(2, _MAX_COLUMNS // (2 * v.size(-1)))
     chosen = list(range(members))
@@ -179,11 +177,7 @@ def _between_draws(ranks: Tensor) -> _Found:
 
 
 def _index(member: int, distribution: dist.TorchDistribution) -> str:
-    index = []
-    for size in reversed(distribution.batch_shape):
-        member, i = divmod(member, size)
-        index.append(i)
-    return str(tuple(reversed(index)))
+    return str(tuple(int(i) for i in torch.unravel_index(torch.tensor(member), distribution.batch_shape)))
 
 
 def _name(feature: int, features: int) -> str:

@@ -19,6 +19,9 @@ from torch.distributions import Transform
 from pyro_hyperbolic import distributions as hdist
 from pyro_hyperbolic import flows, geometry
 from pyro_hyperbolic.distributions import transforms as HT
+from pyro_hyperbolic.distributions.constraints import on_manifold
+
+from .oracles import Space
 
 try:
     from hypothesis import strategies as st
@@ -71,7 +74,7 @@ def tangent_vectors(
     several = st.lists(one, min_size=number, max_size=number)
 
     def build(rows: list[tuple[Tensor, float]]) -> Tensor:
-        unit = _unit(manifold)
+        unit = Space(on_manifold(manifold)).length
         vectors = [direction * (radius * unit) for direction, radius in rows]
         stacked = torch.stack(vectors) if vectors else torch.zeros(0, dim, dtype=torch.float64)
         return stacked.reshape(*batch_shape, dim).to(dtype)
@@ -187,9 +190,3 @@ def _directions(dim: int) -> st.SearchStrategy[Tensor]:
         return v / v.norm()
 
     return components.map(build)
-
-
-def _unit(manifold: Manifold) -> float:
-    """The radius, ``sqrt(k)``, or 1 where the space has none."""
-    k = geometry.bind(manifold).parameters().get("k")
-    return 1.0 if k is None else float(k.detach().sqrt().max())

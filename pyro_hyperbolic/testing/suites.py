@@ -2,7 +2,6 @@ r"""All laws at once, for a user's own transform, distribution or constraint."""
 
 from collections.abc import Callable
 
-import geoopt
 import pyro.distributions as dist
 import torch
 from torch import Tensor
@@ -10,28 +9,26 @@ from torch.distributions import Transform, biject_to, constraints, transform_to
 from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import IndependentTransform
 
-from pyro_hyperbolic.distributions.constraints import OnManifold, on_manifold
-
-from . import citizenship, densities, laws, noise
-from .frames import base_of, manifold_of
-from .violations import LawViolation, fails_in_a_library, no_empty_batch
+from . import density_laws, map_laws, noise, object_laws
+from .diagnosis import LawViolation, fails_in_a_library, no_empty_batch
+from .oracles import Space, base_of
 
 __all__ = ["assert_constraint_laws", "assert_distribution_laws", "assert_transform_laws"]
 
 # The order in which a reader wants to know: a wrong shape or a point off the manifold makes the rest meaningless.
 _TRANSFORM_LAWS: list[Callable[[Transform, Tensor], None]] = [
-    laws.shapes_broadcast,
-    laws.stays_on_manifold,
-    citizenship.does_not_alias_its_input,
-    laws.batch_members_are_independent,
-    laws.round_trip,
-    laws.log_det_matches_autograd,
-    laws.inverse_log_det_is_negative,
-    laws.gradients_are_finite,
-    laws.gradients_match_differences,
-    citizenship.deepcopy_pickle_state_dict,
-    citizenship.cache_survives_an_optimiser_step,
-    citizenship.float32_agrees_with_float64,
+    map_laws.shapes_broadcast,
+    map_laws.stays_on_manifold,
+    object_laws.does_not_alias_its_input,
+    map_laws.batch_members_are_independent,
+    map_laws.round_trip,
+    map_laws.log_det_matches_autograd,
+    map_laws.inverse_log_det_is_negative,
+    map_laws.gradients_are_finite,
+    map_laws.gradients_match_differences,
+    object_laws.deepcopy_pickle_state_dict,
+    object_laws.cache_survives_an_optimiser_step,
+    object_laws.float32_agrees_with_float64,
 ]
 
 
@@ -62,31 +59,31 @@ def assert_transform_laws(transform: Transform, x: Tensor, *, thorough: bool = F
         >>> x = geometry.exp0(M, torch.randn(8, 3, dtype=torch.float64))
         >>> assert_transform_laws(HT.wrapped_hyperboloid_coupling(3, manifold=M).double(), x)
     """
-    points = x.detach().reshape(-1, x.size(-1))
+    if transform.domain.event_dim == 0:
+        transform = IndependentTransform(transform, 1)
+    domain, codomain = Space(transform.domain), Space(transform.codomain)
+    points = domain.events(x.detach())
     points = points if thorough else points[:8]
     if len(points) == 0:
         raise ValueError(f"x has shape {tuple(x.shape)} and holds no point, but a law needs one; give 8.")
     if not bool(transform.domain.check(points).all()):
         raise ValueError(f"x is not in the domain {transform.domain} of the transform; make points with geometry.exp0.")
-    if transform.domain.event_dim == 0:
-        transform = IndependentTransform(transform, 1)
-    copies = citizenship.possible_copies(transform)  # before anything is cached
-    batch_shape = transform(points[0].clone()).shape[:-1]
+    copies = object_laws.possible_copies(transform)  # before anything is cached
+    batch_shape = codomain.batch_of(transform(points[0].clone()))
     if batch_shape:
         raise ValueError(
             f"the transform has batch shape {tuple(batch_shape)}, of its k or of a parameter; check each member alone."
         )
     for law in _TRANSFORM_LAWS:
-        if law is citizenship.deepcopy_pickle_state_dict:
-            citizenship.deepcopy_pickle_state_dict(transform, points.clone(), possible=copies)
+        if law is object_laws.deepcopy_pickle_state_dict:
+            object_laws.deepcopy_pickle_state_dict(transform, points.clone(), possible=copies)
         else:
             law(transform, points.clone())
     if thorough:
-        chart = biject_to(transform.domain)
-        v = chart.inv(points).detach()
+        v = domain.log0(points)
         for scale in (0.5, 2.0):
             for law in _TRANSFORM_LAWS[1:8]:
-                law(transform, chart(scale * v).detach().clone())
+                law(transform, domain.exp0(scale * v).detach().clone())
 
 
 def assert_distribution_laws(distribution: dist.TorchDistribution, *, thorough: bool = False) -> None:
@@ -111,23 +108,24 @@ def assert_distribution_laws(distribution: dist.TorchDistribution, *, thorough: 
         >>> assert_distribution_laws(hdist.WrappedNormal(torch.tensor([1.25, 0.75, 0.0]), torch.ones(2)))
     """
     _check_events(distribution)
-    citizenship.arguments_satisfy_their_constraints(distribution)
+    object_laws.arguments_satisfy_their_constraints(distribution)
     _distribution_shapes(distribution)
     noise.batch_members_have_own_noise(distribution)
-    densities.own_samples_score_as_stored_points(distribution)
-    densities.rsample_gradient_is_unbiased(distribution, num_samples=50_000 if thorough else 5_000)
+    density_laws.own_samples_score_as_stored_points(distribution)
+    density_laws.rsample_gradient_is_unbiased(distribution, num_samples=50_000 if thorough else 5_000)
     members = torch.Size(distribution.batch_shape).numel()
     for i in range(members if thorough else min(members, 2)):
         member = _Member(distribution, i)
-        densities.total_mass_is_one(member, resolution=400 if thorough else 150)
-        densities.samples_follow_the_density(member, num_samples=40_000 if thorough else 7_000)
+        nodes = density_laws.Nodes.of(member, resolution=400 if thorough else 150, seed=0)
+        density_laws.total_mass_is_one(member, nodes=nodes)
+        density_laws.samples_follow_the_density(member, num_samples=40_000 if thorough else 7_000, nodes=nodes)
 
 
 def assert_constraint_laws(constraint: Constraint, inside: Tensor, outside: Tensor) -> None:
     """Checks that ``check`` tells inside from outside event by event, and that ``biject_to`` maps onto the inside.
 
     Args:
-        constraint: A constraint with event dimension 1.
+        constraint: A constraint of points of a manifold, or of vectors of R^n.
         inside: Points that satisfy it, shape ``(*, n + 1)``.
         outside: Points that do not, shape ``(*, n + 1)``.
 
@@ -139,21 +137,22 @@ def assert_constraint_laws(constraint: Constraint, inside: Tensor, outside: Tens
         >>> points = geometry.exp0(M, torch.randn(5, 2))
         >>> assert_constraint_laws(hdist.constraints.on_manifold(M), points, 1.01 * points)
     """
-    law = "constraint_tells_inside_from_outside"
+    law, space = "constraint_tells_inside_from_outside", Space(constraint)
     for value, wanted, what in ((inside, True, "inside"), (outside, False, "outside")):
         found = constraint.check(value)
-        if found.shape != value.shape[:-1]:
-            expected = str(tuple(value.shape[:-1]))
+        batch_shape = space.batch_of(value)
+        if found.shape != batch_shape:
+            expected = str(tuple(batch_shape))
             cause = "one truth value for the whole batch, or one for each coordinate"
             raise LawViolation(law, "check has the batch shape", what, expected, str(tuple(found.shape)), cause)
         if not bool((found == wanted).all()):
             at = int((found != wanted).reshape(-1).nonzero()[0])
-            event = str(value.reshape(-1, value.size(-1))[at].tolist())
+            event = str(space.events(value)[at].tolist())
             raise LawViolation(law, f"check(x) is {wanted} {what}", event, str(wanted), str(not wanted))
     if bool(constraint.check(torch.full_like(inside, torch.nan)).any()):
         raise LawViolation(law, "NaN is outside", "NaN", "False", "True", "a comparison that NaN passes")
     for registry in (biject_to, transform_to):
-        laws.stays_on_manifold(registry(constraint), registry(constraint).inv(inside).detach().clone())
+        map_laws.stays_on_manifold(registry(constraint), registry(constraint).inv(inside).detach().clone())
 
 
 class _Member:
@@ -164,12 +163,11 @@ class _Member:
         self.event_shape, self.support = distribution.event_shape, distribution.support
         self.has_rsample = distribution.has_rsample
         self._others: Tensor | None = None
-        k = getattr(manifold_of(self.support), "k", None)
-        if k is not None and k.numel() > 1:
+        own = Space(self.support).member(index, distribution.batch_shape)
+        if own is not None:
             # Each member is on a manifold of its own, and what is scored by one is no point to the others.
-            k = k.detach().expand(distribution.batch_shape).reshape(-1)[index]
-            self.support = on_manifold(geoopt.Lorentz(k))
-            with densities.seeded(0):
+            self.support = own
+            with density_laws.seeded(0):
                 self._others = distribution.sample()
 
     def sample(self, shape: tuple[int, ...]) -> Tensor:
@@ -179,16 +177,17 @@ class _Member:
         return self._of_it(self._distribution.rsample(torch.Size(shape)), shape)
 
     def _of_it(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
-        return x.reshape(*shape, -1, x.size(-1))[..., self._index, :]
+        return x.reshape(*shape, -1, *self.event_shape).select(len(shape), self._index)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        batch = self._distribution.batch_shape
+        batch, event = self._distribution.batch_shape, self.event_shape
+        shape = x.shape[: x.dim() - len(event)]
         if self._others is None:
-            many = x.reshape(*x.shape[:-1], *(1 for _ in batch), x.size(-1)).expand(*x.shape[:-1], *batch, x.size(-1))
+            many = x.reshape(*shape, *(1 for _ in batch), *event).expand(*shape, *batch, *event)
         else:
-            many = self._others.expand(*x.shape[:-1], *self._others.shape).clone()
-            many.view(*x.shape[:-1], -1, x.size(-1))[..., self._index, :] = x
-        return self._distribution.log_prob(many).reshape(*x.shape[:-1], -1)[..., self._index]
+            many = self._others.expand(*shape, *self._others.shape).clone()
+            many.view(*shape, -1, *event).select(len(shape), self._index).copy_(x)
+        return self._distribution.log_prob(many).reshape(*shape, -1)[..., self._index]
 
     def __repr__(self) -> str:
         batched = f"member {self._index} of " if self._distribution.batch_shape else ""
@@ -201,11 +200,11 @@ def _check_events(distribution: dist.TorchDistribution) -> None:
         support = distribution.support
     except NotImplementedError as error:
         raise ValueError(f"{distribution} has no support, which is what the laws are about; define it.") from error
-    if len(shape) != 1:
-        remedy = "call .to_event(1)" if not shape else "check it before .to_event"
-        raise ValueError(f"the events have shape {shape}, but the laws are of vectors; {remedy}.")
     base = base_of(support)
-    if not isinstance(base, OnManifold | type(constraints.real)):
+    if len(shape) != (support.event_dim if hasattr(base, "manifold") else 1):
+        remedy = "call .to_event(1)" if not shape else "check it before .to_event"
+        raise ValueError(f"the events have shape {shape}, but the laws are of vectors or points; {remedy}.")
+    if not hasattr(base, "manifold") and not isinstance(base, type(constraints.real)):
         raise ValueError(
             f"the support is {support}, but the laws are of on_manifold(M) or real vectors; push the distribution "
             f"through biject_to(support).inv."
@@ -227,7 +226,7 @@ def _distribution_shapes(distribution: dist.TorchDistribution) -> None:
 
 
 def _shapes_of_samples(distribution: dist.TorchDistribution, shape: tuple[int, ...]) -> None:
-    law, manifold = "shapes_broadcast", manifold_of(distribution.support)
+    law, space = "shapes_broadcast", Space(distribution.support)
     x = distribution.sample(torch.Size(shape))
     expected = torch.Size(shape) + distribution.batch_shape + distribution.event_shape
     if x.shape != expected:
@@ -241,7 +240,7 @@ def _shapes_of_samples(distribution: dist.TorchDistribution, shape: tuple[int, .
     if inside.shape == x.shape:  # of a support of numbers
         inside = inside.all(-1)
     if not bool(inside.all()):
-        event = x.reshape(-1, x.size(-1))[~inside.reshape(-1)][0]
-        law, cause = "stays_on_manifold", laws.off_manifold_mistake(manifold, event)
+        event = space.events(x)[~inside.reshape(-1)][0]
+        law, cause = "stays_on_manifold", space.off_manifold_mistake(event)
         at = str(event.tolist())
-        raise LawViolation(law, f"samples are on {manifold}", str(distribution), "a point", at, cause)
+        raise LawViolation(law, f"samples are on {distribution.support}", str(distribution), "a point", at, cause)

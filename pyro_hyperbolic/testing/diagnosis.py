@@ -2,7 +2,8 @@ r"""What a broken law says: the law, its formula, the smallest failing input, an
 
 A diagnosis compares the residuals ``found - expected`` at all points with those of a table of known mistakes, none of
 which has a free parameter. A mistake is named if it explains every residual to three digits and the points tell it from
-the others; otherwise the message says "unclear".
+the others; otherwise the message says "unclear". It does where the curvature is not constant, too: the mistakes are
+those of the volume terms of constant curvature.
 """
 
 import math
@@ -11,12 +12,11 @@ import warnings
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import geoopt
 import torch
 from torch import Tensor
 from torch.distributions import Transform
 
-from .frames import manifold_of, scaled_radius
+from .oracles import Space
 
 __all__ = [
     "ChartedPoints",
@@ -101,15 +101,13 @@ class ChartedPoints(NamedTuple):
     radius: float  # R = sqrt(k), 1 on Euclidean space
 
     @classmethod
-    def of(cls, transform: Transform, x: Tensor, y: Tensor) -> "ChartedPoints":
-        """Returns them for a transform and its points."""
-        domain, codomain = manifold_of(transform.domain), manifold_of(transform.codomain)
-        curved = next((M for M in (domain, codomain) if isinstance(M, geoopt.Lorentz)), None)
-        radius = 1.0 if curved is None else float(curved.k.detach().sqrt().max())
-        dim = min(x.size(-1), y.size(-1)) - (
-            isinstance(domain, geoopt.Lorentz) and isinstance(codomain, geoopt.Lorentz)
-        )
-        return cls(scaled_radius(domain, x), scaled_radius(codomain, y), dim, radius)
+    def of(cls, transform: Transform, x: Tensor, y: Tensor) -> "ChartedPoints | None":
+        """Returns them for a transform and its points; None where the curvature is not constant, or not known."""
+        domain, codomain = Space(transform.domain), Space(transform.codomain)
+        if domain.curvature is None or codomain.curvature is None:
+            return None
+        radius = domain.length if domain.curvature else codomain.length
+        return cls(domain.scaled_radius(x), codomain.scaled_radius(y), domain.log0(x).size(-1), radius)
 
 
 def log_stretch(r: Tensor, power: int) -> Tensor:
@@ -120,8 +118,10 @@ def log_stretch(r: Tensor, power: int) -> Tensor:
     return power * torch.where(r < 1e-3, r * r / 6, far)
 
 
-def log_det_mistakes(points: ChartedPoints, expected: Tensor, found: Tensor) -> Mapping[str, Tensor]:
+def log_det_mistakes(points: ChartedPoints | None, expected: Tensor) -> Mapping[str, Tensor]:
     """Returns the residual ``found - expected`` that each known mistake would leave."""
+    if points is None:
+        return {}
     n, log_radius = points.dim, math.log(points.radius)
     before, after = log_stretch(points.before, 1), log_stretch(points.after, 1)
     unscaled = log_stretch(points.radius * points.after, 1) - log_stretch(points.radius * points.before, 1)
@@ -176,11 +176,10 @@ def diagnose(residual: Tensor, mistakes: Mapping[str, Tensor], rounding: float) 
     return "unclear: no known mistake has these residuals"
 
 
-def smallest(x: Tensor, wrong: Tensor) -> int:
+def smallest(radii: Tensor, wrong: Tensor) -> int:
     """Returns the index, among flattened events, of the failing one nearest to the origin."""
-    events = x.detach().reshape(-1, x.size(-1))
     failing = wrong.reshape(-1).nonzero().reshape(-1)
-    return int(failing[events[failing].abs().amax(-1).argmin()])
+    return int(failing[radii.reshape(-1)[failing].argmin()])
 
 
 def event_text(value: Tensor, at: int, digits: int = 8) -> str:

@@ -3,22 +3,18 @@ r"""Laws of a transform as a map: it has an inverse, a log-determinant, a domain
 Each takes a transform and points of its domain, and raises :class:`LawViolation` if it is broken. Tolerances follow
 from the unit roundoff ``u`` of the dtype and the scaled radius ``r`` of the points: a point with rounded coordinates is
 uncertain by ``u * e^r`` across and ``u * r`` along the radius, and a Gram determinant of ambient Jacobians loses
-``e^{2r}``.
+``e^{2r}``. Where the curvature is not constant, or not known, radii are in units of distance.
 """
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import geoopt
 import torch
 from torch import Tensor
-from torch.distributions import Transform
+from torch.distributions import Transform, constraints
 
-from pyro_hyperbolic import geometry
-
-from .frames import frame, leaves_of, manifold_of, metric, scaled_radius
-from .violations import (
+from .diagnosis import (
     ChartedPoints,
     LawViolation,
     diagnose,
@@ -30,6 +26,7 @@ from .violations import (
     number_texts,
     smallest,
 )
+from .oracles import Space, leaves_of
 
 __all__ = [
     "batch_members_are_independent",
@@ -45,6 +42,8 @@ __all__ = [
 # Over the roundoff that a law's own arithmetic magnifies: flows of several layers and networks stay well below.
 _SLACK = 2000.0
 
+_VECTORS = Space(constraints.real_vector)
+
 
 def round_trip(transform: Transform, x: Tensor) -> None:
     r"""Checks :math:`t^{-1}(t(x)) = x` and :math:`t(t^{-1}(y)) = y`, with fresh tensors, so that no cache answers."""
@@ -52,27 +51,23 @@ def round_trip(transform: Transform, x: Tensor) -> None:
     back = transform.inv(y).detach().clone()
     bound = tolerance(transform, x, y, power=1)
     cause = partial(_inverse_mistake, transform, x, y, back, bound)
-    vectors_agree("round_trip", "t.inv(t(x)) = x", x, back, x, bound, cause)
-    vectors_agree("round_trip", "t(t.inv(y)) = y", y, transform(back), y, bound)
+    domain, codomain = Space(transform.domain), Space(transform.codomain)
+    vectors_agree("round_trip", "t.inv(t(x)) = x", x, back, x, bound, cause, of=domain, at=domain)
+    vectors_agree("round_trip", "t(t.inv(y)) = y", y, transform(back), y, bound, of=codomain, at=codomain)
 
 
 def log_det_matches_autograd(transform: Transform, x: Tensor) -> None:
-    r"""Checks :math:`\log |\det dy/dx| = \frac12 \log \det (E^T J^T g J E)` with the autograd Jacobian ``J``.
+    r"""Checks :math:`\log |\det dt| = \frac12 \log \det G(t \circ \exp_o) - \frac12 \log \det G(\exp_o)`.
 
-    ``E`` is an orthonormal frame of the tangent space at ``x``, and ``g`` the ambient metric of the codomain, so the
-    right side is with respect to Riemannian volume on both sides and uses nothing of the transform but its values.
+    ``G`` is the Gram matrix of the autograd Jacobian in geoopt's ``inner``, so the right side is with respect to
+    Riemannian volume on both sides and uses nothing of the transform but its values. Any chart would do for ``exp_o``.
     """
-    domain, codomain = manifold_of(transform.domain), manifold_of(transform.codomain)
-    y = transform(x)
-    expected = []
-    for event in x.reshape(-1, x.size(-1)):
-        jacobian = torch.autograd.functional.jacobian(lambda point: transform(point), event.detach())
-        # In double: the squares in a Gram matrix overflow in float32 where the points do not.
-        pushed = (jacobian @ frame(domain, event)).double()
-        gram = pushed.mT @ metric(codomain, pushed.size(0), pushed) @ pushed
-        expected.append(torch.linalg.slogdet(gram).logabsdet / 2)
-    values = torch.stack(expected).reshape(x.shape[:-1]).to(x.dtype)
-    formula = "t.log_abs_det_jacobian(x, y) = 1/2 log det(E' J' g J E)"
+    domain, codomain, y = Space(transform.domain), Space(transform.codomain), transform(x)
+    v = domain.log0(domain.events(x))
+    before = domain.log_volume(domain.exp0, v)[1]
+    after = codomain.log_volume(lambda v: transform(domain.exp0(v)), v)[1]
+    values = (after - before).reshape(domain.batch_of(x)).to(x.dtype)
+    formula = "t.log_abs_det_jacobian(x, y) = 1/2 log det G(t exp0) - 1/2 log det G(exp0)"
     found = transform.log_abs_det_jacobian(x, y)
     _log_dets_agree("log_det_matches_autograd", formula, transform, x, y, values, found, power=2)
 
@@ -96,24 +91,27 @@ def stays_on_manifold(transform: Transform, x: Tensor) -> None:
         value = image()
         inside = side.check(value)
         if not bool(inside.all()):
-            at = smallest(x, ~inside)
+            domain, space = Space(transform.domain), Space(side)
+            at = smallest(domain.log0(x).norm(dim=-1), ~inside)
             raise LawViolation(
                 "stays_on_manifold",
                 f"{what} is on {side}",
-                f"x = {event_text(x, at)}",
+                f"x = {event_text(domain.flat(x), at)}",
                 f"a point of {side}",
-                event_text(value, at),
-                off_manifold_mistake(manifold_of(side), value.reshape(-1, value.size(-1))[at]),
+                event_text(space.flat(value), at),
+                space.off_manifold_mistake(space.events(value)[at]),
             )
 
 
 def shapes_broadcast(transform: Transform, x: Tensor) -> None:
     """Checks shapes for one event, a batch, two batch dimensions and none, against those of the first event."""
-    event = x.reshape(-1, x.size(-1))[0]
+    domain, codomain = Space(transform.domain), Space(transform.codomain)
+    event = domain.events(x)[0]
     y = transform(event)
     log_det = transform.log_abs_det_jacobian(event, y)
+    batch_shape, event_shape = codomain.batch_of(y), y.shape[y.dim() - codomain.event_dim :]
     for batch in ((), (1,), (3,), (2, 3), (0,)):
-        many = event.expand((*batch, event.size(-1))).clone()
+        many = event.expand((*batch, *event.shape)).clone()
         try:
             image = transform(many)
             found = transform.log_abs_det_jacobian(many, image)
@@ -124,15 +122,16 @@ def shapes_broadcast(transform: Transform, x: Tensor) -> None:
                 continue  # torch cannot reshape an empty tensor with -1, as Pyro's own networks do
             at = f"x of shape {tuple(many.shape)}"
             raise no_empty_batch("t(x) and its log-det take an empty batch", at, error) from error
+        batches = torch.broadcast_shapes(batch_shape, batch), torch.broadcast_shapes(log_det.shape, batch)
         summed = "the log-determinant is not summed over the event dimension, or it is over the batch"
         for formula, shape, expected, cause in (
-            ("t(x) has the batch shape of x", image.shape, (*_broadcast(y.shape[:-1], batch), y.size(-1)), "unclear"),
-            ("the log-det has the batch shape of x", found.shape, _broadcast(log_det.shape, batch), summed),
+            ("t(x) has the batch shape of x", image.shape, (*batches[0], *event_shape), "unclear"),
+            ("the log-det has the batch shape of x", found.shape, batches[1], summed),
             ("forward_shape(x.shape) = t(x).shape", transform.forward_shape(many.shape), image.shape, "unclear"),
             (
                 "inverse_shape gives back the event",
-                transform.inverse_shape(image.shape)[-1:],
-                many.shape[-1:],
+                transform.inverse_shape(image.shape)[-event.dim() :],
+                event.shape,
                 "unclear",
             ),
         ):
@@ -143,7 +142,8 @@ def shapes_broadcast(transform: Transform, x: Tensor) -> None:
 
 def batch_members_are_independent(transform: Transform, x: Tensor) -> None:
     """Checks that image and log-det of an event do not depend on the other events of the batch."""
-    many = x.reshape(-1, x.size(-1))
+    domain, codomain = Space(transform.domain), Space(transform.codomain)
+    many = domain.events(x)
     if len(many) == 0:
         return
     y = transform(many)
@@ -153,9 +153,11 @@ def batch_members_are_independent(transform: Transform, x: Tensor) -> None:
     log_dets = [transform.log_abs_det_jacobian(event, transform(event)) for event in events]
     law, bound = "batch_members_are_independent", tolerance(transform, many, y, power=1)
     cause = "a statistic over the batch: a norm, a mean or a maximum without dim=-1, or batch normalisation"
-    vectors_agree(law, "t(x)[i] = t(x[i])", torch.cat(images), y, many, bound, cause)
+    vectors_agree(law, "t(x)[i] = t(x[i])", torch.cat(images), y, many, bound, cause, of=codomain, at=domain)
     expected = torch.cat([value.reshape(-1) for value in log_dets])
-    scalars_agree(law, "the same for the log-det", expected, log_det.expand(expected.shape), many, bound, cause)
+    scalars_agree(
+        law, "the same for the log-det", expected, log_det.expand(expected.shape), many, bound, cause, at=domain
+    )
 
 
 def gradients_are_finite(transform: Transform, x: Tensor) -> None:
@@ -164,17 +166,16 @@ def gradients_are_finite(transform: Transform, x: Tensor) -> None:
     Of the transform at ``x`` and at the origin, and of its inverse at their images: for a translation, say, that is
     where a point and the location coincide.
     """
-    domain = manifold_of(transform.domain)
-    origin = torch.zeros_like(x.reshape(-1, x.size(-1))[:1])
-    if isinstance(domain, geoopt.Lorentz):
-        origin[..., 0] = domain.k.detach().to(x.dtype).sqrt()
+    domain = Space(transform.domain)
+    origin = domain.exp0(torch.zeros_like(domain.log0(domain.events(x)[:1]))).detach()
     parameters = [p for p in getattr(transform, "parameters", list)() if p.requires_grad]
-    every = torch.cat([x.reshape(-1, x.size(-1)), origin])
+    every = torch.cat([domain.events(x), origin])
     # All at once, and one by one only to find the smallest that fails.
     if _gradients_of_all_are_finite(transform, every, parameters):
         return
-    for point in sorted(every.split(1), key=lambda event: float(event.norm())):
-        near = float(point.norm() - origin.norm()) < 1e-3
+    radii = domain.log0(every).norm(dim=-1)
+    for i in radii.argsort().tolist():
+        point, near = every[i : i + 1], float(radii[i]) < 1e-3
         for name, way, start in (("t", transform, point), ("t.inv", transform.inv, transform(point))):
             event = start.detach().clone().requires_grad_()
             end = way(event)
@@ -189,22 +190,22 @@ def gradients_match_differences(transform: Transform, x: Tensor) -> None:
     they depend on: one of them under ``no_grad``, or of a detached tensor, trains a flow to something else. In float64
     only, since rounding hides more in float32, and not next to the origin.
     """
-    domain = manifold_of(transform.domain)
-    away = geometry.chart(domain).log0(x.detach())[0].norm(dim=-1) > 1e-3
+    away = Space(transform.domain).log0(x.detach()).norm(dim=-1) > 1e-3
     if x.dtype != torch.float64 or not bool(away.any()):
         return
     points = x.detach()[away]
     image, generator = transform(points.clone()).detach(), torch.Generator().manual_seed(0)
     bound = tolerance(transform, points, image, power=1)
     for name, way, start in (("t", transform, points), ("t.inv", transform.inv, image)):
-        manifold = manifold_of(way.domain)
-        v = geometry.chart(manifold).log0(start)[0].detach().clone().requires_grad_()
+        domain, codomain = Space(way.domain), Space(way.codomain)
+        v = domain.log0(start).detach().clone().requires_grad_()
 
-        def outputs(way: Any = way, manifold: Any = manifold, v: Tensor = v) -> list[Tensor]:
-            event = geometry.chart(manifold).exp0(v.clone())[0]
+        def outputs(way: Any = way, domain: Space = domain, to: Space = codomain, v: Tensor = v) -> list[Tensor]:
+            event = domain.exp0(v.clone())
             end = way(event)
-            weights = torch.linspace(0.5, 1.0, end.size(-1), dtype=end.dtype)
-            return [(end @ weights).sum(), way.log_abs_det_jacobian(event, end).sum()]
+            numbers = to.flat(end)
+            weights = torch.linspace(0.5, 1.0, numbers.size(-1), dtype=end.dtype)
+            return [(numbers @ weights).sum(), way.log_abs_det_jacobian(event, end).sum()]
 
         found = outputs()
         moved = [v, *(leaf for leaf in leaves_of(found[0] + found[1]) if leaf is not v)]
@@ -278,7 +279,7 @@ def _check_gradients(what: str, output: Tensor, event: Tensor, parameters: list[
         raise LawViolation(
             "gradients_are_finite",
             f"the gradient of {what} is finite",
-            f"x = {event_text(event, 0)}",
+            f"x = {event_text(event.flatten()[None], 0)}",
             "finite numbers",
             str(gradient.reshape(-1)[:6].tolist()),
             "a norm, or a division by one, at the origin: use functions of the squared norm (numerics.sinhc)"
@@ -290,7 +291,7 @@ def _check_gradients(what: str, output: Tensor, event: Tensor, parameters: list[
 def tolerance(transform: Transform, x: Tensor, y: Tensor, *, power: int) -> float:
     """Returns the error that rounding explains: ``2000 u e^{power r}`` at the largest scaled radius."""
     sides = ((transform.domain, x), (transform.codomain, y))
-    radii = [float(scaled_radius(manifold_of(side), value).max()) for side, value in sides if value.numel()]
+    radii = [float(Space(side).scaled_radius(value).max()) for side, value in sides if value.numel()]
     return _SLACK * torch.finfo(x.dtype).eps * float(torch.tensor(power * max(radii, default=0.0)).exp())
 
 
@@ -302,9 +303,15 @@ def vectors_agree(
     x: Tensor,
     bound: float,
     cause: str | Callable[[], str] = "unclear",
+    *,
+    of: Space = _VECTORS,
+    at: Space = _VECTORS,
 ) -> None:
-    """Raises at the smallest event whose error exceeds ``bound`` times one plus its length."""
-    expected, found = expected.detach(), found.detach()
+    """Raises at the smallest event whose error exceeds ``bound`` times one plus its largest coordinate.
+
+    The values are events of one space, and ``x`` of another.
+    """
+    expected, found = of.flat(expected.detach()), of.flat(found.detach())
     if expected.shape != found.shape:
         shapes = tuple(expected.shape), tuple(found.shape)
         raise LawViolation(
@@ -313,22 +320,15 @@ def vectors_agree(
     error = (found - expected).abs().amax(-1)
     wrong = ~(error <= bound * (1 + expected.abs().amax(-1)))
     if bool(wrong.any()):
-        at = smallest(x, wrong)
+        i = smallest(at.log0(x.detach()).norm(dim=-1), wrong)
         why = cause if isinstance(cause, str) else cause()
-        raise LawViolation(law, formula, f"x = {event_text(x, at)}", *event_texts(expected, found, at), why)
+        texts = event_texts(expected, found, i)
+        raise LawViolation(law, formula, f"x = {event_text(at.flat(x), i)}", *texts, why)
 
 
-def scalars_agree(
-    law: str,
-    formula: str,
-    expected: Tensor,
-    found: Tensor,
-    x: Tensor,
-    bound: float,
-    cause: str | Callable[[], str] = "unclear",
-) -> None:
-    """Raises at the smallest event whose error exceeds ``bound`` times one plus its size."""
-    vectors_agree(law, formula, expected.unsqueeze(-1), found.unsqueeze(-1), x, bound, cause)
+def scalars_agree(law: str, formula: str, expected: Tensor, found: Tensor, *args: Any, **kwargs: Any) -> None:
+    """Raises at the smallest event whose error exceeds ``bound`` times one plus its size, as :func:`vectors_agree`."""
+    vectors_agree(law, formula, expected.unsqueeze(-1), found.unsqueeze(-1), *args, **kwargs)
 
 
 def _log_dets_agree(
@@ -341,8 +341,8 @@ def _log_dets_agree(
     else:
         rounding = bound * (1 + float(expected.abs().max())) if expected.numel() else bound
         points = ChartedPoints.of(transform, x.detach(), y.detach())
-        cause = diagnose(found - expected, log_det_mistakes(points, expected, found), rounding)
-    scalars_agree(law, formula, expected, found, x, bound, cause)
+        cause = diagnose(found - expected, log_det_mistakes(points, expected), rounding)
+    scalars_agree(law, formula, expected, found, x, bound, cause, at=Space(transform.domain))
 
 
 def _inverse_mistake(transform: Transform, x: Tensor, y: Tensor, back: Tensor, bound: float) -> str:
@@ -359,44 +359,15 @@ def _inverse_mistake(transform: Transform, x: Tensor, y: Tensor, back: Tensor, b
         return "the inverse is NaN or infinite: an overflow, or a logarithm or root out of its domain"
     if not bool(transform.domain.check(back).all()):
         return "the inverse leaves the domain"
-    moved = _differs(x, back, bound)
-    domain = manifold_of(transform.domain)
-    if isinstance(domain, geoopt.Lorentz) and bool(moved.any(0)[1:].all()):
-        space = geometry.chart(domain)
-        moved = _differs(space.log0(x)[0], space.log0(back)[0], bound)
-    blocks, where = moved.any(0), "tangent coordinates" if moved.size(-1) < x.size(-1) else "coordinates"
-    first = 1 if moved.size(-1) == x.size(-1) and isinstance(domain, geoopt.Lorentz) else 0
-    if blocks.numel() - first > 1 and bool(blocks.any()) and not bool(blocks[first:].all()):
-        kept = [i for i in range(len(blocks)) if not bool(blocks[i])]
+    domain = Space(transform.domain)
+    v = domain.log0(domain.events(x.detach()))
+    moved = (domain.log0(domain.events(back)) - v).abs() > bound * (1 + v.abs())
+    blocks = moved.any(0)
+    if bool(blocks.any()) and not bool(blocks.all()):
+        kept = [i for i, block in enumerate(blocks.tolist()) if not block]
+        where = "coordinates" if domain.curvature == 0 else "tangent coordinates"
         return f"one block is not undone: {where} {kept} come back, the others do not"
-    wrong, size = moved.any(-1), x.detach().reshape(-1, x.size(-1)).norm(dim=-1)
-    if bool((~wrong).any()) and float(size[wrong].min()) > float(size[~wrong].max()):
+    wrong, size = moved.any(-1), v.norm(dim=-1)
+    if bool((~wrong).any()) and bool(wrong.any()) and float(size[wrong].min()) > float(size[~wrong].max()):
         return "only points far out do not come back: a clamp, a saturation, or digits lost far out"
     return "unclear: the inverse is that of another map"
-
-
-def _differs(x: Tensor, back: Tensor, bound: float) -> Tensor:
-    return ((back - x).abs() > bound * (1 + x.abs())).reshape(-1, x.size(-1))
-
-
-def off_manifold_mistake(manifold: torch.nn.Module, event: Tensor) -> str:
-    if not bool(event.isfinite().all()):
-        return "NaN or infinity: an overflow, or a division by zero"
-    k = getattr(manifold, "k", None)
-    if k is None or k.numel() > 1:
-        return "unclear"
-    value = float(event[1:].double().square().sum() - event[0].double() ** 2)
-    k, close = float(k.detach()), 1e-6 * (1 + float(event.double().square().sum()))
-    if event[0] < 0:
-        return "the lower sheet: the sign of the time coordinate is wrong"
-    if event[0] == 0:
-        return "a tangent vector, not a point: its time coordinate is zero"
-    if abs(value + 1) < close:
-        return "a point of the unit hyperboloid: the radius sqrt(k) is forgotten"
-    if abs(value + k * k) < close or abs(value + 1 / k) < close:
-        return "a point of another hyperboloid: k is the squared radius, and the curvature is -1/k"
-    return f"unclear: <x, x> is {value:.6g}, not {-k:.6g}"
-
-
-def _broadcast(*shapes: torch.Size | tuple[int, ...]) -> torch.Size:
-    return torch.broadcast_shapes(*shapes)

@@ -14,11 +14,9 @@ from torch.distributions import Transform, constraints
 from torch.distributions.constraints import Constraint
 from torch.distributions.utils import lazy_property
 
-from pyro_hyperbolic import geometry
-
-from .frames import base_of, leaves_of, manifold_of
-from .laws import scalars_agree, tolerance, vectors_agree
-from .violations import LawViolation, event_text, event_texts, not_checked, smallest
+from .diagnosis import LawViolation, event_text, event_texts, not_checked, smallest
+from .map_laws import scalars_agree, tolerance, vectors_agree
+from .oracles import Space, base_of, leaves_of
 
 __all__ = [
     "arguments_satisfy_their_constraints",
@@ -36,10 +34,11 @@ def does_not_alias_its_input(transform: Transform, x: Tensor) -> None:
     y = transform(x).detach().clone()
     if not torch.equal(x, given):
         law, cause = "does_not_alias_its_input", "the argument is edited in place: an operation that ends in _"
-        at = smallest(given, (x != given).any(-1))
-        raise LawViolation(
-            law, "t(x) leaves x as it is", f"x = {event_text(given, at)}", *event_texts(given, x, at), cause
-        )
+        domain = Space(transform.domain)
+        before, after = domain.flat(given), domain.flat(x)
+        at = smallest(domain.log0(given).norm(dim=-1), (after != before).any(-1))
+        texts = event_texts(before, after, at)
+        raise LawViolation(law, "t(x) leaves x as it is", f"x = {event_text(before, at)}", *texts, cause)
     for formula, argument, value in (("t(x)", x, transform(x)), ("t.inv(y)", y, transform.inv(y))):
         if value.numel() and value.untyped_storage().data_ptr() == argument.untyped_storage().data_ptr():
             raise LawViolation(
@@ -102,7 +101,8 @@ def deepcopy_pickle_state_dict(transform: Transform, x: Tensor, *, possible: dic
             if name == "with_cache"
             else "a tensor is neither a parameter nor a buffer, so state_dict misses it"
         )
-        vectors_agree(law, f"the transform after {name} is the same map", y, other, x, 1e-6, cause)
+        same = f"the transform after {name} is the same map"
+        vectors_agree(law, same, y, other, x, 1e-6, cause, of=Space(transform.codomain), at=Space(transform.domain))
 
 
 _WAYS: dict[str, Callable[[Any], Any]] = {
@@ -156,9 +156,9 @@ def _check_scores(trained: Any, x: Tensor, y: Tensor, leaves: list[Tensor]) -> N
     law, cause = "cache_survives_an_optimiser_step", "a stale cache: it is keyed on the identity of its argument alone"
     formula = "t.inv(y) and its log-det use the parameters of this step"
     found, expected = _scored(trained, y), _scored(copy.deepcopy(trained), y.detach().clone())
-    bound = tolerance(trained, x, y, power=1)
-    vectors_agree(law, formula, expected[0], found[0], x, bound, cause)
-    scalars_agree(law, formula, expected[1], found[1], x, bound, cause)
+    bound, domain = tolerance(trained, x, y, power=1), Space(trained.domain)
+    vectors_agree(law, formula, expected[0], found[0], x, bound, cause, of=domain, at=domain)
+    scalars_agree(law, formula, expected[1], found[1], x, bound, cause, at=domain)
     try:
         torch.autograd.grad(found[0].sum() + found[1].sum(), leaves, allow_unused=True) if leaves else None
     except RuntimeError as error:
@@ -172,16 +172,14 @@ def float32_agrees_with_float64(transform: Transform, x: Tensor) -> None:
     Of copies with all tensors cast. A transform that cannot be copied, or computes with others that a cast does not
     reach, such as those of a closure, may be correct: a warning says that this was not checked.
     """
-    law, domain = "float32_agrees_with_float64", manifold_of(transform.domain)
-    space = geometry.chart(domain)
+    law, domain, codomain = "float32_agrees_with_float64", Space(transform.domain), Space(transform.codomain)
     # The same point in both: its tangent coordinates in float32. (A point rounded to float32 is off the manifold.)
-    flat = space.event_shape(1) == (1,)
-    v = (x if flat else space.log0(x)[0]).detach().float()
+    v = domain.log0(x).detach().float()
     results = []
     for dtype in (torch.float32, torch.float64):
         try:
             cast = _cast(transform, dtype)
-            point = v.to(dtype) if flat else space.exp0(v.to(dtype))[0]
+            point = domain.exp0(v.to(dtype))
             image = cast(point)
             results.append((point, image, cast.log_abs_det_jacobian(point, image)))
         except Exception as error:
@@ -198,8 +196,8 @@ def float32_agrees_with_float64(transform: Transform, x: Tensor) -> None:
         cause = "a constant of float64 among its tensors, or a call of .double()"
         raise LawViolation(law, "t(x).dtype = x.dtype", "x of float32", "float32", str(y32.dtype), cause)
     cause = "digits are lost to cancellation, or an operation overflows in float32"
-    vectors_agree(law, "t(x.float()) = t(x)", y64, y32.double(), x64, bound, cause)
-    scalars_agree(law, "the same for the log-det", expected, found.double(), x64, bound, cause)
+    vectors_agree(law, "t(x.float()) = t(x)", y64, y32.double(), x64, bound, cause, of=codomain, at=domain)
+    scalars_agree(law, "the same for the log-det", expected, found.double(), x64, bound, cause, at=domain)
 
 
 def arguments_satisfy_their_constraints(distribution: dist.TorchDistribution) -> None:
@@ -249,16 +247,18 @@ def conditioning_is_respected(conditional: Any, x: Tensor, contexts: Tensor) -> 
         contexts: Two different contexts or more, shape ``(B, c)``.
     """
     law, together = "conditioning_is_respected", conditional.condition(contexts)(x)
-    first = conditional.condition(contexts[0])(x)
+    transform = conditional.condition(contexts[0])
+    first, domain, codomain = transform(x), Space(transform.domain), Space(transform.codomain)
     if torch.allclose(first[1:], together[1:], rtol=1e-9, atol=1e-9):
         cause = "the context is not passed to the network, or only its first row is"
         raise LawViolation(
-            law, "t depends on its context", f"x = {event_text(x, 1)}", "another image", "the same", cause
+            law, "t depends on its context", f"x = {event_text(domain.flat(x), 1)}", "another image", "the same", cause
         )
     alone = torch.cat([conditional.condition(c)(point[None]) for c, point in zip(contexts, x, strict=True)])
-    bound = tolerance(conditional.condition(contexts[0]), x, together, power=1)
+    bound = tolerance(transform, x, together, power=1)
     cause = "the contexts of a batch are mixed: averaged, or broadcast over the wrong dimension"
-    vectors_agree(law, "t.condition(c)(x)[i] = t.condition(c[i])(x[i])", alone, together, x, bound, cause)
+    formula = "t.condition(c)(x)[i] = t.condition(c[i])(x[i])"
+    vectors_agree(law, formula, alone, together, x, bound, cause, of=codomain, at=domain)
 
 
 def _scored(transform: Transform, y: Tensor) -> tuple[Tensor, Tensor]:

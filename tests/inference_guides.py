@@ -559,14 +559,14 @@ CELLS: list[Cell] = [
         "works",
         EVIDENCE,
         weighed(lambda model: autoguide.AutoNormalizingFlow(model, lambda dim: T.spline_coupling(dim, 1)), ess=0.7),
-        "Its transform acts on the chart, R^n: any flow of Pyro, not one of the manifold.",
+        "Its transform acts on the chart, R^n, so it takes any flow of Pyro, but no flow of the manifold.",
     ),
     auto(
         "`AutoNormalizingFlow` with a flow of the manifold",
         "not in Pyro",
         "the error",
         raises(ValueError, "the argument of CouplingFlow is not on Lorentz(k=2)", flow_in_autoguide),
-        "It feeds R^n to its transform, and the flow wants points. A hand-written guide takes it: "
+        "It passes vectors of R^n to its transform, but the flow needs points. Use it in a hand-written guide: "
         "`TransformedDistribution(WrappedNormal(...), [flow])`.",
     ),
     auto("`AutoStructured`", "works", EVIDENCE, weighed(autoguide.AutoStructured, "scale", ess=0.5)),
@@ -583,8 +583,8 @@ CELLS: list[Cell] = [
         "works",
         "mode on a grid, Hessian by differences; " + EVIDENCE,
         check_laplace,
-        "Its mode is that of the density with respect to Lebesgue measure in the chart, another point than "
-        "`AutoDelta`'s; its covariance is that of the chart.",
+        "It finds the mode of the density with respect to Lebesgue measure in the chart, which is not `AutoDelta`'s; "
+        "its covariance is that in the chart.",
     ),
     auto(
         "`AutoNormalMessenger`",
@@ -593,7 +593,7 @@ CELLS: list[Cell] = [
         weighed(autoguide.AutoNormalMessenger, "scale", ess=0.3),
         "Run a messenger guide once before vectorised particles (Pyro would keep a parameter for each particle), and "
         "weigh its draws with `guide.get_traces()`: `vectorized_importance_weights` counts observed sites as its own. "
-        "`poutine.block(model, expose=...)` hides its parameters from the optimiser, and `TraceEnum_ELBO` refuses it.",
+        "`poutine.block(model, expose=...)` hides its parameters from the optimiser. `TraceEnum_ELBO` rejects it.",
     ),
     auto(
         "`AutoHierarchicalNormalMessenger`",
@@ -608,9 +608,9 @@ CELLS: list[Cell] = [
         "works",
         EVIDENCE,
         weighed(ph.infer.AutoWrappedNormal, "scale", ess=0.3),
-        "The one for latents far from the origin, and for latent curvatures; in use as `AutoNormal`, under "
-        "`block(expose=)`, `TraceEnum_ELBO` and in an `AutoGuideList` too. Latents of one prior that are known by "
-        "distances only start at a saddle, the prior's mean: pass `init_loc_fn=init_to_sample` or `init_to_value`.",
+        "For latents far from the origin, and for latent curvatures. It is used like `AutoNormal`, also under "
+        "`block(expose=)`, with `TraceEnum_ELBO` and in an `AutoGuideList`. If latents of one prior are observed "
+        "through distances only, the prior's mean is a saddle: pass `init_loc_fn=init_to_sample` or `init_to_value`.",
     ),
     auto(
         "`ph.infer.AutoWrappedMultivariateNormal`",
@@ -654,8 +654,8 @@ CELLS: list[Cell] = [
         "not in Pyro",
         "the error",
         raises(ValueError, "shapes disagree at site 'z': torch.Size([3]) vs torch.Size([4])", EasyGroup),
-        "It counts constrained coordinates, n + 1, and gives them to the bijection, which takes n (so also for Pyro's "
-        "simplex): sample the site itself in `guide`.",
+        "It passes n + 1 constrained coordinates to the bijection, which takes n (also for Pyro's simplex). Sample the "
+        "site itself in `guide`.",
     ),
     hand("`WrappedNormal`, `pyro.param(constraint=on_manifold(M))`", "works", EVIDENCE, weighed(wrapped_guide)),
     hand("`WrappedMultivariateNormal`", "works", EVIDENCE, weighed(wrapped_multivariate_guide)),
@@ -672,7 +672,7 @@ CELLS: list[Cell] = [
         "works",
         EVIDENCE,
         ring(couplings(HT.wrapped_hyperboloid_coupling), ess=0.6),
-        "So is this.",
+        "Trained the same way.",
     ),
     hand("`TangentTransform(spline_coupling)`", "works", EVIDENCE, weighed(flow_guide(lifted_spline), ess=0.7)),
     hand("`TangentTransform(spline_coupling)`, a ring", "works", EVIDENCE, ring(flow_guide(lifted_spline), ess=0.4)),
@@ -730,13 +730,13 @@ CELLS: list[Cell] = [
         "`JitTraceMeanField_ELBO`, `AutoNormal`", "works", LAW, mean_field(jitted(JitTraceMeanField_ELBO, nesting=1))
     ),
     objective(
-        "`TraceMeanField_ELBO`, `AutoNormal`, a `LogNormal` latent beside",
+        "`TraceMeanField_ELBO`, `AutoNormal`, with a `LogNormal` latent",
         "works",
         LAW,
         check_mean_field_beside,
         "Pyro's `kl(Delta, ...)` drops `Delta.log_density`, in which autoguides keep the log-determinant of a "
-        "constrained site, and the loss is wrong without a warning. Importing this package puts the right rule in its "
-        "place, for every prior.",
+        "constrained site, and the loss is wrong without a warning. Importing this package replaces the rule by the "
+        "right one, for every prior.",
     ),
     objective("`RenyiELBO(alpha=0)`, the IWAE", "works", LAW, lawful_in_pairs(two(RenyiELBO), iwae)),
     objective("`RenyiELBO(alpha=0.5)`", "works", LAW, lawful_in_pairs(two(RenyiELBO, alpha=0.5), renyi_loss(0.5))),

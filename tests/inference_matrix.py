@@ -12,10 +12,14 @@ CELLS: list[Cell] = [*inference_guides.CELLS, *inference_samplers.CELLS]
 
 PREAMBLE = """# Inference
 
-Every way of doing inference in Pyro 1.9.2, on models with hyperbolic latents (H^2 at `k = 2`). Each row is a test:
-*truth* says what the outcome is held against. *Works* means that it gives the right answer, not that it runs;
-*refused*, that an error names the remedy; *not in Pyro*, that the note has the reason and the way round. The page is
-written by `python -m tests.inference_matrix > docs/inference.md` from the table that the tests run.
+This page lists every inference algorithm of Pyro 1.9.2, run on models with hyperbolic latents (H^2 at `k = 2`). Each
+row is a test. The column *truth* says what its result is compared with.
+
+- *works*: it gives the right answer, not only runs.
+- *refused*: it raises an error that names the remedy.
+- *not in Pyro*: Pyro cannot do it; the note has the reason and the workaround.
+
+`python -m tests.inference_matrix > docs/inference.md` writes this page from the table that the tests run.
 """
 
 

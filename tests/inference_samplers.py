@@ -890,8 +890,8 @@ def strategies_start_on_the_manifold() -> None:
 BY_QUADRATURE = "moments by quadrature"
 EVIDENCE = "evidence by quadrature"
 BY_COSINES = "evidence by the law of cosines"
-NO_MULTIPLES = "a point has no multiples: use `TransformReparam`"
-FROZEN_NOTE = "a frozen support: use `TransformReparam`, `AutoNormalMessenger` or `AutoWrappedNormal`"
+NO_MULTIPLES = "A point cannot be scaled: use `TransformReparam`."
+FROZEN_NOTE = "It would freeze one `k`: use `TransformReparam`, `AutoNormalMessenger` or `AutoWrappedNormal`."
 #: What keeps the support of its first run.
 FROZEN: dict[str, Callable[[Model], object]] = {
     **{
@@ -962,9 +962,9 @@ CELLS: list[Cell] = [
                     "`AutoReparam(centered=0.0)`",
                     lambda: AutoReparam(centered=0.0),
                     "z_base_decentered",
-                    "takes `TransformReparam`, then `LocScaleReparam` on the normal base",
+                    "It applies `TransformReparam`, then `LocScaleReparam` on the normal base.",
                 ),
-                ("`MinimalReparam`", MinimalReparam, "z", "leaves the sites as they are"),
+                ("`MinimalReparam`", MinimalReparam, "z", "It leaves the sites unchanged."),
             )
         ],
         (

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # How curved is it? Curvature as a parameter, and as a latent
 #
-# Eight places in a hyperbolic plane are surveyed: from a base each is seen at a bearing and a range, and the distance
-# of each pair is measured, all with noise. Bearings and ranges alone fit every curvature; with the distances the law of
-# cosines tells them apart. On `Lorentz(k)`, of curvature $-1/k$ and radius $R = \sqrt k$,
+# Eight places in a hyperbolic plane are surveyed. From a base, each is seen at a bearing and a range, and the distance
+# of each pair is measured, all with noise. Bearings and ranges alone fit every curvature. With the distances, the law
+# of cosines tells curvatures apart. On `Lorentz(k)`, with curvature $-1/k$ and radius $R = \sqrt k$,
 #
 # $$\cosh \tfrac{d}{R} = \cosh \tfrac{r}{R} \cosh \tfrac{s}{R} - \sinh \tfrac{r}{R} \sinh \tfrac{s}{R} \cos \theta.$$
 
@@ -38,7 +38,7 @@ pyro.set_rng_seed(args.seed)
 # %% [markdown]
 # ## The model
 #
-# The manifold is a module of the model. How its `k` is declared is the only thing that changes below.
+# The manifold is a module of the model. Only the declaration of its `k` changes below.
 
 # %%
 PLACES, NOISE = 8, 0.1
@@ -53,7 +53,7 @@ class Survey(PyroModule):
 
     def forward(self, seen=None, apart=None):
         M, G = self.manifold, ph.geometry
-        M.k  # noqa: B018  # if it is a site it is sampled where it is first read: here, not once for each place
+        M.k  # noqa: B018  # if k is a site, it is sampled at its first read: here, outside the plate of places
         with pyro.plate("places", PLACES):
             z = pyro.sample("z", hdist.WrappedNormal(G.origin(M, 2), 1.5, M))
             pyro.sample("seen", dist.Normal(G.log0(M, z), NOISE).to_event(1), obs=seen)
@@ -69,9 +69,9 @@ data = {name: simulated[name][0] for name in ("seen", "apart")}
 # %% [markdown]
 # ## A parameter: the curvature of largest ELBO
 #
-# `learnable=True` makes `k` a positive `PyroParam` (as `M.k = PyroParam(tensor, constraint=positive)` does); SVI moves
-# it with the guide's parameters, and the supports of autoguides follow. Start the places where they were seen: from one
-# heap at the origin they do not find past each other.
+# `learnable=True` makes `k` a positive `PyroParam` (as `M.k = PyroParam(tensor, constraint=positive)` does). SVI trains
+# it with the guide's parameters, and the supports of autoguides follow. Initialise the places where they were seen:
+# initialised at one point, they get stuck in a wrong arrangement.
 
 
 # %%
@@ -87,14 +87,15 @@ learned = Survey(ph.manifolds.Lorentz.from_curvature(-1.0, learnable=True))
 start = {"manifold.k": torch.tensor(1.0), "z": ph.geometry.exp0(geoopt.Lorentz(), data["seen"])}
 train(learned, AutoMultivariateNormal(learned, init_loc_fn=init_to_value(values=start), init_scale=0.1))
 estimate = learned.manifold.curvature.item()
-print(f"maximum of the ELBO  {estimate:.2f}  (the truth is {truth.curvature.item():.2f})")
+print(f"maximum of the ELBO  {estimate:.2f}  (true curvature {truth.curvature.item():.2f})")
 
 # %% [markdown]
 # ## A latent, by SVI
 #
-# `PyroSample` makes `k` a site of the model. Each value of `k` has a hyperboloid of its own, so no guide can keep
-# points of one: `TransformReparam` gives it their tangent vectors instead, which are free of `k`. (Without it you are
-# told. The autoguides of `ph.infer` do without, but are independent between sites; here `k` and the places are not.)
+# `PyroSample` makes `k` a site of the model. Each value of `k` has its own hyperboloid, so a guide cannot keep points
+# of one. `TransformReparam` gives the guide their tangent vectors instead, which do not depend on `k`; without it an
+# error says so. (The autoguides of `ph.infer` need no reparametrisation, but are independent between sites; here `k`
+# and the places are not.)
 
 # %%
 latent = Survey(ph.manifolds.Lorentz())
@@ -110,7 +111,7 @@ with torch.no_grad():
 # %% [markdown]
 # ## A latent, by NUTS
 #
-# The same model.
+# NUTS runs on the same model.
 
 # %%
 kernel = NUTS(model, init_strategy=init_to_value(values=start), max_tree_depth=6)

@@ -1,14 +1,14 @@
 # %% [markdown]
 # # Where is it? The posterior of a hyperbolic location, three ways
 #
-# For someone who knows Pyro and no geometry. A point $z$ of the hyperbolic plane is unknown; three sightings of it,
-# each off by a normal step in a random direction, and its rough distance to a lighthouse are what we have:
+# This tutorial is for readers who know Pyro and no geometry. A point $z$ of the hyperbolic plane is unknown. We have
+# three sightings of it, each off by a normal step in a random direction, and its rough distance to a lighthouse:
 #
 # $$z \sim \mathrm{WN}(o, 2), \qquad x_i \sim \mathrm{WN}(z, 1.5), \qquad t \sim N(d(z, \text{lighthouse}), 0.3).$$
 #
-# A wrapped normal $\mathrm{WN}(\mu, s)$ is a normal vector of standard deviation $s$ that is followed, as a straight
-# line, from $\mu$. The rest is ordinary Pyro: we ask a hand-written guide, an autoguide and NUTS, and hold all three to
-# the exact posterior, which in two dimensions can be had by summation.
+# To sample a wrapped normal $\mathrm{WN}(\mu, s)$, draw a normal vector of standard deviation $s$, and follow it from
+# $\mu$ along a straight line. The rest is ordinary Pyro. We compare a hand-written guide, an autoguide and NUTS with
+# the exact posterior, which we compute by summation over a grid.
 
 # %%
 import argparse
@@ -41,7 +41,8 @@ pyro.set_rng_seed(3)
 # ## The model
 #
 # `geoopt.Lorentz` is the hyperbolic plane: points are triples, $(\cosh r, \sinh r \cos\theta, \sinh r \sin\theta)$ at
-# curvature $-1$. `exp0` makes one from a vector: so far, in that direction, from the origin.
+# curvature $-1$. `exp0` makes a point from a vector, whose length and direction are the distance and the direction of
+# the point from the origin.
 
 # %%
 M = geoopt.Lorentz()
@@ -87,7 +88,8 @@ by_hand = hdist.WrappedMultivariateNormal(loc, scale_tril=tril, manifold=M)
 # %% [markdown]
 # ## By autoguide: nothing to write
 #
-# Every autoguide of Pyro takes the model as it is. This one knows that `z` has a location; its quantiles are discs.
+# All of Pyro's autoguides work on this model unmodified. This one learns a location for `z`, and its quantiles are
+# discs.
 
 # %%
 autoguide = ph.infer.AutoWrappedNormal(model)
@@ -105,15 +107,16 @@ mcmc.run()
 samples = mcmc.get_samples()["z"]
 
 # %% [markdown]
-# ## The truth, and who is close to it
+# ## Comparison with the exact posterior
 #
-# Two numbers for each guide: the evidence by importance weights, which is the same for all guides if all is right, and
-# the effective share of the draws, which says how good each is. And the mean distance to the lighthouse for all three.
+# Each guide gets two numbers. The evidence by importance weights is the same for all guides if all is right. The
+# effective share of the draws says how good a guide is. All three methods also give the mean distance to the
+# lighthouse.
 
 
 # %%
 def log_joint(z):
-    """The model's log-density at points, shape (N, 3): it is a function of z, so we give it one of many."""
+    """Returns the log-density of the model at points of shape (N, 3): the model, conditioned on a batch of z."""
     lines = pyro.poutine.condition(model, {"z": z.unsqueeze(-2)})
     trace = pyro.poutine.trace(lines).get_trace()
     trace.compute_log_prob()
@@ -142,10 +145,11 @@ print(f"NUTS        {'':15}  distance {ph.geometry.distance(M, samples, lighthou
 # %% [markdown]
 # ## Three densities on one disk
 #
-# The Poincaré disk shows the whole plane: shapes near the rim are as large as those in the middle, and only look small.
-# Lines hold 50% and 95% of each posterior, and the exact one is grey: bent about the lighthouse. The ELBO would rather
-# miss some of it than claim what is not there, so both guides are too narrow; the diagonal one cannot tilt, either.
-# NUTS gives draws, and a narrow wrapped normal at each makes a density of them.
+# The Poincaré disk shows the whole plane. Shapes near the rim look small, but are as large as those in the middle.
+# Lines enclose 50% and 95% of each posterior. The exact posterior is grey, and bends around the lighthouse. Maximising
+# the ELBO makes both guides too narrow: it punishes mass where the posterior has none more than it punishes mass that
+# is missed. The diagonal guide cannot tilt, either. NUTS gives draws; a narrow wrapped normal at each draw makes a
+# density of them.
 
 # %%
 about_median = ph.geometry.log0(M, ph.geometry.translate(M, ball.center, samples, inverse=True))

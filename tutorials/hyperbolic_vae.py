@@ -4,14 +4,14 @@
 # $$z \sim \mathrm{WN}(o, I), \qquad x \mid z \sim p(x \mid \mathrm{dec}(\log_o z)), \qquad
 #   q(z \mid x) = f_\# \, \mathrm{WN}(\exp_o \mu(x), \sigma(x))$$
 #
-# The latent manifold, the flow $f$ and whether curvature is learned are arguments of one class; with
+# The latent manifold, the flow $f$ and whether curvature is learned are arguments of one class. With
 # `geoopt.Euclidean(1)` the same code is the ordinary VAE and RealNVP. Run it:
 #
 #     python tutorials/hyperbolic_vae.py                                      # five models on a branching diffusion
 #     python tutorials/hyperbolic_vae.py --data MNIST_DIR --dim 6 --posterior whc --epochs 5
 #
-# The models and the data are those of Bose et al., 2020 (arXiv:2002.06336); the likelihood is the importance-weighted
-# estimate over the whole test set. `tutorials/experiments` holds their tables, over many seeds.
+# The models and the data are those of Bose et al., 2020 (arXiv:2002.06336). The likelihood is the importance-weighted
+# estimate over the whole test set. `tutorials/experiments` has their tables, over many seeds.
 
 # %%
 import argparse
@@ -47,9 +47,9 @@ pyro.settings.set(module_local_params=True)
 # %% [markdown]
 # ## The model and the guide
 #
-# By default the decoder reads $\log_o z$, so that all it knows of the space is a tangent vector. With `gyroplanes` its
-# first layer reads the point itself: the distances to learned hyperplanes, of unit normal $w/|z|$ and at distance $b$
-# from the origin,
+# By default the decoder reads $\log_o z$, a tangent vector, and knows nothing else of the space. With `gyroplanes` its
+# first layer reads the point itself. It returns the distances to learned hyperplanes, with unit normal $w/|z|$ and at
+# distance $b$ from the origin,
 #
 # $$|z| \sqrt k \operatorname{asinh} \frac{\langle w, x \rangle}{\sqrt k\,|z|}, \qquad
 #   w = (|z| \sinh \tfrac{b}{\sqrt k},\ z \cosh \tfrac{b}{\sqrt k}),$$
@@ -73,8 +73,9 @@ class Gyroplanes(torch.nn.Module):
             return x @ self.z.mT - b * length
         k = self.manifold.k
         radius = k.sqrt().unsqueeze(-1) if k.dim() else k.sqrt()
-        # Both terms grow as e^r and cancel for points that are far out but near the plane. In single precision the
-        # worst of 4000 points is off by 3e-4 radii at 8.5 radii, as far as samples go on the diffusion in 3000 epochs.
+        # Both terms grow as e^r, and they cancel for points that are far out but near the plane. In single precision
+        # the worst of 4000 points has an error of 3e-4 radii at 8.5 radii, the largest distance of samples on the
+        # diffusion in 3000 epochs.
         space = x[..., 1:] @ (self.z / length.mT).mT * (b / radius).cosh()
         return length * radius * ((space - x[..., :1] * (b / radius).sinh()) / radius).asinh()
 
@@ -107,14 +108,14 @@ class VAE(PyroModule):
             pyro.sample("z", self.posterior(x))
 
     def posterior(self, x):
-        loc, log_scale = (value.to(x.dtype) for value in self.encoder(x))  # in mixed precision, of bfloat16
+        loc, log_scale = (value.to(x.dtype) for value in self.encoder(x))  # bfloat16 in mixed precision
         scale = torch.nn.functional.softplus(log_scale)
         posterior = hdist.WrappedNormal(ph.geometry.exp0(self.manifold, loc), scale, self.manifold)
         return dist.TransformedDistribution(posterior, [self.flow]) if self.flow else posterior
 
     @torch.no_grad()
     def embed(self, x):
-        """Returns the location of the posterior, moved by the flow."""
+        """Returns the location of the posterior, mapped by the flow."""
         loc = ph.geometry.exp0(self.manifold, self.encoder(x)[0])
         return self.flow(loc) if self.flow else loc
 
@@ -133,7 +134,7 @@ def train(vae, batches, epochs):
     for epoch in range(1, epochs + 1):
         total, count = 0.0, 0
         for x in batches():
-            # Checks of every value and shape are a sixth of a step: the first epoch has them.
+            # Checks of every value and shape take a sixth of a step, so only the first epoch runs them.
             with pyro.validation_enabled(epoch == 1):
                 loss = elbo(x)
             optimizer.zero_grad()
@@ -149,7 +150,7 @@ def log_weights(vae, x, num_samples):
     _, model, guide = vectorized_importance_weights(
         vae.model, vae.guide, x, num_samples=num_samples, max_plate_nesting=1
     )
-    # That function sums the weights over data; the traces it returns hold them for each data point.
+    # The weights that it returns are summed over the data. The traces have one for each data point.
     log_p = model.nodes["z"]["log_prob"] + model.nodes["x"]["log_prob"]
     return log_p - guide.nodes["z"]["log_prob"], model.nodes["z"]["value"]
 
@@ -162,7 +163,7 @@ def score(vae, data, num_samples=500, batch_size=20):
 
 
 # %% [markdown]
-# ## Data: a branching diffusion, of which the tree is known, or MNIST
+# ## Data: a branching diffusion with a known tree, or MNIST
 
 # %%
 COUPLINGS = {"normal": None, "tc": HT.tangent_coupling, "whc": HT.wrapped_hyperboloid_coupling}
@@ -194,7 +195,7 @@ def load(seed, path=None, device="cpu"):
         for index in torch.randperm(len(train_x), generator=generator).split(batch_size):
             x = train_x[index]
             if path is not None:
-                x = (x > torch.rand(x.shape, generator=generator)).float()  # binarised anew in each epoch
+                x = (x > torch.rand(x.shape, generator=generator)).float()  # binarised again in each epoch
             yield x.to(device)
 
     return batches, test_x.to(device), colours, options
@@ -206,7 +207,7 @@ def load(seed, path=None, device="cpu"):
 
 # %%
 def run(args, manifold_name, posterior, report):
-    """Trains one model, saves it, and returns a row of the table; ``report`` takes its progress."""
+    """Trains one model, saves it, and returns a row of the table; calls ``report`` with its progress."""
     name = NAMES.get((manifold_name, posterior), f"{manifold_name} {posterior}")
     pyro.set_rng_seed(args.seed)
     batches, test_x, _, options = load(args.seed, args.data, args.device)
@@ -225,7 +226,7 @@ def run(args, manifold_name, posterior, report):
 
 
 class Report:
-    """Tells another process how far a job is, twice a second."""
+    """Reports the progress of a job to another process, twice a second."""
 
     def __init__(self, state, name, total):
         self.state, self.name, self.total, self.last = state, name, total, 0.0
@@ -250,7 +251,7 @@ def run_all(function, jobs, epochs, processes=2):
         results = [pool.submit(function, *jobs[name], Report(state, name, epochs)) for name in jobs]
         done = False
         while not done:
-            done = all(result.done() for result in results)  # asked before, so that the last state is shown
+            done = all(result.done() for result in results)  # before the update, so that the last state is shown
             for name, (epoch, elbo) in state.items():
                 progress.update(tasks[name], completed=epoch, elbo=elbo)
             time.sleep(0.2)
@@ -258,7 +259,7 @@ def run_all(function, jobs, epochs, processes=2):
 
 
 # %% [markdown]
-# ## The picture: test points where their posterior is, on the Poincaré disk, with the edges of the true tree
+# ## The picture: posterior locations of test points on the Poincaré disk, with the edges of the true tree
 
 
 # %%
@@ -287,9 +288,9 @@ def picture(args, rows):
 
 def main():
     parser = argparse.ArgumentParser(description=main.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of the four MNIST idx files, in place of the diffusion")
-    parser.add_argument("--manifold", choices=["euclidean", "hyperbolic"], help="one of them, in place of both")
-    parser.add_argument("--posterior", choices=list(COUPLINGS), help="one of them, in place of the paper's five models")
+    parser.add_argument("--data", type=Path, help="folder of the four MNIST idx files, instead of the diffusion")
+    parser.add_argument("--manifold", choices=["euclidean", "hyperbolic"], help="one of them, instead of both")
+    parser.add_argument("--posterior", choices=list(COUPLINGS), help="one of them, instead of the paper's five models")
     parser.add_argument("--fixed-curvature", dest="learn_k", action="store_false", help="keep the curvature at -1")
     parser.add_argument("--dim", type=int, default=2, help="dimension of the latent space")
     parser.add_argument("--gyroplanes", action="store_true", help="decode from the point itself, not from log0 of it")

@@ -1,12 +1,12 @@
 # %% [markdown]
 # # The same VAE on several processes
 #
-# Each of $R$ processes sees its own mini-batch $B_r$ and its own noise; what they share is the mean of the gradients,
+# Each of $R$ processes has its own mini-batch $B_r$ and its own noise. The processes share the mean of the gradients,
 #
 # $$\frac 1 R \sum_r \nabla \frac N {|B_r|} \sum_{i \in B_r} \mathrm{ELBO}(x_i)
 #   \;=\; \nabla \frac N {|B|} \sum_{i \in B} \mathrm{ELBO}(x_i), \qquad B = \bigcup\nolimits_r B_r,$$
 #
-# so $R$ processes take the steps of one process with batches $R$ times as large. Run it:
+# so $R$ processes take the same steps as one process with batches $R$ times as large. Run it:
 #
 #     python tutorials/scale_out.py                                          # one process
 #     torchrun --nproc-per-node 2 tutorials/scale_out.py                     # two; gloo
@@ -38,9 +38,9 @@ pyro.settings.set(module_local_params=True)
 # %% [markdown]
 # ## The ELBO as a module
 #
-# A plate that subsamples (`pyro.plate("data", N, subsample_size=...)` with the data indexed inside) is not for several
-# processes: those with the same seed would draw the same data. The sampler below shares them out, and what is left of
-# the plate is its scale, $N / |B_r|$.
+# Do not use a plate that subsamples (`pyro.plate("data", N, subsample_size=...)` with the data indexed inside) with
+# several processes: those with the same seed would draw the same data. The sampler below distributes the data instead,
+# and only the scale of the plate remains, $N / |B_r|$.
 
 
 # %%
@@ -57,11 +57,11 @@ class Scaled(torch.nn.Module):
 
 
 def make_elbo(data, seed):
-    pyro.set_rng_seed(seed)  # all start alike; DDP would copy the parameters of the first process anyway
+    pyro.set_rng_seed(seed)  # the same start in all; DDP would copy the first process anyway
     vae = VAE(data.size(-1), 2, ph.manifolds.Lorentz(learnable=True))
     elbo = Trace_ELBO()(Scaled(vae, "model", len(data)), Scaled(vae, "guide", len(data)))
-    # An autoguide makes its parameters in the first run. DDP averages only what exists when it wraps the module, and
-    # says nothing of parameters that come later: the processes would silently drift apart.
+    # An autoguide makes its parameters in the first run. DDP averages only parameters that exist when it wraps the
+    # module, and does not warn of later ones: the processes would silently drift apart.
     elbo(data[:2])
     return vae, elbo
 
@@ -69,14 +69,14 @@ def make_elbo(data, seed):
 # %% [markdown]
 # ## The steps
 #
-# The sampler deals one permutation of the data out to the processes, repeating a few data if it does not come out even,
-# so that batches have the same length in all.
+# The sampler distributes one permutation of the data over the processes. It repeats a few data points if the number is
+# not divisible, so that batches have the same length in all processes.
 
 
 # %%
 def share_of(data, batch_size, seed, rank, world):
     sampler = DistributedSampler(data, num_replicas=world, rank=rank, seed=seed)
-    # A loader draws a seed for its workers: from a generator of its own, so as to leave the global one to the model.
+    # A loader draws a seed for its workers. With its own generator it leaves the global one to the model.
     return DataLoader(data, batch_size, sampler=sampler, generator=torch.Generator())
 
 
@@ -87,7 +87,7 @@ def train(elbo, data, args, rank=0, world=1):
     pyro.set_rng_seed(args.seed + rank)  # from here on each process has its own noise
     batches, optimizer = share_of(data, args.batch_size, args.seed, rank, world), torch.optim.Adam(net.parameters())
     for epoch in range(args.epochs):
-        batches.sampler.set_epoch(epoch)  # or each epoch has the order of the first
+        batches.sampler.set_epoch(epoch)  # otherwise each epoch has the order of the first
         for x in batches:
             optimizer.zero_grad()
             loss = net(x.to(device))  # through DDP's own forward: elbo(x) would skip the averaging
@@ -97,7 +97,7 @@ def train(elbo, data, args, rank=0, world=1):
 
 
 def run(data, args):
-    """Trains in this process and those that torchrun started with it; the first of them alone speaks."""
+    """Trains in this process and those that torchrun started with it; only the first shows progress."""
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if args.device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
@@ -109,7 +109,7 @@ def run(data, args):
         task = progress.add_task("", total=args.epochs, elbo=float("nan"))
         for epoch, value in train(elbo.to(args.device), data, args, rank, world):
             if world > 1:
-                torch.distributed.all_reduce(value)  # a sum, and in all processes or in none
+                torch.distributed.all_reduce(value)  # a sum; all processes must call it
             progress.update(task, completed=epoch, elbo=value.item() / world)
     if world > 1:
         torch.distributed.destroy_process_group()

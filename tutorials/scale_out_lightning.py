@@ -1,13 +1,13 @@
 # %% [markdown]
 # # The same VAE on several processes, by Lightning
 #
-# What `scale_out.py` does by hand: the same loss and the same sampler (Lightning would add its own to a loader that has
-# none); Lightning starts the processes, wraps the module in DDP and calls `set_epoch`. Run it:
+# This does what `scale_out.py` does by hand, with the same loss and the same sampler (Lightning would add its own to a
+# loader that has none). Lightning starts the processes, wraps the module in DDP and calls `set_epoch`. Run it:
 #
 #     python tutorials/scale_out_lightning.py                                # one process
 #     python tutorials/scale_out_lightning.py --processes 2                  # two; gloo
 #     python tutorials/scale_out_lightning.py --processes 2 --device cuda    # two GPUs; nccl
-#     python tutorials/scale_out_lightning.py --precision bf16-mixed         # networks in bfloat16, geometry is not
+#     python tutorials/scale_out_lightning.py --precision bf16-mixed         # networks in bfloat16, geometry not
 
 # %%
 import argparse
@@ -59,7 +59,7 @@ def run(data, args):
 def parser():
     parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--precision", help="of networks, as Lightning's Trainer takes it")
+    parser.add_argument("--precision", help="precision of the networks, for Lightning's Trainer")
     return parser
 
 

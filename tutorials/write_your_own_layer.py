@@ -1,12 +1,12 @@
 # %% [markdown]
 # # Write your own layer, and let the laws find your mistakes
 #
-# A spiral layer of the hyperbolic plane: in tangent coordinates at the origin it stretches by $e^s$, and turns by an
-# angle that grows with the distance from the origin,
+# We write a spiral layer of the hyperbolic plane. In tangent coordinates at the origin it stretches by $e^s$, and turns
+# by an angle that grows with the distance from the origin,
 #
 # $$y = \exp_o\big(e^s \, \mathrm{Rot}(a\,|v|)\, v\big), \qquad v = \log_o x.$$
 #
-# We write it as one would at first, watch `assert_transform_laws` find what is wrong, mend it, and use it in a guide.
+# The first version has a mistake. `assert_transform_laws` finds it; we fix it, and use the layer in a guide.
 
 # %%
 import argparse
@@ -38,7 +38,7 @@ def turned(v, angle):
 # %% [markdown]
 # ## First try
 #
-# Turning keeps areas, stretching a plane by $e^s$ multiplies them by $e^{2s}$: so the log-determinant is $2s$?
+# Turning preserves areas. Stretching a plane by $e^s$ multiplies them by $e^{2s}$. So the log-determinant is $2s$?
 
 
 # %%
@@ -66,7 +66,7 @@ class Spiral(dist.TransformModule):
 # %% [markdown]
 # ## The laws
 #
-# Points at several distances, in double precision: the residuals at different radii tell one mistake from another.
+# We use points at several distances, in double precision: residuals at different radii tell one mistake from another.
 
 
 # %%
@@ -80,8 +80,8 @@ def laws_of(transform):
 
 
 # %% [markdown]
-# The kit says that the volume terms of the chart are missing: $2s$ is the determinant with respect to Lebesgue measure
-# of tangent coordinates, and densities on a manifold are with respect to Riemannian volume.
+# The message says that the volume terms of the chart are missing. $2s$ is the log-determinant with respect to Lebesgue
+# measure of tangent coordinates, but densities on a manifold are with respect to Riemannian volume.
 
 
 # %%
@@ -92,9 +92,10 @@ class SpiralWithVolume(Spiral):
 
 
 # %% [markdown]
-# Now every law holds. The same in fewer lines: the base class `TangentModule` takes care of charts, volumes, copies, a
-# safe cache (so that scoring one's own sample costs no inverse) and of any manifold and curvature; what remains to be
-# said is the map of the tangent space and its determinant there. And $|v|^2$ is smooth at the origin, $|v|$ is not.
+# Now every law holds. The base class `TangentModule` does the same in fewer lines. It handles charts, volumes, copies,
+# any manifold and curvature, and a safe cache, so that scoring an own sample costs no inverse. A subclass implements
+# the map of the tangent space and its log-determinant there. We also replace $|v|$, which is not smooth at the origin,
+# by $|v|^2$, which is.
 
 
 # %%
@@ -116,8 +117,8 @@ class MendedSpiral(HT.TangentModule):
 # %% [markdown]
 # ## In a guide
 #
-# A point of the plane, of which one coordinate was observed after everything had been wound around the origin: its
-# posterior lies along a spiral. (Winding keeps the prior, so the evidence is known: $\log N(0; 0, 1 + 0.2^2) = -0.94$.)
+# The plane was wound around the origin, and one coordinate of a point was observed before that. The posterior of the
+# point lies along a spiral. (Winding preserves the prior, so the evidence is known: $\log N(0; 0, 1 + 0.2^2) = -0.94$.)
 
 
 # %%

@@ -192,7 +192,7 @@ MNIST_HEAD = """## VAEs on MNIST (table 2)
 (the tables say how many each row has). {epochs} epochs where the paper has 80, which is what two shared cores had time
 for: compare rows with each other rather than with the paper's. The importance-weighted estimate is over all 10,000 test
 images (the paper's code stops after the first 128), with {samples} samples each, as in the paper; its standard error is
-0.5 at dimension 2 and 0.4 above, the same images for all rows. Images are binarised anew in each epoch, test images at
+0.5 at dimension 2 and 0.4 above, the same images for all rows. Images are binarised again in each epoch, test images at
 0.5. **Runs that failed numerically: {failed} of {runs}.** Seconds are those of one core, for training.
 """
 
@@ -201,7 +201,7 @@ MNIST_NONE = """## VAEs on MNIST (table 2)
 Not run yet: `python tutorials/experiments/vae_mnist.py --data FOLDER`.
 """
 
-BDP_NOTES = """**What this supports, and what not.**
+BDP_NOTES = """**What the results support.**
 
 - By the correct estimate the five models of the paper are within a quarter of a nat of each other after 3000 epochs, in
   every dimension: nothing is gained by a curved code on these data. The largest difference is a loss, that of the H-VAE
@@ -228,11 +228,11 @@ BDP_NOTES = """**What this supports, and what not.**
   hyperbolic latents and their densities. After 3000 epochs it is gone at dimension 4, and at 6 within 0.15 nats either
   way.
 - Not supported: anything about data with more of a tree in them. Here 62 independent edges of 50 coordinates each do
-  not fit into a code of two to six dimensions, whatever its curvature, the likelihood has unit variance, far from that
+  not fit into a code of two to six dimensions of any curvature, the likelihood has unit variance, far from that
   of the noise, and the standardisation has seen the test points, as in the paper.
 """
 
-MNIST_NOTES = """**What this supports, and what not.**
+MNIST_NOTES = """**What the results support.**
 
 - No run failed, where the paper calls two cells unstable at dimension 2: with densities that are right near the
   origin and far from it, hyperbolic models train as Euclidean ones do.

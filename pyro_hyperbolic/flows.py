@@ -15,7 +15,8 @@ from pyro_hyperbolic.distributions.transforms.base import with_batch
 from pyro_hyperbolic.distributions.transforms.conditional import NeedsContext
 from pyro_hyperbolic.distributions.transforms.coupling import join
 from pyro_hyperbolic.distributions.transforms.networks import check_dim, check_split
-from pyro_hyperbolic.geometry import checks
+from pyro_hyperbolic.geometry import Nested, checks
+from pyro_hyperbolic.manifolds import STANDARD
 
 __all__ = ["ConditionalCouplingFlow", "CouplingFlow", "coupling_flow"]
 
@@ -111,7 +112,7 @@ _CONDITIONAL: dict[Callable[..., Coupling], Callable[..., ConditionalCoupling]] 
 def coupling_flow(
     dim: int,
     layers: int,
-    coupling: Callable[..., Coupling] = HT.wrapped_hyperboloid_coupling,
+    coupling: Callable[..., Coupling] | None = None,
     hidden_dims: Sequence[int] | None = None,
     manifold: Manifold | None = None,
     context_dim: int | None = None,
@@ -125,7 +126,9 @@ def coupling_flow(
         layers: Number of coupling layers, at least 1.
         coupling: The builder of a layer: ``HT.tangent_coupling``, ``HT.wrapped_hyperboloid_coupling``, either with
             further arguments bound by ``functools.partial``, or a function of
-            ``(dim, hidden_dims=, split_dim=, manifold=)`` that returns a :class:`~.transforms.Coupling`.
+            ``(dim, hidden_dims=, split_dim=, manifold=)`` that returns a :class:`~.transforms.Coupling`. By default
+            the wrapped one where blocks of coordinates are points of a smaller manifold of the same kind (hyperbolic
+            and Euclidean space), else the tangent one (products, matrices).
         hidden_dims: Widths of the hidden layers of each network; ``[10 * dim]`` by default.
         manifold: A geoopt manifold; the hyperboloid of curvature -1 by default. With ``geoopt.Euclidean(1)`` this is
             RealNVP.
@@ -147,6 +150,9 @@ def coupling_flow(
     """
     checks.check_count("layers", layers, 1, "2 move every coordinate")
     checks.check_count("dim", dim, 2, "in one dimension lift a transform of R with HT.TangentTransform")
+    if coupling is None:
+        nested = isinstance(geometry.chart(STANDARD if manifold is None else manifold), Nested)
+        coupling = HT.wrapped_hyperboloid_coupling if nested else HT.tangent_coupling
     if not callable(coupling) or isinstance(coupling, (type, torch.nn.Module)):
         raise TypeError(
             f"coupling = {checks.shown(coupling)}, but must build a layer: HT.tangent_coupling, "

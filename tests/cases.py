@@ -39,22 +39,38 @@ def shaken(module: torch.nn.Module, scale: float = 0.6) -> torch.nn.Module:
     return module.double()
 
 
+def ball(c: float = 0.5) -> geoopt.PoincareBall:
+    return geoopt.PoincareBall(torch.tensor(c, dtype=torch.float64))
+
+
+#: The other Hadamard manifolds: how to make one, and its dimension. Products have fixed sizes.
+MANIFOLDS: dict[str, tuple[Callable[[], geoopt.manifolds.base.Manifold], int]] = {
+    "ball": (ball, 3),
+    "h2xh2xr": (lambda: geoopt.ProductManifold((lorentz(4.0), 3), (lorentz(0.25), 3), (geoopt.Euclidean(1), 1)), 5),
+    "ballxspd": (lambda: geoopt.ProductManifold((ball(2.0), 1), (geoopt.SymmetricPositiveDefinite(), (2, 2))), 4),
+    "spd": (geoopt.SymmetricPositiveDefinite, 3),
+}
+
+
 class TransformCase(NamedTuple):
     name: str
     make: Callable[[], torch.distributions.Transform]
     dim: int
-    k: float | None  # None: Euclidean space
-
-    @property
-    def manifold(self) -> geoopt.manifolds.base.Manifold:
-        return geoopt.Euclidean(1) if self.k is None else lorentz(self.k)
+    manifold: geoopt.manifolds.base.Manifold
+    length: float = 1.0  # the unit of radii
 
 
 def _case(
     name: str, dim: int, k: float | None, make: Callable[[geoopt.manifolds.base.Manifold], object]
 ) -> TransformCase:
     manifold = geoopt.Euclidean(1) if k is None else lorentz(k)
-    return TransformCase(f"{name}-n{dim}-{'flat' if k is None else f'k{k:g}'}", lambda: make(manifold), dim, k)
+    name = f"{name}-n{dim}-{'flat' if k is None else f'k{k:g}'}"
+    return TransformCase(name, lambda: make(manifold), dim, manifold, math.sqrt(k or 1.0))
+
+
+def _on(name: str, manifold: str, make: Callable[[geoopt.manifolds.base.Manifold, int], object]) -> TransformCase:
+    M, dim = MANIFOLDS[manifold][0](), MANIFOLDS[manifold][1]
+    return TransformCase(f"{name}-{manifold}", lambda: make(M, dim), dim, M)
 
 
 def _offset(manifold: geoopt.manifolds.base.Manifold, dim: int, length: float) -> Tensor:
@@ -142,6 +158,10 @@ AUTOMORPHISMS = [
             dist.transforms.ComposeTransform([_affine(3), dist.transforms.Permute(torch.tensor([2, 0, 1]))]), M
         ),
     ),
+    *[_on("translation", name, lambda M, n: HT.Translation(M, _offset(M, n, 1.7))) for name in MANIFOLDS],
+    *[_on("flow-tc", name, lambda M, n: _flow(n, 2, HT.tangent_coupling)(M)) for name in MANIFOLDS],
+    *[_on("lifted-affine", name, lambda M, n: HT.TangentTransform(_affine(n), M)) for name in ("h2xh2xr", "spd")],
+    _on("whc", "ball", lambda M, n: _whc(n)(M)),
 ]
 #: Maps of R^n to a manifold.
 CHARTS = [
@@ -151,6 +171,8 @@ CHARTS = [
         _case("exp-at", n, k, lambda M, n=n: HT.ExponentialMap(M, _offset(M, n, 1.7)))
         for n, k in [(1, 4.0), (2, 1.0), (3, 0.25), (5, 4.0), (3, None)]
     ],
+    *[_on("exp0", name, lambda M, n: HT.ExponentialMap(M)) for name in MANIFOLDS],
+    *[_on("exp-at", name, lambda M, n: HT.ExponentialMap(M, _offset(M, n, 1.7))) for name in MANIFOLDS],
 ]
 TRANSFORMS = AUTOMORPHISMS + CHARTS
 
@@ -188,6 +210,14 @@ def _pushed(name: str, n: int, k: float, coupling: Callable[..., HT.Coupling]) -
     return DistributionCase(name, make)
 
 
+def _wrapped_on(name: str) -> DistributionCase:
+    def make() -> dist.TorchDistribution:
+        M, n = MANIFOLDS[name][0](), MANIFOLDS[name][1]
+        return hdist.WrappedNormal(_offset(M, n, 1.2), torch.linspace(0.4, 0.8, n, dtype=torch.float64), M)
+
+    return DistributionCase(f"wn-{name}", make)
+
+
 DISTRIBUTIONS = [
     _wrapped("wn-standard", 1.0, [0.0, 0.0], [1.0, 1.0]),
     _wrapped("wn-k4-off-centre", 4.0, [1.5, -2.0], [0.5, 1.2]),
@@ -201,6 +231,7 @@ DISTRIBUTIONS = [
     _pushed("tc-flow-k4", 2, 4.0, HT.tangent_coupling),
     _pushed("whc-flow-k4", 2, 4.0, HT.wrapped_hyperboloid_coupling),
     _pushed("whc-flow-3d", 3, 1.0, HT.wrapped_hyperboloid_coupling),
+    *[_wrapped_on(name) for name in MANIFOLDS],
 ]
 PLANAR = [case for case in DISTRIBUTIONS if case.make().event_shape == (3,)]
 
@@ -210,7 +241,7 @@ def points(case: TransformCase, *, radius: float = 3.0, number: int = 6) -> Tens
     generator = torch.Generator().manual_seed(1)
     v = torch.randn(number, case.dim, generator=generator, dtype=torch.float64)
     radii = torch.linspace(0.1, radius, number, dtype=torch.float64)[:, None]
-    v = radii * v / v.norm(dim=-1, keepdim=True) * math.sqrt(case.k or 1.0)
+    v = radii * v / v.norm(dim=-1, keepdim=True) * case.length
     v = torch.cat([torch.zeros_like(v[:1]), 1e-8 * v[:1] / v[:1].norm(), v])
     return v if case in CHARTS else ph.geometry.exp0(case.manifold, v)
 

@@ -137,6 +137,7 @@ class Product(Hadamard):
 
     def split_tangent(self, v: Tensor) -> tuple[Tensor, ...]:
         """Returns the factors' tangent coordinates of ``v``."""
+        self.event_shape(v.size(-1))
         return v.split(self.dims, -1)
 
     def _with(self, *parts: Iterable[Any]) -> Iterable[Any]:

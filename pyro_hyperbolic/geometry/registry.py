@@ -59,7 +59,7 @@ def chart(manifold: Manifold | Geometry) -> Hadamard:
     """
     found = bind(manifold)
     if not isinstance(found, Hadamard):
-        known = ", ".join(geometry.name for geometry in _GEOMETRIES.values() if issubclass(geometry, Hadamard))
+        known = ", ".join(kind.__name__ for kind, space in _GEOMETRIES.items() if issubclass(space, Hadamard))
         raise TypeError(
             f"{found.name} has no global chart: no map of R^n is a bijection onto it, so neither an ExponentialMap nor "
             f"a wrapped normal is one; use a manifold that has one ({known})."

@@ -65,6 +65,7 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
         self, manifold: Manifold | None = None, *, cache_size: int = 1, validate_args: bool | None = None
     ) -> None:
         self._on_manifold = on_manifold(STANDARD if manifold is None else manifold, validate_args=validate_args)
+        geometry.chart(self.manifold)
         self._validate_args = validate_args
         self._remembered = Remembered()
         super().__init__(cache_size=cache_size)

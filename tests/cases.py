@@ -162,6 +162,10 @@ AUTOMORPHISMS = [
     *[_on("flow-tc", name, lambda M, n: _flow(n, 2, HT.tangent_coupling)(M)) for name in MANIFOLDS],
     *[_on("lifted-affine", name, lambda M, n: HT.TangentTransform(_affine(n), M)) for name in ("h2xh2xr", "spd")],
     _on("whc", "ball", lambda M, n: _whc(n)(M)),
+    *[
+        _on(f"factor{i}", name, lambda M, n, i=i: shaken(HT.factor_coupling(n, i, manifold=M)))
+        for name, i in [("h2xh2xr", 0), ("h2xh2xr", 2), ("ballxspd", 1)]
+    ],
 ]
 #: Maps of R^n to a manifold.
 CHARTS = [

@@ -265,6 +265,27 @@ def test_an_error_names_the_factor():
     assert not G.same(product(2.0, 0.5), product(0.5, 2.0))
 
 
+def test_factor_couplings_move_their_factor_only():
+    M = product(2.0, 0.5)
+    x = G.exp0(M, torch.randn(7, 6))
+    for i, moved in enumerate((slice(0, 3), slice(3, 6), slice(6, 8))):
+        y = shaken(HT.factor_coupling(6, i, manifold=M))(x)
+        stays = torch.ones(8, dtype=torch.bool)
+        stays[moved] = False
+        assert torch.allclose(y[:, stays], x[:, stays], atol=1e-12)
+        assert not torch.isclose(y[:, moved], x[:, moved]).any()
+    stack = dist.transforms.ComposeTransformModule([HT.factor_coupling(6, i, manifold=M).double() for i in range(3)])
+    assert torch.allclose(stack.inv(stack(x).clone()), x)
+    for bad, error in (
+        (lambda: HT.factor_coupling(6, 3, manifold=M), ValueError),
+        (lambda: HT.factor_coupling(5, 0, manifold=M), ValueError),
+        (lambda: HT.factor_coupling(2, 0, manifold=lorentz()), TypeError),
+        (lambda: HT.factor_coupling(2, 0, manifold=geoopt.ProductManifold((lorentz(), 3))), ValueError),
+    ):
+        with pytest.raises(error, match=r"factor|dimensions"):
+            bad()
+
+
 def test_curvatures_of_factors_are_learned():
     factors = [ph.manifolds.Lorentz(1.0, learnable=True) for _ in range(2)]
     M = geoopt.ProductManifold((factors[0], 3), (factors[1], 3))

@@ -3,6 +3,7 @@ r"""Transforms on manifolds: the chart, the isometries, and couplings in the tan
 from .base import ManifoldTransform, TangentModule
 from .coupling import ConditionalCoupling, Coupling
 from .exponential_map import ExponentialMap
+from .factor_coupling import FactorCoupling, factor_coupling
 from .polar_coupling import PolarCoupling, polar_coupling
 from .tangent import TangentTransform
 from .tangent_coupling import (
@@ -25,6 +26,7 @@ __all__ = [
     "ConditionalWrappedHyperboloidCoupling",
     "Coupling",
     "ExponentialMap",
+    "FactorCoupling",
     "ManifoldTransform",
     "PolarCoupling",
     "TangentCoupling",
@@ -34,6 +36,7 @@ __all__ = [
     "WrappedHyperboloidCoupling",
     "conditional_tangent_coupling",
     "conditional_wrapped_hyperboloid_coupling",
+    "factor_coupling",
     "polar_coupling",
     "tangent_coupling",
     "wrapped_hyperboloid_coupling",

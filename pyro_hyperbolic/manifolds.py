@@ -12,14 +12,69 @@ from torch.distributions import constraints
 
 from pyro_hyperbolic.geometry import checks
 
-__all__ = ["Lorentz", "is_of_one_run", "resolved"]
+__all__ = ["Lorentz", "PoincareBall", "Product", "is_of_one_run", "resolved"]
 
 
 class PyroABCMeta(type(PyroModule), abc.ABCMeta):  # type: ignore[misc]
     """The metaclass of abstract classes that can be PyroModules, which have one of their own."""
 
 
-class Lorentz(geoopt.Lorentz, PyroModule, metaclass=PyroABCMeta):
+class _OneParameter(PyroModule, metaclass=PyroABCMeta):
+    """A manifold with one positive parameter: a buffer, a PyroParam or a PyroSample."""
+
+    _parameter: str
+
+    def _set_parameter(self, value: Tensor, learnable: bool) -> None:
+        if learnable:
+            setattr(self, self._parameter, PyroParam(value, constraint=constraints.positive))
+        else:
+            self.register_buffer(self._parameter, value)
+
+    def _described(self) -> str:
+        """Returns the arguments, for ``repr``."""
+        name = self._parameter
+        return f"{name}: latent" if self.is_latent else f"{name}={getattr(self, name).detach().tolist()}"
+
+    @property
+    def is_latent(self) -> bool:
+        """Whether the parameter is a ``PyroSample``."""
+        return self._parameter in self.__dict__.get("_pyro_samples", ())
+
+    def __getattr__(self, name: str) -> Any:
+        # Each read of a PyroParam is a pyro.param statement, and geometry reads it dozens of times in a run of a model.
+        # Within one call of a PyroModule (which ends before any optimiser step) it is read once, as a PyroSample is.
+        if name != self._parameter or "_pyro_context" not in self.__dict__:
+            return super().__getattr__(name)
+        if not self._pyro_context.active:
+            if self.is_latent:
+                raise RuntimeError(
+                    f"{name} is latent (a PyroSample): it has a value only during a call of the PyroModule that owns "
+                    f"this manifold; build distributions in the model, which keep it, and read it from the trace."
+                )
+            return super().__getattr__(name)
+        key = f"{self._pyro_get_fullname(name)}, grad={torch.is_grad_enabled()}"
+        value = self._pyro_context.get(key)
+        if value is None:
+            value = super().__getattr__(name)
+            self._pyro_context.set(key, value)
+        return value
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        # A fixed one is the space for which everything else was trained. Ours is kept: theirs can be of another dtype.
+        name = self._parameter
+        ours, theirs = self._buffers.get(name), state_dict.get(f"{prefix}{name}")
+        if ours is not None and theirs is not None:
+            if not checks.same_value(ours, theirs):
+                raise ValueError(
+                    f"this state_dict is of {type(self).__name__}({name}={checks.describe_values(theirs)}), but is "
+                    f"loaded into {type(self).__name__}({name}={checks.describe_values(ours)}), whose {name} is fixed; "
+                    f"build the manifold of the file, or one that is learnable."
+                )
+            state_dict[f"{prefix}{name}"] = ours
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class Lorentz(geoopt.Lorentz, _OneParameter):
     r"""The hyperboloid :math:`\{x : \langle x, x \rangle = -k,\ x_0 > 0\}` of curvature :math:`-1/k`, a PyroModule.
 
     A ``geoopt.Lorentz`` with three differences: ``k`` is a buffer unless it is learnable (so that ``pyro.module`` does
@@ -45,6 +100,7 @@ class Lorentz(geoopt.Lorentz, PyroModule, metaclass=PyroABCMeta):
         ['k_unconstrained']
     """
 
+    _parameter = "k"
     k: Any  # a Tensor to read; a Tensor, PyroParam or PyroSample to assign
 
     def __init__(self, k: float | Tensor = 1.0, learnable: bool = False) -> None:
@@ -53,42 +109,9 @@ class Lorentz(geoopt.Lorentz, PyroModule, metaclass=PyroABCMeta):
         value = self.k.detach()
         checks.check_positive("k", value, f"{remedy}.", validate=True)
         del self.k
-        if learnable:
-            self.k = PyroParam(value, constraint=constraints.positive)
-        else:
-            self.register_buffer("k", value)
+        self._set_parameter(value, learnable)
 
-    def __getattr__(self, name: str) -> Any:
-        # Each read of a PyroParam is a pyro.param statement, and geometry reads k dozens of times in a run of a model.
-        # Within one call of a PyroModule (which ends before any optimiser step) it is read once, as a PyroSample is.
-        if name != "k" or "_pyro_context" not in self.__dict__:
-            return super().__getattr__(name)
-        if not self._pyro_context.active:
-            if self.is_latent:
-                raise RuntimeError(
-                    "k is latent (a PyroSample): it has a value only during a call of the PyroModule that owns this "
-                    "manifold; build distributions in the model, which keep it, and read it from the trace."
-                )
-            return super().__getattr__(name)
-        key = f"{self._pyro_get_fullname(name)}, grad={torch.is_grad_enabled()}"
-        value = self._pyro_context.get(key)
-        if value is None:
-            value = super().__getattr__(name)
-            self._pyro_context.set(key, value)
-        return value
-
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        # A fixed k is the space for which everything else was trained. Ours is kept: theirs can be of another dtype.
-        ours, theirs = self._buffers.get("k"), state_dict.get(f"{prefix}k")
-        if ours is not None and theirs is not None:
-            if not checks.same_value(ours, theirs):
-                raise ValueError(
-                    f"this state_dict is of Lorentz(k={checks.describe_values(theirs)}), but is loaded into "
-                    f"Lorentz(k={checks.describe_values(ours)}), whose k is fixed; build the manifold of the file, or "
-                    f"one that is learnable."
-                )
-            state_dict[f"{prefix}k"] = ours
-        super()._load_from_state_dict(state_dict, prefix, *args)
+    extra_repr = _OneParameter._described
 
     @classmethod
     def from_curvature(cls, curvature: float | Tensor, learnable: bool = False) -> "Lorentz":
@@ -117,18 +140,82 @@ class Lorentz(geoopt.Lorentz, PyroModule, metaclass=PyroABCMeta):
         return cls(-1 / value, learnable)
 
     @property
-    def is_latent(self) -> bool:
-        """Whether ``k`` is a ``PyroSample``."""
-        return "k" in self.__dict__.get("_pyro_samples", ())
-
-    @property
     def curvature(self) -> Tensor:
         r"""The sectional curvature :math:`K = -1/k`."""
         return -1 / self.k
 
-    def extra_repr(self) -> str:
-        """Returns the arguments, for ``repr``."""
-        return "k: latent" if self.is_latent else f"k={self.k.detach().tolist()}"
+
+class PoincareBall(geoopt.PoincareBall, _OneParameter):
+    r"""The Poincaré ball :math:`\{p : |p| < 1/\sqrt c\}` of curvature :math:`-c`, a PyroModule.
+
+    A ``geoopt.PoincareBall`` whose ``c`` is a buffer, exact, or a positive ``PyroParam`` if it is learnable, and may be
+    assigned ``PyroParam(...)`` or ``PyroSample(...)``, as ``k`` of :class:`Lorentz`.
+
+    Args:
+        c: Minus the curvature, a positive number or tensor, in units of inverse squared distance.
+        learnable: Whether ``c`` is a positive parameter.
+
+    Raises:
+        TypeError: If ``c`` is not a real number or tensor.
+        ValueError: If ``c`` is not positive.
+
+    Example:
+        >>> B = PoincareBall(c=0.25, learnable=True)
+        >>> B.c.item(), [name for name, _ in B.named_parameters()]
+        (0.25, ['c_unconstrained'])
+    """
+
+    _parameter = "c"
+
+    def __init__(self, c: float | Tensor = 1.0, learnable: bool = False) -> None:
+        remedy = "the curvature is -c"
+        value = checks.as_real("c", c, remedy)
+        value = value.detach().clone() if value.is_floating_point() else value.to(torch.get_default_dtype())
+        checks.check_positive("c", value, f"{remedy}.", validate=True)
+        super().__init__()
+        del self.isp_c
+        self._set_parameter(value, learnable)
+
+    extra_repr = _OneParameter._described
+
+    @property
+    def c(self) -> Any:
+        """Minus the curvature."""
+        return self.__getattr__("c")
+
+    @c.setter
+    def c(self, value: Any) -> None:
+        self._buffers["c"] = value  # torch's own __setattr__ handles parameters, but not a buffer with a property
+
+    @property
+    def curvature(self) -> Tensor:
+        r"""The sectional curvature :math:`-c`."""
+        return -self.c
+
+
+class Product(geoopt.ProductManifold, PyroModule, metaclass=PyroABCMeta):
+    r"""A product of manifolds, :math:`M_1 \times \dots \times M_m`, a PyroModule: factors can be learnable or latent.
+
+    A ``geoopt.ProductManifold`` whose factors are submodules of a PyroModule.
+
+    Args:
+        *factors: Pairs of a manifold and the size of its points: ``n + 1`` for :class:`Lorentz`, ``n`` for
+            :class:`PoincareBall` and ``geoopt.Euclidean(1)``, ``(m, m)`` for matrices.
+
+    Raises:
+        ValueError: If there is no factor, or a size does not fit.
+
+    Example:
+        >>> M = Product((Lorentz(learnable=True), 3), (geoopt.Euclidean(1), 2))
+        >>> geometry.origin(M, 4)
+        tensor([1., 0., 0., 0., 0.], grad_fn=<CatBackward0>)
+        >>> [name for name, _ in M.named_parameters()]
+        ['manifolds.0.k_unconstrained']
+    """
+
+    def __init__(self, *factors: tuple[Manifold, Any]) -> None:
+        super().__init__(*factors)
+        self.manifolds: torch.nn.ModuleList = PyroModule[torch.nn.ModuleList](list(self.manifolds))
 
 
 class _AtOneRun(geoopt.Lorentz):
@@ -139,15 +226,23 @@ class _AtOneRun(geoopt.Lorentz):
         self.__dict__["k"] = k
 
 
+class _BallAtOneRun(PoincareBall):
+    """A ball whose ``c`` is the value of a latent variable in one run."""
+
+    def __init__(self, c: Tensor) -> None:
+        super().__init__()
+        self._buffers["c"] = c
+
+
 def is_of_one_run(manifold: Manifold) -> bool:
     """Returns whether the manifold, or a factor of it, has the ``k`` of one run of a model in which ``k`` is latent."""
-    return any(isinstance(part, _AtOneRun) for part in manifold.modules())
+    return any(isinstance(part, _AtOneRun | _BallAtOneRun) for part in manifold.modules())
 
 
 def resolved(manifold: Manifold) -> Manifold:
     """Returns the manifold, with the ``k`` of this run where it is latent: what a distribution must remember."""
-    if isinstance(manifold, Lorentz):
-        return _AtOneRun(manifold.k) if manifold.is_latent else manifold
+    if isinstance(manifold, _OneParameter) and manifold.is_latent:
+        return _AtOneRun(manifold.k) if isinstance(manifold, Lorentz) else _BallAtOneRun(manifold.c)
     if isinstance(manifold, geoopt.ProductManifold):
         factors = [resolved(factor) for factor in manifold.manifolds]
         if any(new is not old for new, old in zip(factors, manifold.manifolds, strict=True)):

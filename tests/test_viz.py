@@ -424,3 +424,21 @@ def test_a_vector_field_reaches_the_rim(ax, dtype):
     torch.testing.assert_close(dp.norm(dim=-1), along, rtol=1e-3, atol=0)
     plane = viz.vector_field(ax, PLANE, lambda x: 0 * x + 1, extent=(0, 1, 0, 1), resolution=4)
     assert plane.N == 16
+
+
+def test_the_ball_is_drawn_as_the_hyperboloid():
+    B, M = geoopt.PoincareBall(torch.tensor(0.25)), geoopt.Lorentz(k=4.0)
+    v = torch.randn(5, 2)
+    found, expected = (
+        viz.points(Figure().subplots(), manifold, ph.geometry.exp0(manifold, v)).get_offsets() for manifold in (B, M)
+    )
+    assert np.allclose(found, expected, atol=1e-6)
+    ax = Figure().subplots()
+    viz.frame(ax, B)
+    viz.geodesics(ax, B, *ph.geometry.exp0(B, v[:2]))
+    d = hdist.WrappedNormal(ph.geometry.exp0(B, v[0]), 0.5, B)
+    flat = hdist.WrappedNormal(ph.geometry.exp0(M, v[0]), 0.5, M)
+    meshes = [viz.density(Figure().subplots(), q.manifold, q.log_prob, resolution=20) for q in (d, flat)]
+    assert np.allclose(*(mesh.get_array() for mesh in meshes), rtol=1e-4, atol=1e-6)
+    with pytest.raises(TypeError, match="factors of a product"):
+        viz.points(ax, geoopt.ProductManifold((M, 3)), torch.zeros(1, 3))

@@ -9,6 +9,7 @@
 #
 #     python tutorials/hyperbolic_vae.py                                      # five models on a branching diffusion
 #     python tutorials/hyperbolic_vae.py --data MNIST_DIR --dim 6 --posterior whc --epochs 5
+#     python tutorials/hyperbolic_vae.py --manifold h2,h2,e2                   # mixed curvature, one of each factor
 #
 # The models and the data are those of Bose et al., 2020 (arXiv:2002.06336). The likelihood is the importance-weighted
 # estimate over the whole test set. `tutorials/experiments` has their tables, over many seeds.
@@ -176,6 +177,16 @@ NAMES = {
 }
 
 
+def name_of(manifold, posterior):
+    """Returns what a model is called in the table."""
+    return NAMES.get((manifold, posterior), f"{manifold} {posterior}")
+
+
+def numbers(value):
+    """Returns one curvature or several as text."""
+    return ", ".join(f"{each:.2f}" for each in (value if isinstance(value, list) else [value]))
+
+
 read_mnist = functools.cache(ph.datasets.load_mnist)
 
 
@@ -203,24 +214,46 @@ def load(seed, path=None, device="cpu"):
 
 # %% [markdown]
 # ## One model, from data to a row of the table
+#
+# A product is written as its factors with their dimensions: `h2,h2,e2` are two hyperbolic planes, each with its own
+# curvature, and a Euclidean one; `b2` is a Poincaré disk.
 
 
 # %%
+def space(name, dim, learn_k):
+    """Returns the manifold of that name, and its dimension."""
+    if name == "euclidean":
+        return geoopt.Euclidean(1), dim
+    if name == "hyperbolic":
+        return ph.manifolds.Lorentz(learnable=learn_k), dim
+    factors = []
+    for part in name.split(","):
+        kind, n = part[0], int(part[1:])
+        if kind == "e":
+            factors.append((geoopt.Euclidean(1), n))
+        else:
+            hyperbolic = {"h": ph.manifolds.Lorentz, "b": ph.manifolds.PoincareBall}[kind]
+            factors.append((hyperbolic(learnable=learn_k), n + 1 if kind == "h" else n))
+    M = ph.manifolds.Product(*factors)
+    return M, sum(ph.geometry.bind(M).dims)
+
+
 def run(args, manifold_name, posterior, report):
     """Trains one model, saves it, and returns a row of the table; calls ``report`` with its progress."""
-    name = NAMES.get((manifold_name, posterior), f"{manifold_name} {posterior}")
+    name = name_of(manifold_name, posterior)
     pyro.set_rng_seed(args.seed)
     batches, test_x, _, options = load(args.seed, args.data, args.device)
-    manifold = geoopt.Euclidean(1) if manifold_name == "euclidean" else ph.manifolds.Lorentz(learnable=args.learn_k)
+    manifold, dim = space(manifold_name, args.dim, args.learn_k)
     options["gyroplanes"] = args.gyroplanes
-    vae = VAE(test_x.size(-1), args.dim, manifold, COUPLINGS[posterior], **options).to(args.device)
+    vae = VAE(test_x.size(-1), dim, manifold, COUPLINGS[posterior], **options).to(args.device)
     start = time.perf_counter()
     for progress in train(vae, batches, args.epochs):
         report(*progress)
     seconds = time.perf_counter() - start
     elbo, likelihood, error = score(vae, test_x)
     torch.save(vae, args.out / f"{name}.pt")
-    curvature = 0.0 if manifold_name == "euclidean" else manifold.curvature.item()
+    curvatures = [value.item() for value in (M.curvature for M in vae.modules() if hasattr(M, "curvature"))]
+    curvature = curvatures[0] if len(curvatures) == 1 else curvatures or 0.0
     row = {"model": name, "elbo": elbo, "likelihood": likelihood, "error": error, "curvature": curvature}
     return {**row, "seconds": seconds}
 
@@ -289,7 +322,9 @@ def picture(args, rows):
 def main():
     parser = argparse.ArgumentParser(description=main.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of the four MNIST idx files, instead of the diffusion")
-    parser.add_argument("--manifold", choices=["euclidean", "hyperbolic"], help="one of them, instead of both")
+    parser.add_argument(
+        "--manifold", help="euclidean, hyperbolic, or a product such as h2,h2,e2; instead of the first two"
+    )
     parser.add_argument("--posterior", choices=list(COUPLINGS), help="one of them, instead of the paper's five models")
     parser.add_argument("--fixed-curvature", dest="learn_k", action="store_false", help="keep the curvature at -1")
     parser.add_argument("--dim", type=int, default=2, help="dimension of the latent space")
@@ -299,20 +334,21 @@ def main():
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=Path("results/hyperbolic_vae"), help="where results are written")
     args = parser.parse_args()
-    chosen = [model for model in NAMES if args.manifold in (None, model[0]) and args.posterior in (None, model[1])]
+    models = [(args.manifold, posterior) for posterior in ("normal", "tc")] if "," in (args.manifold or "") else NAMES
+    chosen = [model for model in models if args.manifold in (None, model[0]) and args.posterior in (None, model[1])]
     args.out.mkdir(parents=True, exist_ok=True)
     rows = run_all(
-        run, {NAMES[model]: (args, *model) for model in chosen}, args.epochs, 2 if args.device == "cpu" else 1
+        run, {name_of(*model): (args, *model) for model in chosen}, args.epochs, 2 if args.device == "cpu" else 1
     )
     (args.out / "results.json").write_text(json.dumps(rows, indent=2))
     table = Table("model", "test ELBO", "test log-likelihood", "curvature", "seconds")
     for row in rows:
         likelihood = f"{row['likelihood']:.2f} ± {row['error']:.2f}"
         table.add_row(
-            row["model"], f"{row['elbo']:.2f}", likelihood, f"{row['curvature']:.2f}", f"{row['seconds']:.0f}"
+            row["model"], f"{row['elbo']:.2f}", likelihood, numbers(row["curvature"]), f"{row['seconds']:.0f}"
         )
     Console().print(table)
-    if args.dim == 2:
+    if args.dim == 2 and "," not in (args.manifold or ""):
         shown = [row for row in rows if row["model"] in ("Euclidean", "hyperbolic")] or rows
         picture(args, shown)
         print(f"embedding of the test data: {args.out / 'embedding.png'}")

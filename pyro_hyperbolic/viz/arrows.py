@@ -12,7 +12,7 @@ from torch import Tensor
 from pyro_hyperbolic import charts
 from pyro_hyperbolic.geometry import checks
 
-from .pictures import Array, Z, checked, is_disk, on_cpu, picture, tensor_of
+from .pictures import Array, Z, checked, is_ball, is_disk, on_cpu, picture, tensor_of
 
 __all__ = ["vector_field", "vectors"]
 
@@ -55,7 +55,7 @@ def vectors(ax: Axes, manifold: Manifold, x: Array, u: Array, **kwargs: Any) -> 
     tolerance = 64 * max(torch.finfo(given.dtype).eps, torch.finfo(vector.dtype).eps)
     vector = vector.detach().cpu().double()
     p = picture(manifold, points)
-    if is_disk(manifold):
+    if is_disk(manifold) and not is_ball(manifold):
         radius = on_cpu(manifold).k.sqrt()
         time, size = points[..., :1] / radius, vector.norm(dim=-1, keepdim=True)
         slope = (points[..., 1:] * vector[..., 1:]).sum(-1, keepdim=True) / radius
@@ -120,6 +120,6 @@ def vector_field(
     p = torch.cartesian_prod(*sides)
     if radius is not None:
         p = p[p.norm(dim=-1) < 0.98 * radius]
-    x = p if radius is None else charts.from_poincare_ball(on_cpu(manifold), p)
+    x = p if radius is None or is_ball(manifold) else charts.from_poincare_ball(on_cpu(manifold), p)
     x = x.to(dtype or torch.get_default_dtype())
     return vectors(ax, manifold, x, field(x), **kwargs)

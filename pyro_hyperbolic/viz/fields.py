@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pyro_hyperbolic import charts
 
-from .pictures import Array, Z, is_disk, on_cpu, tensor_of
+from .pictures import Array, Z, is_ball, is_disk, on_cpu, tensor_of
 
 __all__ = ["density", "regions"]
 
@@ -189,7 +189,8 @@ class _Mesh:
             # A quarter of a cell inside, the time coordinate is finite in every dtype; a clip cuts what sticks out.
             centres = centres * (self.radius * (1 - cell / self.radius / 4) / norms).clamp(max=1.0)
             self.log_volume = charts.poincare_ball_log_volume(flat, centres)
-        x = charts.from_poincare_ball(flat, centres[self._shown]) if disk else centres[self._shown]
+        x = centres[self._shown]
+        x = charts.from_poincare_ball(flat, x) if disk and not is_ball(manifold) else x
         self._batches = x.to(device=device, dtype=dtype or torch.get_default_dtype()).split(batch_size)
 
     @torch.no_grad()

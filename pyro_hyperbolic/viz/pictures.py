@@ -10,10 +10,10 @@ from geoopt.manifolds.base import Manifold
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from pyro_hyperbolic import charts
+from pyro_hyperbolic import charts, geometry
 from pyro_hyperbolic.geometry import checks
 
-__all__ = ["Array", "Z", "checked", "is_disk", "lift", "on_cpu", "picture", "tensor_of"]
+__all__ = ["Array", "Z", "checked", "is_ball", "is_disk", "lift", "on_cpu", "picture", "tensor_of"]
 
 #: What is drawn: tensors, NumPy arrays, and nested lists of either or of numbers.
 Array = Tensor | ArrayLike
@@ -27,21 +27,28 @@ class Z:
 
 def is_disk(manifold: Manifold) -> bool:
     """Returns whether the picture is a disk; False for the plane, an error for what has neither."""
-    if not isinstance(manifold, geoopt.Lorentz | geoopt.Euclidean):
-        raise TypeError(f"viz draws geoopt.Lorentz and geoopt.Euclidean(1), but the manifold is {manifold!r}.")
+    if not isinstance(manifold, geoopt.Lorentz | geoopt.PoincareBall | geoopt.Euclidean):
+        raise TypeError(
+            f"viz draws geoopt.Lorentz, geoopt.PoincareBall and geoopt.Euclidean(1), but the manifold is {manifold!r}; "
+            f"draw the factors of a product one by one."
+        )
     checks.check_manifold(manifold)
-    return isinstance(manifold, geoopt.Lorentz)
+    return not isinstance(manifold, geoopt.Euclidean)
+
+
+def is_ball(manifold: Manifold) -> bool:
+    """Returns whether points are those of the picture itself."""
+    return isinstance(manifold, geoopt.PoincareBall)
 
 
 def on_cpu(manifold: Manifold) -> Manifold:
-    """Returns the manifold on the CPU, in float64."""
+    """Returns the manifold on the CPU, in float64; for a ball the hyperboloid of its curvature."""
     if not is_disk(manifold):
         return manifold
-    if manifold.k.numel() != 1:
-        raise ValueError(
-            f"k has shape {tuple(manifold.k.shape)}, but one picture shows one curvature; draw one by one."
-        )
-    return geoopt.Lorentz(k=manifold.k.detach().cpu().double().reshape(()))
+    k = 1 / manifold.c if is_ball(manifold) else manifold.k
+    if k.numel() != 1:
+        raise ValueError(f"k has shape {tuple(k.shape)}, but one picture shows one curvature; draw one by one.")
+    return geoopt.Lorentz(k=k.detach().cpu().double().reshape(()))
 
 
 def tensor_of(x: Array, name: str) -> Tensor:
@@ -67,10 +74,10 @@ def tensor_of(x: Array, name: str) -> Tensor:
 
 
 def checked(manifold: Manifold, x: Array, name: str) -> Tensor:
-    """Returns checked points of a two-dimensional manifold on the CPU, in float64."""
+    """Returns checked points of a two-dimensional manifold on the CPU, in float64; of a ball on the hyperboloid."""
     disk, x = is_disk(manifold), tensor_of(x, name)
     checks.check_points(manifold, x, name)
-    n = x.size(-1) - 1 if disk else x.size(-1)
+    n = geometry.bind(manifold).dim(x.shape)
     if n != 2:
         remedy = (
             "geometry.exp0(M, geometry.log0(M, x)[..., :2]), two of the tangent coordinates"
@@ -81,6 +88,8 @@ def checked(manifold: Manifold, x: Array, name: str) -> Tensor:
         )
         raise ValueError(f"{name} has n = {n} dimensions, but a picture shows n = 2; draw {remedy}.")
     x = x.detach().cpu().double()
+    if is_ball(manifold):
+        return charts.from_poincare_ball(on_cpu(manifold), x)
     return lift(manifold, x[..., 1:]) if disk else x
 
 

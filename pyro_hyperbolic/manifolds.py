@@ -19,7 +19,7 @@ class PyroABCMeta(type(PyroModule), abc.ABCMeta):  # type: ignore[misc]
     """The metaclass of abstract classes that can be PyroModules, which have one of their own."""
 
 
-class _OneParameter(PyroModule, metaclass=PyroABCMeta):
+class OneParameter(PyroModule, metaclass=PyroABCMeta):
     """A manifold with one positive parameter: a buffer, a PyroParam or a PyroSample."""
 
     _parameter: str
@@ -74,7 +74,7 @@ class _OneParameter(PyroModule, metaclass=PyroABCMeta):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-class Lorentz(geoopt.Lorentz, _OneParameter):
+class Lorentz(geoopt.Lorentz, OneParameter):
     r"""The hyperboloid :math:`\{x : \langle x, x \rangle = -k,\ x_0 > 0\}` of curvature :math:`-1/k`, a PyroModule.
 
     A ``geoopt.Lorentz`` with three differences: ``k`` is a buffer unless it is learnable (so that ``pyro.module`` does
@@ -111,7 +111,7 @@ class Lorentz(geoopt.Lorentz, _OneParameter):
         del self.k
         self._set_parameter(value, learnable)
 
-    extra_repr = _OneParameter._described
+    extra_repr = OneParameter._described
 
     @classmethod
     def from_curvature(cls, curvature: float | Tensor, learnable: bool = False) -> "Lorentz":
@@ -145,7 +145,7 @@ class Lorentz(geoopt.Lorentz, _OneParameter):
         return -1 / self.k
 
 
-class PoincareBall(geoopt.PoincareBall, _OneParameter):
+class PoincareBall(geoopt.PoincareBall, OneParameter):
     r"""The Poincaré ball :math:`\{p : |p| < 1/\sqrt c\}` of curvature :math:`-c`, a PyroModule.
 
     A ``geoopt.PoincareBall`` whose ``c`` is a buffer, exact, or a positive ``PyroParam`` if it is learnable, and may be
@@ -176,7 +176,7 @@ class PoincareBall(geoopt.PoincareBall, _OneParameter):
         del self.isp_c
         self._set_parameter(value, learnable)
 
-    extra_repr = _OneParameter._described
+    extra_repr = OneParameter._described
 
     @property
     def c(self) -> Any:
@@ -241,7 +241,7 @@ def is_of_one_run(manifold: Manifold) -> bool:
 
 def resolved(manifold: Manifold) -> Manifold:
     """Returns the manifold, with the ``k`` of this run where it is latent: what a distribution must remember."""
-    if isinstance(manifold, _OneParameter) and manifold.is_latent:
+    if isinstance(manifold, OneParameter) and manifold.is_latent:
         return _AtOneRun(manifold.k) if isinstance(manifold, Lorentz) else _BallAtOneRun(manifold.c)
     if isinstance(manifold, geoopt.ProductManifold):
         factors = [resolved(factor) for factor in manifold.manifolds]

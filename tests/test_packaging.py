@@ -112,3 +112,19 @@ def test_without_an_optional_dependency_the_extra_is_named(name, monkeypatch):
     with pytest.raises(ImportError, match=f"{dependency}.*{remedy}"):
         importlib.import_module(module)
     exec(f"from {parent.__name__} import *", {})
+
+
+#: Beside these files, a manifold's facts stand in its own; pictures are of three manifolds.
+NAMES_A_MANIFOLD = ("geometry/", "charts.py", "manifolds.py", "polar_coupling.py", "factor_coupling.py", "viz/")
+
+
+def test_a_fact_about_a_manifold_stands_in_its_file():
+    package = Path(ph.__file__).parent
+    for path in package.rglob("*.py"):
+        name = str(path.relative_to(package))
+        if name == "testing/strategies.py" or any(part in name for part in NAMES_A_MANIFOLD):
+            continue
+        code = re.sub(r'r?"""(.|\n)*?"""', "", path.read_text())
+        code = re.sub(r"(?i)wrapped_?hyperboloid_?coupling|geoopt.Euclidean\(1\)|1 on Euclidean space", "", code)
+        found = re.findall(r".*(?:Lorentz|hyperboloid|Poincar|\bn \+ 1|\[\.\.\., :?1:?\]|time coordinate).*", code)
+        assert not found, (name, found)

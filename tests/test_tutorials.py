@@ -25,7 +25,7 @@ ARGUMENTS = {
 }
 #: Modules that scripts import, which do nothing by themselves.
 MODULES = {"experiments/records.py", "experiments/runs_together.py"}
-SECONDS = 20  # of a processor: briefly is a quarter of that where nothing else runs
+SECONDS = 40  # of a processor: briefly is a quarter of that where nothing else runs
 
 
 def small_mnist(folder: Path) -> Path:

@@ -110,7 +110,7 @@ def origin(
         >>> origin(geoopt.Lorentz(k=4.0), 2)
         tensor([2., 0., 0.])
     """
-    check_count("n", n, 1, "it is the intrinsic dimension, one less than the length of a point of the hyperboloid")
+    check_count("n", n, 1, "it is the intrinsic dimension, that of tangent coordinates")
     return remember_origin(check_chart(manifold).origin(n, dtype, device))
 
 

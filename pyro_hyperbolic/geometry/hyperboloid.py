@@ -16,7 +16,6 @@ Shapes: points ``(*, n + 1)``, tangent coordinates ``(*, n)``, ``k`` ``()`` or a
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -48,14 +47,16 @@ class Hyperboloid(Nested):
 
     def __init__(self, manifold: Any) -> None:
         super().__init__(manifold)
+        self._k: Tensor | None = None
         self._radii: dict[torch.dtype, Tensor] = {}
         self._diameters: dict[torch.dtype, Tensor] = {}
 
-    @cached_property
+    @property
     def k(self) -> Tensor:
         """The squared radius, read once: where it is a Pyro parameter that is slow."""
-        k: Tensor = self.manifold.k
-        return k
+        if self._k is None:
+            self._k = self.manifold.k
+        return self._k
 
     def radius(self, like: Tensor) -> Tensor:
         """Returns ``sqrt(k)`` in the dtype of ``like``, ``()`` or ``(*, 1)``."""

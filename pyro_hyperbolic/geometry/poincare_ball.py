@@ -15,8 +15,8 @@ References:
 """
 
 from collections.abc import Sequence
-from functools import cached_property
 from types import SimpleNamespace
+from typing import Any
 
 import geoopt
 import torch
@@ -36,13 +36,17 @@ class PoincareBall(Nested):
     name = "PoincareBall"
     parameter_remedy = "on PoincareBall the curvature is -c, and c = 1 / k on Lorentz."
 
-    @cached_property
-    def c(self) -> Tensor:
-        """Minus the curvature."""
-        c: Tensor = self.manifold.c
-        return c
+    def __init__(self, manifold: Any) -> None:
+        super().__init__(manifold)
+        self._c: Tensor | None = None
 
-    @cached_property
+    @property
+    def c(self) -> Tensor:
+        """Minus the curvature, read once."""
+        if self._c is None:
+            self._c = self.manifold.c
+        return self._c
+
     def _hyperboloid(self) -> Hyperboloid:
         return Hyperboloid(SimpleNamespace(k=1 / self.c))
 
@@ -104,7 +108,7 @@ class PoincareBall(Nested):
         return v, (v.size(-1) - 1) * log_sinhc(4 * sinh2 * ratio * ratio).squeeze(-1)
 
     def log_volume(self, v: Tensor) -> Tensor:
-        return self._hyperboloid.log_volume(v)
+        return self._hyperboloid().log_volume(v)
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
         return (2 * self._radius(x) * asinh(norm(self._chord(x, y)))).squeeze(-1)
@@ -116,7 +120,7 @@ class PoincareBall(Nested):
     def translate_tangent(
         self, t: Tensor, v: Tensor, inverse: bool = False, bound: float | None = None
     ) -> tuple[Tensor, Tensor]:
-        return self._hyperboloid.translate_tangent(t, v, inverse, bound)
+        return self._hyperboloid().translate_tangent(t, v, inverse, bound)
 
     def _chord(self, x: Tensor, y: Tensor) -> Tensor:
         """Returns a vector of length ``sinh(d(x, y) / 2)``, ``d`` in radii."""

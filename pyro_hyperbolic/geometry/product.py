@@ -6,7 +6,7 @@ distances do. Each factor has its own curvature, learnable, latent or a batch.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property, reduce
+from functools import reduce
 from typing import Any
 
 import torch
@@ -28,15 +28,11 @@ class Product(Hadamard):
 
     manifold: ProductManifold
 
-    @cached_property
-    def factors(self) -> list[Hadamard]:
-        """The geometries of the factors."""
-        return [type(self).bind(factor) for factor in self.manifold.manifolds]
-
-    @cached_property
-    def dims(self) -> list[int]:
-        """The intrinsic dimensions of the factors."""
-        return [factor.dim(shape) for factor, shape in zip(self.factors, self.manifold.shapes, strict=True)]
+    def __init__(self, manifold: ProductManifold) -> None:
+        super().__init__(manifold)
+        self.factors = [type(self).bind(factor) for factor in manifold.manifolds]
+        #: The intrinsic dimensions of the factors.
+        self.dims = [factor.dim(shape) for factor, shape in zip(self.factors, manifold.shapes, strict=True)]
 
     @property
     def name(self) -> str:  # type: ignore[override]

@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from geoopt.manifolds.symmetric_positive_definite import SPDMetric
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -46,7 +45,7 @@ class SymmetricPositiveDefinite(Hadamard):
         return shape[-1] * (shape[-1] + 1) // 2 if len(shape) > 1 and shape[-1] == shape[-2] else 0
 
     def check_settings(self) -> None:
-        if self.manifold.default_metric != SPDMetric.AIM:
+        if self.manifold.default_metric.value != "AIM":
             raise ValueError(
                 f"the metric is {self.manifold.default_metric.value}, but distances and volumes here are those of the "
                 f"affine-invariant one; use geoopt.SymmetricPositiveDefinite()."

@@ -38,7 +38,7 @@ __all__ = ["AutoWrappedMultivariateNormal", "AutoWrappedNormal", "GeodesicBall"]
 
 _TO_MEAN = init_to_mean(fallback=init_to_feasible)
 
-#: The stretch of volume per dimension, log(sinh(r) / r) at r = 1 on the hyperboloid, beyond which an anchor follows.
+#: The stretch of volume per dimension, log(sinh(r) / r) at r = 1, beyond which an anchor follows.
 _STRETCH = math.log(math.sinh(1.0))
 
 #: Supports made of another. Before torch 2.8 a mixture has that of its components, without a constraint round it.

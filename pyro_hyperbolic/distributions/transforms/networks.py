@@ -126,7 +126,7 @@ def check_split(split_dim: int, dim: int | None = None) -> None:
         bound = "the intrinsic dimension" if dim is None else f"dim = {dim}"
         raise ValueError(
             f"split_dim = {split_dim}, but must be at least 1 and less than {bound}: both blocks need a coordinate "
-            f"(dimensions are intrinsic, one less than the length of a point of the hyperboloid)."
+            f"(of the intrinsic dimensions)."
         )
 
 

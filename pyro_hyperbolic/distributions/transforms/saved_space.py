@@ -62,7 +62,7 @@ def spoken(state: Any) -> str:
         return repr(state)
     fixed = {name: value for name, value in state.items() if name != "manifold"}
     if not fixed:
-        return f"{state['manifold']}{'' if state['manifold'] == 'Euclidean' else ' of learnable or latent curvature'}"
+        return f"{state['manifold']} of learnable or latent parameters"
     values = ", ".join(f"{name}={checks.describe_values(value)}" for name, value in fixed.items())
     return f"{state['manifold']}({values})"
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from pyro_hyperbolic.geometry import checks
-from pyro_hyperbolic.manifolds import STANDARD, Lorentz
+from pyro_hyperbolic.manifolds import STANDARD, OneParameter
 
 __all__ = ["Contents", "Remembered", "Stamp"]
 
@@ -150,7 +150,7 @@ class Stamp:
 
 def _asks_handlers(each: Any, state: dict[str, Any]) -> bool:
     """Returns whether a PyroModule reads what effect handlers can replace; of a learnable curvature they do not."""
-    return bool(state.get("_pyro_samples") or (state.get("_pyro_params") and not isinstance(each, Lorentz)))
+    return bool(state.get("_pyro_samples") or (state.get("_pyro_params") and not isinstance(each, OneParameter)))
 
 
 @lru_cache(maxsize=512)

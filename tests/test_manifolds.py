@@ -1,8 +1,11 @@
 """What works on every Hadamard manifold: guides, samplers, parameters, state, own samples, errors, means."""
 
 import copy
+import importlib
 import math
 import pickle
+import re
+from pathlib import Path
 
 import geoopt
 import pyro
@@ -411,3 +414,29 @@ def test_what_is_only_a_geometry_has_no_chart(monkeypatch):
     ):
         with pytest.raises(TypeError, match=r"Circle has no global chart.*Lorentz"):
             call()
+
+
+# A manifold of one's own.
+
+
+def test_the_worked_example_of_a_manifold_passes_every_law(monkeypatch, tmp_path):
+    """As written in CONTRIBUTING, with guides and flows; its distances are those of the hyperboloid."""
+    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "HalfSpaceGeometry" in block]
+    monkeypatch.setattr(G.registry, "_GEOMETRIES", dict(G.registry._GEOMETRIES))
+    (tmp_path / "worked_example.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    M, n = importlib.import_module("worked_example").HalfSpace(), 3
+    v = torch.randn(8, n)
+    ph.testing.assert_constraint_laws(on_manifold(M), G.exp0(M, v), -G.exp0(M, v))
+    ph.testing.assert_transform_laws(HT.ExponentialMap(M, G.exp0(M, v[0])), v)
+    ph.testing.assert_transform_laws(shaken(ph.flows.coupling_flow(n, 2, manifold=M), 0.3), G.exp0(M, v))
+    ph.testing.assert_distribution_laws(hdist.WrappedNormal(G.exp0(M, v[0]), 0.5, M))
+    H = lorentz()
+    assert torch.allclose(G.distance(M, G.exp0(M, v), G.exp0(M, v[:1])), G.distance(H, G.exp0(H, v), G.exp0(H, v[:1])))
+    model, beacon = conjugate((M, n))
+    guide = ph.infer.AutoWrappedNormal(model)
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.05}), Trace_ELBO())
+    for _ in range(250):
+        svi.step()
+    assert G.distance(M, guide.median()["z"], beacon) < 0.3

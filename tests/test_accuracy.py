@@ -226,6 +226,19 @@ def test_scalar_functions_and_their_derivatives(name, dtype):
 
 
 @both_dtypes
+@pytest.mark.parametrize("name", ["sinhc", "log_sinhc", "asinhc"])
+def test_series_are_long_enough_for_both_derivatives(name, dtype):
+    """Each derivative over its own size, where the series ends."""
+    z = torch.tensor({"log_sinhc": 0.99}.get(name, 9.9e-3), dtype=getattr(torch, dtype), requires_grad=True)
+    value = getattr(ph.numerics, name)(z)
+    with mp.workdps(60):
+        for i in range(3):
+            exact = float(mp.diff(SCALARS[name], mp.mpf(z.item()), i))
+            assert value.item() == pytest.approx(exact, rel=20 * U[dtype])
+            (value,) = torch.autograd.grad(value, z, create_graph=True)
+
+
+@both_dtypes
 @pytest.mark.parametrize("n", [1, 2, 3, 64])
 def test_triangles_with_the_origin(n, dtype):
     """|r_x - r_y| <= d(x, y) <= r_x + r_y, to rounding, for any pair: most of these are on one ray."""

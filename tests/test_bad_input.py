@@ -386,6 +386,9 @@ ALWAYS = {
         "torch.Tensor",
         "order.*manifold=M",
     ),
+    "exponential map, loc of another dimension": Case(
+        lambda: HT.ExponentialMap(M, P)(t(1.0, 2.0, 3.0)), ValueError, r"loc is \(3,\).*\(3,\)", "n \\+ 1", "differ"
+    ),
     "a guide of no model": Case(
         lambda: ph.infer.AutoWrappedNormal(3), TypeError, "model = 3", "function", "samples the latents"
     ),

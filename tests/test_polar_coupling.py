@@ -68,8 +68,10 @@ def test_it_fades_to_the_identity_towards_the_origin():
 def test_it_starts_near_the_identity():
     M = geoopt.Lorentz()
     v = torch.randn(50, 2)
-    moved = G.log0(M, HT.polar_coupling(manifold=M)(G.exp0(M, v))) - v
-    assert 0 < moved.norm(dim=-1).max() < 0.3
+    for seed in range(5):
+        pyro.set_rng_seed(seed)
+        moved = G.log0(M, HT.polar_coupling(manifold=M)(G.exp0(M, v))) - v
+        assert 0 < moved.norm(dim=-1).max() < 0.12
 
 
 def test_from_data_it_starts_as_the_map_to_a_standard_normal_of_radius_and_angle():

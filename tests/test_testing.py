@@ -4,6 +4,7 @@ Each mutant is a textbook class of tests/textbook.py with one mistake, whose law
 numbers are those of the published code that the kit was made against.
 """
 
+import contextlib
 import math
 import pathlib
 import re
@@ -21,7 +22,7 @@ import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
 import pyro_hyperbolic.distributions.transforms as HT
 from pyro_hyperbolic.geometry import registry
-from pyro_hyperbolic.testing import LawViolation, NotChecked, map_laws, object_laws, strategies
+from pyro_hyperbolic.testing import LawViolation, NotChecked, map_laws, noise, object_laws, strategies
 from tests import third_manifolds as third
 from tests.cases import NOT_EUCLIDEAN, TRANSFORMS, euclidean, lorentz, shaken
 from tests.textbook import (
@@ -806,3 +807,59 @@ def test_the_kit_asks_no_manifold_what_it_is():
         if path.name != "strategies.py":
             found += re.findall(r".*Lorentz.*", code)
         assert not found, (path.name, found)
+
+
+@pytest.mark.parametrize(("found", "law"), [(True, "is False outside"), (False, "is True inside")])
+def test_a_constraint_that_cannot_tell_is_refused(found, law):
+    M = lorentz(4.0)
+
+    class Blind(type(hdist.constraints.on_manifold(M))):
+        def check(self, value):
+            return torch.full(value.shape[:-1], found) & value.isfinite().all(-1)
+
+    x = ph.geometry.exp0(M, torch.randn(5, 2).double())
+    with pytest.raises(LawViolation, match=law) as caught:
+        ph.testing.assert_constraint_laws(Blind(M), x, 1.01 * x)
+    assert (caught.value.expected, caught.value.found) == (str(not found), str(found))
+
+
+@pytest.mark.parametrize(("skew", "broken"), [(1e-16, False), (1e-3, True)])
+def test_a_matrix_is_positive_definite_up_to_rounding(skew, broken):
+    factor = torch.tensor([[1.0, 0.0], [0.3, 0.7]], dtype=torch.float64)
+    d = dist.MultivariateNormal(torch.zeros(2, dtype=torch.float64), scale_tril=factor)
+    d.covariance_matrix = factor @ factor.mT + torch.tensor([[0.0, skew], [0.0, 0.0]], dtype=torch.float64)
+    with pytest.raises(LawViolation, match="covariance_matrix satisfies") if broken else contextlib.nullcontext():
+        object_laws.arguments_satisfy_their_constraints(d)
+
+
+def test_every_parameter_has_a_finite_gradient():
+    class SecondIsLost(HT.TangentModule):
+        def __init__(self):
+            super().__init__(lorentz(4.0))
+            self.first = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
+            self.second = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+        def scale(self):
+            return self.first + self.second.abs().sqrt()  # no derivative at zero
+
+        def _tangent_forward(self, v):
+            return v * self.scale().exp(), v.size(-1) * self.scale().expand(v.shape[:-1])
+
+        def _tangent_backward(self, w):
+            return w * (-self.scale()).exp(), w.size(-1) * self.scale().expand(w.shape[:-1])
+
+    x = ph.geometry.exp0(lorentz(4.0), torch.randn(4, 2).double())
+    with pytest.raises(LawViolation, match="gradients_are_finite"):
+        map_laws.gradients_are_finite(SecondIsLost(), x)
+
+
+def test_the_member_whose_draws_are_equal_is_named():
+    class Stuck(hdist.WrappedNormal):
+        def rsample(self, sample_shape=()):
+            x = super().rsample(sample_shape)
+            x[..., 2, :] = x.reshape(-1, *x.shape[-2:])[0, 2]
+            return x
+
+    d = Stuck(ph.geometry.exp0(lorentz(1.0), torch.randn(3, 2).double()), 0.5, lorentz(1.0))
+    with pytest.raises(LawViolation, match=r"batch member \(2,\)"):
+        noise.batch_members_have_own_noise(d)

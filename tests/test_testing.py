@@ -825,9 +825,14 @@ def test_a_constraint_that_cannot_tell_is_refused(found, law):
 
 @pytest.mark.parametrize(("skew", "broken"), [(1e-16, False), (1e-3, True)])
 def test_a_matrix_is_positive_definite_up_to_rounding(skew, broken):
+    class Skewed(hdist.WrappedMultivariateNormal):
+        @property
+        def covariance_matrix(self):
+            return super().covariance_matrix + torch.tensor([[0.0, skew], [0.0, 0.0]], dtype=torch.float64)
+
     factor = torch.tensor([[1.0, 0.0], [0.3, 0.7]], dtype=torch.float64)
-    d = dist.MultivariateNormal(torch.zeros(2, dtype=torch.float64), scale_tril=factor)
-    d.covariance_matrix = factor @ factor.mT + torch.tensor([[0.0, skew], [0.0, 0.0]], dtype=torch.float64)
+    M = lorentz(1.0)
+    d = Skewed(ph.geometry.origin(M, 2), scale_tril=factor, manifold=M)
     with pytest.raises(LawViolation, match="covariance_matrix satisfies") if broken else contextlib.nullcontext():
         object_laws.arguments_satisfy_their_constraints(d)
 

@@ -218,3 +218,20 @@ def test_nothing_is_left_on_the_cpu(coupling, learnable):
         total = total + ph.geometry.distance(manifold, z, loc) + ph.geometry.log0(manifold, z).sum(-1)
         assert total.device.type == "meta"
         total.sum().backward()
+
+
+@pytest.mark.parametrize("coupling", [HT.tangent_coupling, HT.wrapped_hyperboloid_coupling])
+def test_a_validated_call_waits_once(coupling):
+    """All that must be true of a call is looked at together."""
+    transform = ph.flows.coupling_flow(4, 2, coupling, [8], M)
+    x = ph.geometry.exp0(M, torch.randn(5, 4))
+    v, translation = torch.randn(5, 4), HT.Translation(M, x)
+    with pyro.validation_enabled(True):
+        for call in (
+            lambda: transform(x.detach()),
+            lambda: transform.inv(x.detach()),
+            lambda: translation(x.detach()),
+            lambda: HT.ExponentialMap(M)(v.detach()),
+            lambda: HT.ExponentialMap(M).inv(x.detach()),
+        ):
+            assert len([name for name in operations(call) if name in WAITS]) == 1

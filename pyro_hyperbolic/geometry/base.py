@@ -92,6 +92,10 @@ class Geometry(ABC):
         manifold: Manifold = self.manifold
         return manifold
 
+    def parameters_are_positive(self) -> list[Tensor]:
+        """Returns whether they are, and finite, each as a boolean tensor; nothing waits for their values."""
+        return [((value > 0) & value.isfinite()).all() for value in self.parameters().values()]
+
     def batch_of(self, shape: torch.Size) -> torch.Size:
         """Returns the batch part of the shape of points."""
         return shape[: len(shape) - self.event_dim]

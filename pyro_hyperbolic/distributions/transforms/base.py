@@ -16,7 +16,7 @@ from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import _InverseTransform
 
 from pyro_hyperbolic import geometry
-from pyro_hyperbolic.distributions.constraints import on_manifold
+from pyro_hyperbolic.distributions.constraints import OnManifold, on_manifold
 from pyro_hyperbolic.geometry import Hadamard, checks
 from pyro_hyperbolic.manifolds import STANDARD, PyroABCMeta
 
@@ -98,28 +98,51 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
     def _backward(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Returns a fresh ``x`` and ``log |det dy/dx|`` there: the log-determinant of the *forward* map."""
 
-    def _check_domain(self, x: Tensor) -> None:
-        name = f"the argument of {type(self).__name__}"
-        space = checks.check_manifold(self.manifold, validate=self._validate_args)
-        checks.check_points(space, x, name, validate=self._validate_args)
+    def _check_domain(self, x: Tensor, *, validate: bool) -> None:
+        """Raises unless ``x`` has the shape and, if to validate, the values of a point of the domain."""
+        space = checks.check_manifold(self.manifold, validate=validate)
+        checks.check_points(space, x, f"the argument of {type(self).__name__}", validate=validate)
 
-    def _check_codomain(self, y: Tensor) -> None:
-        name = f"the argument of {type(self).__name__}.inv"
-        space = checks.check_manifold(self.manifold, validate=self._validate_args)
-        checks.check_points(space, y, name, validate=self._validate_args)
+    def _check_codomain(self, y: Tensor, *, validate: bool) -> None:
+        """Raises unless ``y`` is in the codomain, as :meth:`_check_domain`."""
+        space = checks.check_manifold(self.manifold, validate=validate)
+        checks.check_points(space, y, f"the argument of {type(self).__name__}.inv", validate=validate)
+
+    def _checked(self, x: Tensor, *, inverse: bool, checked: bool = False) -> tuple[Tensor, Tensor]:
+        """Returns the map at ``x``; all that must be true is looked at once, since a GPU waits for each look."""
+        way, check = (self._backward, self._check_codomain) if inverse else (self._forward, self._check_domain)
+        if not checked:
+            check(x, validate=False)
+        if not checks.validating(self._validate_args):
+            return way(x)
+        side = self.codomain if inverse else self.domain
+        try:
+            value, log_det = way(x)
+            known = geometry.known_tangent(value)
+            image = value if known is None else known[0]
+            conditions = [*self._geometry.parameters_are_positive(), image.isfinite().all()]
+            if isinstance(side, OnManifold):
+                conditions.append(side.check(x).all())
+            fine = bool(torch.stack([each.to(image.device) for each in conditions]).all())
+        except Exception:
+            check(x, validate=True)  # where that is the cause, its words are better
+            raise
+        if not fine:
+            if not checked:
+                check(x, validate=True)
+            name = f"the argument of {type(self).__name__}{'.inv' if inverse else ''}"
+            checks.check_finite_result(name, x, image, validate=True, remedy=self._overflow_remedy)
+        return value, log_det
 
     def __call__(self, x: Tensor) -> Tensor:
         """Returns ``y`` at ``x``."""
         pair = self._pair
         if pair is not None and x is pair.x and not pair.forward and self._is_valid(pair):
             return pair.y
-        self._check_domain(x)
         return self._call(x)
 
     def _call(self, x: Tensor) -> Tensor:
-        y, log_det = self._forward(x)
-        name = f"the argument of {type(self).__name__}"
-        checks.check_finite_result(name, x, y, validate=self._validate_args, remedy=self._overflow_remedy)
+        y, log_det = self._checked(x, inverse=False)
         self._remember(x, y, log_det, forward=True)
         return y
 
@@ -127,8 +150,7 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
         pair = self._pair
         if pair is not None and y is pair.y and pair.forward and self._is_valid(pair):
             return pair.x
-        self._check_codomain(y)
-        x, log_det = self._undone(y)
+        x, log_det = self._checked(y, inverse=True)
         self._remember(x, y, log_det, forward=False)
         return x
 
@@ -140,16 +162,7 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
         pair = self._pair
         if pair is not None and y is pair.y and pair.forward and self._is_valid(pair):
             return pair.x, pair.log_det
-        return self._undone(y)
-
-    def _undone(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        x, log_det = self._backward(y)
-        known = geometry.known_tangent(x)
-        name = f"the argument of {type(self).__name__}.inv"
-        checks.check_finite_result(
-            name, y, x if known is None else known[0], validate=self._validate_args, remedy=self._overflow_remedy
-        )
-        return x, log_det
+        return self._checked(y, inverse=True, checked=True)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         r"""Returns :math:`\log |\det dy/dx|` with respect to Riemannian volume on both sides, shape ``(*)``."""

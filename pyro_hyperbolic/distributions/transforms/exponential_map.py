@@ -82,8 +82,8 @@ class ExponentialMap(ManifoldTransform):
                 return space.recalled(y, self.loc)
         return space.recalled(y)
 
-    def _check_domain(self, x: Tensor) -> None:
-        checks.check_vectors(self.manifold, x, "the argument of ExponentialMap", validate=self._validate_args)
+    def _check_domain(self, x: Tensor, *, validate: bool) -> None:
+        checks.check_vectors(self.manifold, x, "the argument of ExponentialMap", validate=validate)
 
     def _batch_shapes(self) -> list[torch.Size]:
         space = self._geometry

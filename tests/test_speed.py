@@ -225,13 +225,13 @@ def test_a_validated_call_waits_once(coupling):
     """All that must be true of a call is looked at together."""
     transform = ph.flows.coupling_flow(4, 2, coupling, [8], M)
     x = ph.geometry.exp0(M, torch.randn(5, 4))
-    v, translation = torch.randn(5, 4), HT.Translation(M, x)
+    v, translation, chart = torch.randn(5, 4), HT.Translation(M, x), HT.ExponentialMap(M)
     with pyro.validation_enabled(True):
         for call in (
             lambda: transform(x.detach()),
             lambda: transform.inv(x.detach()),
             lambda: translation(x.detach()),
-            lambda: HT.ExponentialMap(M)(v.detach()),
-            lambda: HT.ExponentialMap(M).inv(x.detach()),
+            lambda: chart(v.detach()),
+            lambda: chart.inv(x.detach()),
         ):
             assert len([name for name in operations(call) if name in WAITS]) == 1

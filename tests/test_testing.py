@@ -388,7 +388,9 @@ def assert_correct(name, seed, dtype):
         v = torch.randn(6, DIMS.get(name, 3), dtype=dtype)
         v = v / v.norm(dim=-1, keepdim=True) * torch.linspace(0.1, 1 + seed % 3 / 2, 6, dtype=dtype)[:, None]
         manifold = getattr(transform.domain, "manifold", geoopt.Euclidean(1))
-        x = ph.geometry.exp0(manifold, v * getattr(manifold, "k", torch.ones(())).to(dtype).sqrt())
+        curvature = ph.geometry.bind(manifold).curvature()
+        length = 1.0 if curvature is None or curvature == 0 else (-curvature).rsqrt().to(dtype)
+        x = ph.geometry.exp0(manifold, v * length)
         ph.testing.assert_transform_laws(transform, x)
     finally:
         torch.set_default_dtype(torch.float32)

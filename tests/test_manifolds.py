@@ -13,7 +13,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import MCMC, NUTS, SVI, Trace_ELBO
-from pyro.infer.autoguide import AutoDelta, AutoMultivariateNormal, AutoNormal
+from pyro.infer.autoguide import AutoDelta, AutoNormal
 from torch.distributions import biject_to, kl_divergence
 
 import pyro_hyperbolic as ph
@@ -53,12 +53,12 @@ def conjugate(space):
     return model, beacon
 
 
-@pytest.mark.parametrize("make", [AutoNormal, AutoMultivariateNormal, AutoDelta, ph.infer.AutoWrappedNormal])
+@pytest.mark.parametrize("make", [AutoNormal, AutoDelta, ph.infer.AutoWrappedNormal])
 def test_autoguides_find_the_posterior(space, make):
     model, beacon = conjugate(space)
     guide = make(model)
-    svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.05}), Trace_ELBO())
-    for _ in range(250):
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.1}), Trace_ELBO())
+    for _ in range(100):
         svi.step()
     z = guide.median()["z"]
     assert G.contains(space[0], z).all()
@@ -69,7 +69,7 @@ def test_autoguides_find_the_posterior(space, make):
 
 def test_nuts_samples_the_posterior(space):
     model, beacon = conjugate(space)
-    mcmc = MCMC(NUTS(model), num_samples=100, warmup_steps=60, disable_progbar=True)
+    mcmc = MCMC(NUTS(model), num_samples=40, warmup_steps=40, disable_progbar=True)
     mcmc.run()
     z = mcmc.get_samples()["z"]
     assert G.contains(space[0], z).all()
@@ -87,7 +87,7 @@ def test_parameters_stay_on_the_manifold(space):
         optimiser,
         Trace_ELBO(),
     )
-    for _ in range(150):
+    for _ in range(80):
         svi.step()
     assert G.contains(M, pyro.param("p")).all()
     assert G.distance(M, pyro.param("p"), goal) < 0.05
@@ -168,9 +168,9 @@ def test_geodesics_and_means(space):
     middle = G.frechet_mean(M, points)
     assert (G.distance(M, middle, G.geodesic(M, x, y, 0.5)) < 1e-7).all()
     assert (G.distance(M, G.frechet_mean(M, points, torch.tensor([1.0, 0.0])), x) < 1e-7).all()
-    v, w = torch.randn(6, n, requires_grad=True), torch.rand(6).requires_grad_()
+    v, w = torch.randn(3, n, requires_grad=True), torch.rand(3).requires_grad_()
     mean = lambda v, w: G.log0(M, G.frechet_mean(M, G.exp0(M, v), w))  # noqa: E731
-    assert torch.autograd.gradcheck(mean, (v, w), atol=1e-6)
+    assert torch.autograd.gradcheck(mean, (v, w), atol=1e-6, fast_mode=True)
     pull = (w[:, None] * G.log_at(M, G.frechet_mean(M, G.exp0(M, v), w), G.exp0(M, v))).sum(0)
     assert pull.abs().max() < 1e-9
 
@@ -333,7 +333,7 @@ def test_riemannian_optimisers_move_points_of_products():
     goal = G.exp0(M, torch.randn(6))
     p = geoopt.ManifoldParameter(G.exp0(M, torch.randn(6)), manifold=M)
     optimiser = geoopt.optim.RiemannianAdam([p], lr=0.05)
-    for _ in range(300):
+    for _ in range(200):
         optimiser.zero_grad()
         G.squared_distance(M, p, goal).backward()
         optimiser.step()
@@ -437,6 +437,6 @@ def test_the_worked_example_of_a_manifold_passes_every_law(monkeypatch, tmp_path
     model, beacon = conjugate((M, n))
     guide = ph.infer.AutoWrappedNormal(model)
     svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.05}), Trace_ELBO())
-    for _ in range(250):
+    for _ in range(150):
         svi.step()
     assert G.distance(M, guide.median()["z"], beacon) < 0.3

@@ -236,7 +236,9 @@ class _BallAtOneRun(PoincareBall):
 
 def is_of_one_run(manifold: Manifold) -> bool:
     """Returns whether the manifold, or a factor of it, has the ``k`` of one run of a model in which ``k`` is latent."""
-    return any(isinstance(part, _AtOneRun | _BallAtOneRun) for part in manifold.modules())
+    if isinstance(manifold, geoopt.ProductManifold):
+        return any(is_of_one_run(factor) for factor in manifold.manifolds)
+    return isinstance(manifold, (_AtOneRun, _BallAtOneRun))
 
 
 def resolved(manifold: Manifold) -> Manifold:

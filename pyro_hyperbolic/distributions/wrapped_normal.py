@@ -11,10 +11,9 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
-from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions.transforms import ExponentialMap
 from pyro_hyperbolic.distributions.transforms.base import broadcast, without_autocast
-from pyro_hyperbolic.geometry import checks
+from pyro_hyperbolic.geometry import Hadamard, checks
 from pyro_hyperbolic.manifolds import STANDARD, is_of_one_run, resolved
 
 __all__ = ["WrappedDistribution", "WrappedMultivariateNormal", "WrappedNormal"]
@@ -35,13 +34,11 @@ class WrappedDistribution(dist.TransformedDistribution):
     rules work on it.
     """
 
-    def __init__(
-        self, base: dist.TorchDistribution, loc: Tensor, manifold: Manifold, validate_args: bool | None
-    ) -> None:
+    def __init__(self, base: dist.TorchDistribution, loc: Tensor, space: Hadamard, validate_args: bool | None) -> None:
+        manifold: Manifold = space.manifold
         self.manifold = manifold
         chart = ExponentialMap(manifold, loc, validate_args=validate_args)
         # What torch's constructor would find by asking the transform three times for shapes, at the price of the rest.
-        space = geometry.bind(manifold)
         batch = space.batch_of(loc.shape)
         batch_shape = broadcast(base.batch_shape, batch, *space.batch_shapes())
         self.base_dist = base if base.batch_shape == batch_shape else base.expand(batch_shape)
@@ -199,15 +196,15 @@ class WrappedNormal(WrappedDistribution):
         validate_args: bool | None = None,
     ) -> None:
         manifold = STANDARD if manifold is None else resolved(manifold)
-        dim = _dim_of(manifold, loc, validate_args)
+        space = _space_of(manifold, loc, validate_args)
         if isinstance(scale, Real) and not isinstance(scale, bool):
             scale = torch.as_tensor(float(scale), dtype=loc.dtype, device=loc.device)
-        scale = _isotropic(manifold, scale, loc, dim)  # type: ignore[arg-type]
-        checks.check_batches(loc=geometry.bind(manifold).batch_of(loc.shape), scale=scale.shape[:-1])
+        scale = _isotropic(space, scale, loc)  # type: ignore[arg-type]
+        checks.check_batches(loc=space.batch_of(loc.shape), scale=scale.shape[:-1])
         remedy = "it holds standard deviations; pass a network's output through softplus or exp."
         checks.check_positive("scale", scale, remedy, validate=validate_args)
         base = dist.Normal(scale.new_zeros(()), scale, validate_args=False).to_event(1)
-        super().__init__(base, loc, manifold, validate_args)
+        super().__init__(base, loc, space, validate_args)
 
     def _log_prob_of_tangent(self, v: Tensor) -> Tensor:
         # That of the base, in half the operations, and without the square of a scale, which can underflow.
@@ -272,7 +269,8 @@ class WrappedMultivariateNormal(WrappedDistribution):
         validate_args: bool | None = None,
     ) -> None:
         manifold = STANDARD if manifold is None else resolved(manifold)
-        dim = _dim_of(manifold, loc, validate_args)
+        space = _space_of(manifold, loc, validate_args)
+        dim = space.dim(loc.shape)
         matrices = {
             "covariance_matrix": covariance_matrix,
             "precision_matrix": precision_matrix,
@@ -292,10 +290,10 @@ class WrappedMultivariateNormal(WrappedDistribution):
                 f"{name} has shape {tuple(matrix.shape)}, but loc of shape {tuple(loc.shape)} lives in n = {dim} "
                 f"dimensions; give a matrix (*, {dim}, {dim})."
             )
-        checks.check_batches(loc=geometry.bind(manifold).batch_of(loc.shape), **{name: matrix.shape[:-2]})
+        checks.check_batches(loc=space.batch_of(loc.shape), **{name: matrix.shape[:-2]})
         validate = validate_args if matrix.numel() else False  # torch's check cannot reshape an empty batch
         base = dist.MultivariateNormal(matrix.new_zeros(dim), **given, validate_args=validate)
-        super().__init__(base, loc, manifold, validate_args)
+        super().__init__(base, loc, space, validate_args)
 
     def _log_prob_of_tangent(self, v: Tensor) -> Tensor:
         if v.numel() == 0 or 0 in self.batch_shape:  # torch's MultivariateNormal cannot reshape an empty batch
@@ -330,13 +328,14 @@ class WrappedMultivariateNormal(WrappedDistribution):
         return self.base_dist.scale_tril
 
 
-def _dim_of(manifold: Manifold, loc: Tensor, validate: bool | None) -> int:
+def _space_of(manifold: Manifold, loc: Tensor, validate: bool | None) -> Hadamard:
     space = checks.check_chart(manifold, validate=validate)
     checks.check_shape(space, loc, "loc")
-    return space.dim(loc.shape)
+    return space
 
 
-def _isotropic(manifold: Manifold, scale: Tensor, loc: Tensor, dim: int) -> Tensor:
+def _isotropic(space: Hadamard, scale: Tensor, loc: Tensor) -> Tensor:
+    dim = space.dim(loc.shape)
     checks.check_floating("scale", scale)
     checks.check_same_dtype(loc=loc, scale=scale)
     if scale.dim() == 0:
@@ -345,7 +344,6 @@ def _isotropic(manifold: Manifold, scale: Tensor, loc: Tensor, dim: int) -> Tens
     if size in (1, dim):
         return scale.expand((*scale.shape[:-1], dim))
     shapes = f"loc has shape {tuple(loc.shape)} and scale has shape {tuple(scale.shape)}"
-    space = geometry.bind(manifold)
     points = f"points of {checks.describe(space)} are {space.coordinates} and standard deviations (*, n)"
     if space.dim(scale.shape) == loc.size(-1):
         raise ValueError(f"{shapes}, but {points}; swap them.")

@@ -45,11 +45,10 @@ class Hyperboloid(Nested):
         "on Lorentz it is the squared radius, curvature is -1/k; learn it with constraint=constraints.positive."
     )
 
-    def __init__(self, manifold: Any) -> None:
-        super().__init__(manifold)
-        self._k: Tensor | None = None
-        self._radii: dict[torch.dtype, Tensor] = {}
-        self._diameters: dict[torch.dtype, Tensor] = {}
+    # Read and computed once, in the dtype of the call.
+    _k: Tensor | None = None
+    _radius: Tensor | None = None
+    _twice: Tensor | None = None
 
     @property
     def k(self) -> Tensor:
@@ -60,18 +59,16 @@ class Hyperboloid(Nested):
 
     def radius(self, like: Tensor) -> Tensor:
         """Returns ``sqrt(k)`` in the dtype of ``like``, ``()`` or ``(*, 1)``."""
-        found = self._radii.get(like.dtype)
-        if found is None:
+        if self._radius is None or self._radius.dtype != like.dtype:
             radius = self.k.to(like.dtype).sqrt()
             # A 0-dim k stays 0-dim: torch lets it live on another device than the points.
-            found = self._radii[like.dtype] = radius.unsqueeze(-1) if radius.dim() else radius
-        return found
+            self._radius = radius.unsqueeze(-1) if radius.dim() else radius
+        return self._radius
 
     def _diameter(self, like: Tensor) -> Tensor:
-        found = self._diameters.get(like.dtype)
-        if found is None:
-            found = self._diameters[like.dtype] = 2 * self.radius(like)
-        return found
+        if self._twice is None or self._twice.dtype != like.dtype:
+            self._twice = 2 * self.radius(like)
+        return self._twice
 
     def event_shape(self, n: int) -> torch.Size:
         return torch.Size((n + 1,))

@@ -16,7 +16,6 @@ References:
 
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
 
 import geoopt
 import torch
@@ -36,9 +35,7 @@ class PoincareBall(Nested):
     name = "PoincareBall"
     parameter_remedy = "on PoincareBall the curvature is -c, and c = 1 / k on Lorentz."
 
-    def __init__(self, manifold: Any) -> None:
-        super().__init__(manifold)
-        self._c: Tensor | None = None
+    _c: Tensor | None = None
 
     @property
     def c(self) -> Tensor:

@@ -224,6 +224,70 @@ def test_the_gradient_at_coincident_points_of_the_ball():
     assert gradient.abs().max() == 0
 
 
+@pytest.mark.parametrize(("dtype", "r"), [(torch.float32, 20.0), (torch.float64, 40.0)])
+def test_no_point_is_on_the_rim(dtype, r):
+    """What is rounded to it is an error, and not a point."""
+    v = torch.tensor([r / 0.5**0.5, 0.0], dtype=dtype)
+    with pytest.raises(ValueError, match=r"boundary.*float64"):
+        G.exp0(ball(), v)
+    p = G.exp0(ball(), 0.7 * v)
+    with pytest.raises(ValueError, match="boundary"):
+        G.translate(ball(), p, p)
+
+
+@pytest.mark.parametrize("name", ["ball", "product"])
+@pytest.mark.parametrize("validate", [True, False])
+def test_data_are_scored_where_their_base_point_is_out_of_range(name, validate):
+    """As on the hyperboloid of the same curvature, and with its gradients."""
+    B, H = ball(), lorentz(2.0)
+    if name == "product":
+        B, H = (geoopt.ProductManifold((M, n), (geoopt.Euclidean(1), 1)) for M, n in ((B, 2), (H, 3)))
+    n = 3 if name == "product" else 2
+    w = torch.tensor([[1.5, 0.4, 0.1][:n], [0.1, 0.0, 0.2][:n]])
+    found = []
+    for M in (B, H):
+        scale = torch.tensor(0.02, requires_grad=True)
+        flow = HT.TangentTransform(dist.transforms.AffineTransform(0.0, scale, event_dim=0), M)
+        for loc in (G.origin(M, n, dtype=torch.float64), G.exp0(M, torch.full((n,), 0.3))):
+            with pyro.validation_enabled(validate):
+                base = hdist.WrappedNormal(loc, 1.0, M)
+                value = dist.TransformedDistribution(base, [flow]).log_prob(G.exp0(M, w))
+            found.append((value.detach(), torch.autograd.grad(value.sum(), scale)[0]))
+    for one, other in zip(found[:2], found[2:], strict=True):
+        assert torch.allclose(one[0], other[0], rtol=1e-6)
+        assert torch.allclose(one[1], other[1], rtol=1e-6)
+
+
+def test_balls_and_products_are_pyro_modules():
+    B, other = ph.manifolds.PoincareBall(0.25, learnable=True), ph.manifolds.PoincareBall(0.25)
+    assert [name for name, _ in B.named_parameters()] == ["c_unconstrained"]
+    assert list(other.state_dict()) == ["c"]
+    assert G.same(B, other)
+    assert all(G.same(B, again) for again in (copy.deepcopy(B), pickle.loads(pickle.dumps(B))))
+    with pytest.raises(ValueError, match=r"c=0.5.*c=0.25.*fixed"):
+        other.load_state_dict(ph.manifolds.PoincareBall(0.5).state_dict())
+    for bad in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match="c = "):
+            ph.manifolds.PoincareBall(bad)
+    M = ph.manifolds.Product((ph.manifolds.Lorentz(), 3), (ph.manifolds.PoincareBall(), 2))
+
+    class Model(pyro.nn.PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.space = M
+            M.manifolds[0].k = pyro.nn.PyroSample(dist.LogNormal(0.0, 0.3))
+            M.manifolds[1].c = pyro.nn.PyroSample(dist.LogNormal(0.0, 0.3))
+
+        def forward(self):
+            return pyro.sample("z", hdist.WrappedNormal(G.origin(M, 4), 1.0, M))
+
+    trace = pyro.poutine.trace(Model()).get_trace()
+    assert {"space.manifolds.0.k", "space.manifolds.1.c"} < set(trace.nodes)
+    site = trace.nodes["z"]
+    assert site["fn"].support.check(site["value"])
+    assert math.isfinite(trace.log_prob_sum().item())
+
+
 # Products.
 
 

@@ -204,8 +204,8 @@ def check_finite_result(
         )
     limit = torch.finfo(result.dtype).max
     raise ValueError(
-        f"{name} (norm up to {norm.item():.6g}) is mapped to coordinates that exceed "
-        f"{limit:.3g}, the largest {result.dtype}; {remedy}."
+        f"{name} (norm up to {norm.item():.6g}) is mapped to a point that it cannot hold (coordinates exceed "
+        f"{limit:.3g}, the largest {result.dtype}, or are rounded to a boundary); {remedy}."
     )
 
 

@@ -14,6 +14,7 @@ References:
     *Hyperbolic Neural Networks*, O.-E. Ganea, G. Bécigneul, T. Hofmann, 2018, arXiv:1805.09112.
 """
 
+import math
 from collections.abc import Sequence
 from types import SimpleNamespace
 
@@ -81,7 +82,7 @@ class PoincareBall(Nested):
         safe = half.masked_fill(~near, 0.0)
         r = half.masked_fill(near, 1.0).sqrt()
         ratio = torch.where(near, sinhc(safe) / (1 + safe * sinhc(safe) ** 2).sqrt(), r.tanh() / r)
-        return v * ratio / 2, (v.size(-1) - 1) * log_sinhc(4 * half).squeeze(-1)
+        return self._or_infinite(v * ratio / 2), (v.size(-1) - 1) * log_sinhc(4 * half).squeeze(-1)
 
     def log0(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.log_at(torch.zeros_like(x), x)
@@ -91,7 +92,7 @@ class PoincareBall(Nested):
         p, x = (-p if inverse else p) / radius, x / radius
         delta, alpha, beta = p + x, _gap(p), _gap(x)
         square = square_norm(delta)
-        return radius * (square * p + alpha * delta) / (square + alpha * beta)
+        return self._or_infinite(radius * (square * p + alpha * delta) / (square + alpha * beta))
 
     def log_at(self, p: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         radius = self._radius(x)
@@ -103,6 +104,10 @@ class PoincareBall(Nested):
         # The direction of the Möbius sum, and the distance from what did not cancel.
         v = (square * p + alpha * delta) * (2 * radius * ratio / (alpha * beta * (square + alpha * beta)).sqrt())
         return v, (v.size(-1) - 1) * log_sinhc(4 * sinh2 * ratio * ratio).squeeze(-1)
+
+    def log_at_of_tangent(self, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        w, _ = self.translate_tangent(2 * p / _gap(p / self._radius(p)), v, inverse=True)
+        return w, self.log_volume(w)
 
     def log_volume(self, v: Tensor) -> Tensor:
         return self._hyperboloid().log_volume(v)
@@ -123,6 +128,11 @@ class PoincareBall(Nested):
         """Returns a vector of length ``sinh(d(x, y) / 2)``, ``d`` in radii."""
         x, y = x / self._radius(x), y / self._radius(y)
         return (x - y) / (_gap(x) * _gap(y)).sqrt()
+
+    def _or_infinite(self, x: Tensor) -> Tensor:
+        """Returns points, infinite where what is far was rounded to the rim, or to the last numbers before it."""
+        # From r = -log(eps) on, 36 radii and 16 in float32: |x| is 1 - 2 exp(-r), and no number tells r any more.
+        return x.masked_fill(norm(x.detach() / self._radius(x)) > 1 - 2 * torch.finfo(x.dtype).eps, math.inf)
 
     def _radius(self, like: Tensor) -> Tensor:
         radius = self.c.to(like.dtype).rsqrt()

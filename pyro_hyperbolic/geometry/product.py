@@ -113,6 +113,9 @@ class Product(Hadamard):
     def log_at(self, p: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         return _vectors(f.log_at(a, b) for f, a, b in self._with(self.split(p), self.split(x)))
 
+    def log_at_of_tangent(self, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return _vectors(f.log_at_of_tangent(a, b) for f, a, b in self._with(self.split(p), self.split_tangent(v)))
+
     def log_volume(self, v: Tensor) -> Tensor:
         return _sum(f.log_volume(part) for f, part in self._with(self.split_tangent(v)))
 

@@ -17,15 +17,15 @@ __all__ = ["Translation"]
 class Translation(ManifoldTransform):
     r"""Moves every point by the isometry that carries the origin to ``loc``, :math:`y = T_{loc}\, x`, log-det 0.
 
-    :math:`T_p \circ \exp_o = \exp_p \circ \mathrm{PT}_{o \to p}`: on the hyperboloid the Lorentz boost to ``p``, on
-    Euclidean space ``x + p``.
+    :math:`T_p \circ \exp_o = \exp_p \circ \mathrm{PT}_{o \to p}`. On the hyperboloid this is the Lorentz boost to
+    ``p``, on Euclidean space ``x + p``.
 
     Shapes: ``x``, ``y`` and ``loc`` are ``(*, n + 1)`` and broadcast; the log-determinant is ``(*)``.
 
     Args:
         manifold: A geoopt manifold; ``None`` for the hyperboloid of curvature -1.
-        loc: Where the origin goes, shape ``(*, n + 1)``.
-        cache_size: 1 (default) to remember the last pair, 0 not to.
+        loc: The image of the origin, shape ``(*, n + 1)``.
+        cache_size: 1 (default) to cache the last pair, 0 to cache nothing.
         validate_args: Whether to check ``loc`` and arguments; Pyro's global setting by default.
 
     Raises:
@@ -60,7 +60,7 @@ class Translation(ManifoldTransform):
         return y, y.new_zeros(()).expand(space.batch_of(y.shape))
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
-        """Returns the shape with its batch part broadcast with those of ``loc`` and ``k``."""
+        """Returns ``shape``, with its batch part broadcast with the batch shapes of ``loc`` and ``k``."""
         space = self._geometry
         batches = [space.batch_of(self.loc.shape), *space.batch_shapes()]
         return with_batch(shape, *batches, event_dim=space.event_dim)

@@ -1,6 +1,6 @@
 r"""Hyperbolic distributions and normalizing flows for Pyro; every density is with respect to Riemannian volume.
 
-``viz`` is imported when it is first used: it needs matplotlib, the extra ``viz``.
+``viz`` is imported on first use: it needs matplotlib (the extra ``viz``).
 """
 
 import importlib
@@ -11,7 +11,7 @@ from . import charts, datasets, distributions, flows, geometry, infer, manifolds
 if TYPE_CHECKING:
     from . import viz as viz
 
-# Without viz, so that ``from pyro_hyperbolic import *`` works without matplotlib.
+# viz is left out, so that ``from pyro_hyperbolic import *`` works without matplotlib.
 __all__ = ["charts", "datasets", "distributions", "flows", "geometry", "infer", "manifolds", "numerics", "testing"]
 __version__ = "0.1.0"
 

@@ -6,13 +6,24 @@ r"""Hyperbolic distributions and normalizing flows for Pyro; every density is wi
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import charts, datasets, distributions, flows, geometry, infer, manifolds, numerics, testing
+from . import charts, datasets, distributions, flows, geometry, infer, manifolds, nn, numerics, testing
 
 if TYPE_CHECKING:
     from . import viz as viz
 
 # viz is left out, so that ``from pyro_hyperbolic import *`` works without matplotlib.
-__all__ = ["charts", "datasets", "distributions", "flows", "geometry", "infer", "manifolds", "numerics", "testing"]
+__all__ = [
+    "charts",
+    "datasets",
+    "distributions",
+    "flows",
+    "geometry",
+    "infer",
+    "manifolds",
+    "nn",
+    "numerics",
+    "testing",
+]
 __version__ = "0.1.0"
 
 

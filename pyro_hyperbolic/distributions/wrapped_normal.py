@@ -12,7 +12,7 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
 from pyro_hyperbolic.distributions.transforms import ExponentialMap
-from pyro_hyperbolic.distributions.transforms.base import broadcast, without_autocast
+from pyro_hyperbolic.distributions.transforms.base import LEARN_IT_BY, broadcast, without_autocast
 from pyro_hyperbolic.geometry import Hadamard, checks
 from pyro_hyperbolic.manifolds import STANDARD, is_of_one_run, resolved
 
@@ -34,9 +34,9 @@ class WrappedDistribution(dist.TransformedDistribution):
     """
 
     def __init__(self, base: dist.TorchDistribution, loc: Tensor, space: Hadamard, validate_args: bool | None) -> None:
-        manifold: Manifold = space.manifold
-        self.manifold = manifold
-        chart = ExponentialMap(manifold, loc, validate_args=validate_args)
+        self.manifold: Manifold = space.manifold
+        chart = ExponentialMap(self.manifold, loc, validate_args=False)  # its arguments have been checked
+        chart._validate_args = validate_args
         # torch's constructor asks the transform for shapes three times, which doubles the cost.
         batch = space.batch_of(loc.shape)
         batch_shape = broadcast(base.batch_shape, batch, *space.batch_shapes())
@@ -90,7 +90,7 @@ class WrappedDistribution(dist.TransformedDistribution):
                 raise ValueError(f"a compiled sampler cannot score {type(self).__name__}: {_LATENT_K_HINT}.")
             finite = torch.where(value.isfinite().all(-1, keepdim=True), value, self.loc)
             checks.check_points(self.manifold, finite, "value", validate=True, advice=_LATENT_K_HINT)
-        v, log_det = self.transforms[0].undo(value)
+        v, log_det = self.transforms[0].inverse_and_log_det(value)
         return self._tangent_log_prob(v) - log_det
 
     def _tangent_log_prob(self, v: Tensor) -> Tensor:
@@ -195,13 +195,12 @@ class WrappedNormal(WrappedDistribution):
         validate_args: bool | None = None,
     ) -> None:
         manifold = STANDARD if manifold is None else resolved(manifold)
-        space = _checked_geometry(manifold, loc, validate_args)
+        space = _checked_geometry(manifold, loc)
         if isinstance(scale, Real) and not isinstance(scale, bool):
             scale = torch.as_tensor(float(scale), dtype=loc.dtype, device=loc.device)
         scale = _checked_scale(space, scale, loc)  # type: ignore[arg-type]
         checks.check_batches(loc=space.batch_of(loc.shape), scale=scale.shape[:-1])
-        remedy = "these are standard deviations; pass a network's output through softplus or exp."
-        checks.check_positive("scale", scale, remedy, validate=validate_args)
+        _check_values(space, loc, scale, validate_args)
         base = dist.Normal(scale.new_zeros(()), scale, validate_args=False).to_event(1)
         super().__init__(base, loc, space, validate_args)
 
@@ -269,7 +268,7 @@ class WrappedMultivariateNormal(WrappedDistribution):
         validate_args: bool | None = None,
     ) -> None:
         manifold = STANDARD if manifold is None else resolved(manifold)
-        space = _checked_geometry(manifold, loc, validate_args)
+        space = _checked_geometry(manifold, loc)
         dim = space.dim(loc.shape)
         matrices = {
             "covariance_matrix": covariance_matrix,
@@ -291,6 +290,7 @@ class WrappedMultivariateNormal(WrappedDistribution):
                 f"dimensions; give a matrix (*, {dim}, {dim})."
             )
         checks.check_batches(loc=space.batch_of(loc.shape), **{name: matrix.shape[:-2]})
+        _check_values(space, loc, None, validate_args)
         validate = validate_args if matrix.numel() else False  # torch's check cannot reshape an empty batch
         base = dist.MultivariateNormal(matrix.new_zeros(dim), **given, validate_args=validate)
         super().__init__(base, loc, space, validate_args)
@@ -328,10 +328,27 @@ class WrappedMultivariateNormal(WrappedDistribution):
         return self.base_dist.scale_tril
 
 
-def _checked_geometry(manifold: Manifold, loc: Tensor, validate: bool | None) -> Hadamard:
-    space = checks.check_chart(manifold, validate=validate)
+def _checked_geometry(manifold: Manifold, loc: Tensor) -> Hadamard:
+    space = checks.check_chart(manifold, validate=False)
     checks.check_shape(space, loc, "loc")
     return space
+
+
+def _check_values(space: Hadamard, loc: Tensor, scale: Tensor | None, validate: bool | None) -> None:
+    """Raises unless ``k`` and ``scale`` are positive and ``loc`` is a point; valid arguments cost one sync."""
+    if not checks.validating(validate):
+        return
+    checks.check_batch_of_parameters(space, "loc", space.batch_of(loc.shape))
+    conditions = [space.contains(loc).all(), *space.parameters_are_positive()]
+    if scale is not None:
+        conditions.append(checks.is_positive(scale).all())
+    if checks.all_hold(conditions):
+        return
+    checks.check_manifold(space, validate=True)
+    checks.check_points(space, loc, "loc", validate=True, advice=LEARN_IT_BY)
+    if scale is not None:
+        remedy = "these are standard deviations; pass a network's output through softplus or exp."
+        checks.check_positive("scale", scale, remedy, validate=True)
 
 
 def _checked_scale(space: Hadamard, scale: Tensor, loc: Tensor) -> Tensor:

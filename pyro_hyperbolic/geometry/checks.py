@@ -20,6 +20,7 @@ from .registry import bind, chart
 
 __all__ = [
     "OVERFLOW_REMEDY",
+    "all_hold",
     "as_real",
     "check_batches",
     "check_callable",
@@ -41,6 +42,7 @@ __all__ = [
     "describe",
     "describe_values",
     "floating_dtype",
+    "is_positive",
     "same_value",
     "shown",
     "tracing",
@@ -119,10 +121,20 @@ def check_same_dtype(**tensors: Tensor) -> None:
         raise TypeError(f"mixed dtypes: {found}; convert them to one dtype with .to(...), float64 far from the origin.")
 
 
+def is_positive(value: Tensor) -> Tensor:
+    """Returns whether each number is positive and finite."""
+    return (value > 0) & value.isfinite()
+
+
+def all_hold(conditions: list[Tensor]) -> bool:
+    """Returns whether all boolean tensors of no dimension are true, in one host-device sync."""
+    return bool(torch.stack([each.to(conditions[0].device) for each in conditions]).all())
+
+
 def check_positive(name: str, value: Tensor, remedy: str, *, validate: bool | None = None) -> None:
     if not validating(validate):
         return
-    inside = (value > 0) & value.isfinite()
+    inside = is_positive(value)
     if not bool(inside.all()):
         count = "" if inside.numel() == 1 else f" (at {int((~inside).sum())} of {inside.numel()} places)"
         raise ValueError(

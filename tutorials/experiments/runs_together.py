@@ -95,10 +95,10 @@ def together(make, manifold, seeds):
         if isinstance(module, torch.nn.Linear):
             parent, _, name = path.rpartition(".")
             setattr(merged.get_submodule(parent), name, Linears(same))
-        elif isinstance(module, hyperbolic_vae.Gyroplanes):
-            module.z, module.b = (
+        elif isinstance(module, ph.nn.Gyroplanes):
+            module.weight, module.offset = (
                 torch.nn.Parameter(torch.stack([getattr(layer, name).detach() for layer in same]))
-                for name in ("z", "b")
+                for name in ("weight", "offset")
             )
     return merged
 

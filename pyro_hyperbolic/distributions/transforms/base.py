@@ -1,11 +1,9 @@
 r"""What transforms on manifolds share: one method for value and log-determinant, one cache, one argument check."""
 
 import copy
-import weakref
 from abc import abstractmethod
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from geoopt.manifolds.base import Manifold
@@ -20,8 +18,8 @@ from pyro_hyperbolic.distributions.constraints import OnManifold, on_manifold
 from pyro_hyperbolic.geometry import Hadamard, checks
 from pyro_hyperbolic.manifolds import STANDARD, PyroABCMeta
 
+from .own_sample import OwnSample
 from .saved_space import SavesSpace
-from .state import Remembered, Stamp
 
 __all__ = ["ManifoldTransform", "TangentModule"]
 
@@ -31,16 +29,6 @@ LEARN_IT_BY = (
     "learn a location by pyro.param(..., constraint=on_manifold(M)), which any optimiser can move, or by geoopt's "
     "RiemannianAdam if it is a ManifoldParameter, and decentre it by TransformReparam, not LocScaleReparam"
 )
-
-
-class _Pair(NamedTuple):
-    """A point and its image, made together, and what they depended on at the time."""
-
-    x: Tensor
-    y: Tensor
-    log_det: Tensor
-    forward: bool  # whether y was made from x, or x from y
-    stamp: Stamp
 
 
 class ManifoldTransform(Transform, metaclass=PyroABCMeta):
@@ -67,7 +55,7 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
         self._on_manifold = on_manifold(STANDARD if manifold is None else manifold, validate_args=validate_args)
         geometry.chart(self.manifold)
         self._validate_args = validate_args
-        self._remembered = Remembered()
+        self._own_sample = OwnSample()
         super().__init__(cache_size=cache_size)
 
     @property
@@ -120,10 +108,10 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
             value, log_det = way(x)
             known = geometry.known_tangent(value)
             image = value if known is None else known[0]
-            conditions = [*self._geometry.parameters_are_positive(), image.isfinite().all()]
+            conditions = [image.isfinite().all(), *self._geometry.parameters_are_positive()]
             if isinstance(side, OnManifold):
                 conditions.append(side.check(x).all())
-            fine = bool(torch.stack([each.to(image.device) for each in conditions]).all())
+            fine = checks.all_hold(conditions)
         except Exception:
             check(x, validate=True)  # where that is the cause, its words are better
             raise
@@ -136,10 +124,8 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
 
     def __call__(self, x: Tensor) -> Tensor:
         """Returns ``y`` at ``x``."""
-        pair = self._pair
-        if pair is not None and x is pair.x and not pair.forward and self._is_valid(pair):
-            return pair.y
-        return self._call(x)
+        pair = self._own_sample.recall(self, x=x)
+        return self._call(x) if pair is None else pair.y
 
     def _call(self, x: Tensor) -> Tensor:
         y, log_det = self._checked(x, inverse=False)
@@ -147,29 +133,27 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
         return y
 
     def _inv_call(self, y: Tensor) -> Tensor:
-        pair = self._pair
-        if pair is not None and y is pair.y and pair.forward and self._is_valid(pair):
+        pair = self._own_sample.recall(self, y=y)
+        if pair is not None:
             return pair.x
         x, log_det = self._checked(y, inverse=True)
         self._remember(x, y, log_det, forward=False)
         return x
 
-    def undo(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns ``inv(y)`` and ``log |det dy/dx|`` there, for a ``y`` that the caller has checked and scores once.
+    def inverse_and_log_det(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns ``inv(y)`` and ``log |det dy/dx|`` there, for a ``y`` that the caller has already checked.
 
-        Nothing is remembered of a ``y`` that this transform has not made.
+        Remembers nothing: the caller scores ``y`` once.
         """
-        pair = self._pair
-        if pair is not None and y is pair.y and pair.forward and self._is_valid(pair):
+        pair = self._own_sample.recall(self, y=y)
+        if pair is not None:
             return pair.x, pair.log_det
         return self._checked(y, inverse=True, checked=True)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         r"""Returns :math:`\log |\det dy/dx|` with respect to Riemannian volume on both sides, shape ``(*)``."""
-        pair = self._pair
-        if pair is not None and x is pair.x and y is pair.y and self._is_valid(pair):
-            return pair.log_det
-        return self._log_det_at(x)
+        pair = self._own_sample.recall(self, x=x, y=y)
+        return self._log_det_at(x) if pair is None else pair.log_det
 
     def _log_det_at(self, x: Tensor) -> Tensor:
         return self._forward(x)[1]
@@ -177,13 +161,8 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
     @property
     def inv(self) -> Transform:
         """The inverse transform, a view of this one."""
-        # Torch's makes a cycle, in which every scored batch waits for a collector that does not know how large it is.
-        remembered = self._remembered
-        inverse = None if remembered.inverse is None else remembered.inverse()
-        if inverse is None:
-            inverse = _InverseTransform(self)
-            remembered.inverse = weakref.ref(inverse)
-        return inverse
+        # torch keeps it in an attribute: a reference cycle, so that each scored batch would wait for the collector.
+        return _InverseTransform(self)
 
     def with_cache(self, cache_size: int = 1) -> "ManifoldTransform":
         """Returns this transform with that cache size; a copy shares every parameter."""
@@ -196,38 +175,11 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
         return new
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_remembered": Remembered()}
-
-    @property
-    def _pair(self) -> _Pair | None:
-        pair: _Pair | None = self.__dict__["_remembered"].pair
-        return pair
+        return {**self.__dict__, "_own_sample": OwnSample()}
 
     def _remember(self, x: Tensor, y: Tensor, log_det: Tensor, *, forward: bool) -> None:
-        if self._cache_size == 0:
-            return
-        remembered = self.__dict__["_remembered"]
-        try:
-            stamp = Stamp(self, x, y, validate=self._validate_args)
-        except RuntimeError:  # a change could go unnoticed
-            remembered.pair = None
-            return
-        remembered.pair = _Pair(x, y, log_det, forward, stamp)
-        if not checks.tracing():
-            # A backward pass frees the graph. The graph must not hold the transform, which holds it.
-            drop = partial(_drop_pair, weakref.ref(remembered))
-            for node in {(y if forward else x).grad_fn, log_det.grad_fn}:
-                if node is not None:
-                    node.register_prehook(drop)
-
-    def _is_valid(self, pair: _Pair) -> bool:
-        return pair.stamp.holds(self, validate=self._validate_args)
-
-
-def _drop_pair(remembered: "weakref.ref[Remembered]", _: Any) -> None:
-    found = remembered()
-    if found is not None:
-        found.pair = None
+        if self._cache_size:
+            self._own_sample.remember(self, x, y, log_det, forward=forward)
 
 
 #: The methods of a module that are compiled: pure functions of one tensor and the parameters.
@@ -248,7 +200,7 @@ class TangentModule(ManifoldTransform, SavesSpace, TransformModule):
 
     def __init__(self, manifold: Manifold | None = None, *, cache_size: int = 1) -> None:
         super().__init__(manifold, cache_size=cache_size)
-        own_if_learnable(self, self.manifold)
+        register_if_learnable(self, self.manifold)
 
     @abstractmethod
     def _tangent_forward(self, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -307,7 +259,7 @@ class TangentModule(ManifoldTransform, SavesSpace, TransformModule):
         return torch.nn.Module.__repr__(self)
 
 
-def own_if_learnable(module: torch.nn.Module, manifold: Manifold) -> None:
+def register_if_learnable(module: torch.nn.Module, manifold: Manifold) -> None:
     """Makes the manifold a submodule if its curvature is learnable: then it belongs to the module's parameters.
 
     A frozen one stays the caller's: pyro.module would complain of it at every step. (A 0-dim k needs no moving between

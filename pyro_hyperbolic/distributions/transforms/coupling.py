@@ -12,7 +12,7 @@ from pyro_hyperbolic.distributions.constraints import on_manifold
 from pyro_hyperbolic.geometry import Hadamard, checks
 from pyro_hyperbolic.manifolds import STANDARD
 
-from .base import TangentModule, autocasts, own_if_learnable, with_batch
+from .base import TangentModule, autocasts, register_if_learnable, with_batch
 from .conditional import NeedsContext
 from .networks import Conditioned, check_dim, check_hypernet, check_split
 
@@ -156,7 +156,7 @@ class ConditionalCoupling(NeedsContext):
         self.nn = hypernet
         self._on_manifold = on_manifold(STANDARD if manifold is None else manifold)
         self.kwargs = kwargs
-        own_if_learnable(self, self.manifold)
+        register_if_learnable(self, self.manifold)
         # Errors in the arguments should come now, not at the first context.
         self.transform_type(split_dim, hypernet, self.manifold, **kwargs)
 

@@ -47,12 +47,12 @@ class Translation(ManifoldTransform):
         self.loc = loc
 
     def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self._moved(x, inverse=False)
+        return self._translate(x, inverse=False)
 
     def _backward(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        return self._moved(y, inverse=True)
+        return self._translate(y, inverse=True)
 
-    def _moved(self, x: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
+    def _translate(self, x: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
         checks.check_same_dtype(loc=self.loc, x=x)
         checks.check_same_size(loc=self.loc, x=x)
         space = self._geometry

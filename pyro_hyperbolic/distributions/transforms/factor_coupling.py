@@ -65,7 +65,7 @@ class FactorCoupling(Coupling):
         split_dim = sum(dims) - dims[index]
         super().__init__(split_dim, hypernet, manifold, log_scale_bound=log_scale_bound, cache_size=cache_size)
         check_bound("shift_bound", shift_bound)
-        self.index = index
+        self.factor_index = index
         self.shift_bound = shift_bound
         self._sizes = [sum(dims[:index]), dims[index], sum(dims[index + 1 :])]
 
@@ -89,7 +89,7 @@ class FactorCoupling(Coupling):
 
     def _translate(self, space: Any, shift: Tensor, v: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
         """Returns the factor's tangent coordinates after the isometry or its inverse, and that map's ``log |det|``."""
-        factor = space.factors[self.index]
+        factor = space.factors[self.factor_index]
         if isinstance(factor, Nested):
             return factor.translate_tangent(shift, v, inverse, self.shift_bound)
         if self.shift_bound is not None:

@@ -134,7 +134,7 @@ def bad_split(call, value) -> Case:
 
 
 def no_point(call, name="x", value=r"\(1,\)") -> Case:
-    return Case(call, ValueError, f"{name} has shape {value}", r"n >= 1.*\(\*, n \+ 1\)", "become points by exp0")
+    return Case(call, ValueError, f"{name} has shape {value}", r"n >= 1.*\(\*, n \+ 1\)", "to points with exp0")
 
 
 #: Values out of the domain: an error while validating, no check at all otherwise.

@@ -212,20 +212,20 @@ class TangentModule(ManifoldTransform, SavesSpace, TransformModule):
 
     def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         space = self._geometry
-        v, volume_at_v = space.recalled(x)
+        v, volume_at_v = space.overflow_safe_log(x)
         w, log_det = self._tangent_forward(v)
         y, volume_at_w = space.exp0(w)
         return y, log_det + volume_at_w - volume_at_v
 
     def _log_det_at(self, x: Tensor) -> Tensor:
         space = self._geometry
-        v, volume_at_v = space.recalled(x)
+        v, volume_at_v = space.overflow_safe_log(x)
         w, log_det = self._tangent_forward(v)
         return log_det + space.log_volume(w) - volume_at_v
 
     def _backward(self, y: Tensor) -> tuple[Tensor, Tensor]:
         space = self._geometry
-        w, volume_at_w = space.recalled(y)
+        w, volume_at_w = space.overflow_safe_log(y)
         v, log_det = self._tangent_backward(w)
         # A base distribution needs the density there, not the point, which can be out of range; its volume is not.
         x, volume_at_v = space.exp0(v)

@@ -79,8 +79,8 @@ class ExponentialMap(ManifoldTransform):
         if self.loc is not None:
             checks.check_fit(space, self.loc, y, space.dim(y.shape))
             if not _is_at_the_origin(space, self.loc):
-                return space.recalled(y, self.loc)
-        return space.recalled(y)
+                return space.overflow_safe_log(y, self.loc)
+        return space.overflow_safe_log(y)
 
     def _check_domain(self, x: Tensor, *, validate: bool) -> None:
         checks.check_vectors(self.manifold, x, "the argument of ExponentialMap", validate=validate)

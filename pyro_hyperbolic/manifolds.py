@@ -12,7 +12,7 @@ from torch.distributions import constraints
 
 from pyro_hyperbolic.geometry import checks
 
-__all__ = ["Lorentz", "PoincareBall", "Product", "is_of_one_run", "resolved"]
+__all__ = ["Lorentz", "PoincareBall", "Product", "has_sampled_parameters", "with_sampled_parameters"]
 
 
 class PyroABCMeta(type(PyroModule), abc.ABCMeta):  # type: ignore[misc]
@@ -232,19 +232,19 @@ class _SampledPoincareBall(PoincareBall):
         self._buffers["c"] = c
 
 
-def is_of_one_run(manifold: Manifold) -> bool:
+def has_sampled_parameters(manifold: Manifold) -> bool:
     """Returns whether the curvature of the manifold, or of a factor, is the sampled value of a latent variable."""
     if isinstance(manifold, geoopt.ProductManifold):
-        return any(is_of_one_run(factor) for factor in manifold.manifolds)
+        return any(has_sampled_parameters(factor) for factor in manifold.manifolds)
     return isinstance(manifold, (_SampledLorentz, _SampledPoincareBall))
 
 
-def resolved(manifold: Manifold) -> Manifold:
+def with_sampled_parameters(manifold: Manifold) -> Manifold:
     """Returns the manifold with latent curvatures replaced by their sampled values, for a distribution to keep."""
     if isinstance(manifold, OneParameter) and manifold.is_latent:
         return _SampledLorentz(manifold.k) if isinstance(manifold, Lorentz) else _SampledPoincareBall(manifold.c)
     if isinstance(manifold, geoopt.ProductManifold):
-        factors = [resolved(factor) for factor in manifold.manifolds]
+        factors = [with_sampled_parameters(factor) for factor in manifold.manifolds]
         if any(new is not old for new, old in zip(factors, manifold.manifolds, strict=True)):
             return geoopt.ProductManifold(*zip(factors, manifold.shapes, strict=True))
     return manifold

@@ -12,9 +12,9 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
 from pyro_hyperbolic.distributions.transforms import ExponentialMap
-from pyro_hyperbolic.distributions.transforms.base import LEARN_IT_BY, broadcast, without_autocast
+from pyro_hyperbolic.distributions.transforms.base import LEARN_LOC_HINT, broadcast, without_autocast
 from pyro_hyperbolic.geometry import Hadamard, checks
-from pyro_hyperbolic.manifolds import STANDARD, is_of_one_run, resolved
+from pyro_hyperbolic.manifolds import STANDARD, has_sampled_parameters, with_sampled_parameters
 
 __all__ = ["WrappedDistribution", "WrappedMultivariateNormal", "WrappedNormal"]
 
@@ -84,7 +84,7 @@ class WrappedDistribution(dist.TransformedDistribution):
         r"""Returns :math:`\log p` with respect to Riemannian volume, shape ``(*)``."""
         if self._validate_args:
             self._validate_sample(value)
-        elif is_of_one_run(self.manifold):
+        elif has_sampled_parameters(self.manifold):
             # MCMC turns validation off and stores the support of its first run, whose points are off this manifold.
             if checks.tracing():  # while tracing, k is still that of the first run, so the check would pass
                 raise ValueError(f"a compiled sampler cannot score {type(self).__name__}: {_LATENT_K_HINT}.")
@@ -116,7 +116,7 @@ class WrappedDistribution(dist.TransformedDistribution):
 
     def _validate_sample(self, value: Tensor) -> None:
         # Our check of the support says more than torch's; the messages about shapes are torch's.
-        advice = _LATENT_K_HINT if is_of_one_run(self.manifold) else ""
+        advice = _LATENT_K_HINT if has_sampled_parameters(self.manifold) else ""
         checks.check_points(self.manifold, value, "value", validate=self._validate_args, advice=advice)
         if value.shape[value.dim() - self.event_dim :] != self.event_shape:
             raise ValueError(
@@ -194,7 +194,7 @@ class WrappedNormal(WrappedDistribution):
         manifold: Manifold | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        manifold = STANDARD if manifold is None else resolved(manifold)
+        manifold = STANDARD if manifold is None else with_sampled_parameters(manifold)
         space = _checked_geometry(manifold, loc)
         if isinstance(scale, Real) and not isinstance(scale, bool):
             scale = torch.as_tensor(float(scale), dtype=loc.dtype, device=loc.device)
@@ -267,7 +267,7 @@ class WrappedMultivariateNormal(WrappedDistribution):
         manifold: Manifold | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        manifold = STANDARD if manifold is None else resolved(manifold)
+        manifold = STANDARD if manifold is None else with_sampled_parameters(manifold)
         space = _checked_geometry(manifold, loc)
         dim = space.dim(loc.shape)
         matrices = {
@@ -345,7 +345,7 @@ def _check_values(space: Hadamard, loc: Tensor, scale: Tensor | None, validate: 
     if checks.all_hold(conditions):
         return
     checks.check_manifold(space, validate=True)
-    checks.check_points(space, loc, "loc", validate=True, advice=LEARN_IT_BY)
+    checks.check_points(space, loc, "loc", validate=True, advice=LEARN_LOC_HINT)
     if scale is not None:
         remedy = "these are standard deviations; pass a network's output through softplus or exp."
         checks.check_positive("scale", scale, remedy, validate=True)

@@ -24,8 +24,8 @@ from .saved_space import SavesSpace
 __all__ = ["ManifoldTransform", "TangentModule"]
 
 
-#: For those who meet the manifold when an optimiser, or a reparametrisation of R^n, has moved a location off it.
-LEARN_IT_BY = (
+#: For users whose optimiser, or reparametrisation of R^n, has moved a location off the manifold.
+LEARN_LOC_HINT = (
     "learn a location by pyro.param(..., constraint=on_manifold(M)), which any optimiser can move, or by geoopt's "
     "RiemannianAdam if it is a ManifoldParameter, and decentre it by TransformReparam, not LocScaleReparam"
 )
@@ -34,16 +34,15 @@ LEARN_IT_BY = (
 class ManifoldTransform(Transform, metaclass=PyroABCMeta):
     """Abstract base of bijections between manifolds, with log-determinants with respect to Riemannian volume.
 
-    A subclass gives ``_forward`` and ``_backward``, which return the value *and* the log-determinant, so that neither
-    is computed twice. Domain and codomain are the manifold, unless it says otherwise.
+    A subclass implements ``_forward`` and ``_backward``. Each returns the value *and* the log-determinant, so neither
+    is computed twice. Domain and codomain are the manifold by default.
 
-    The cache holds one pair ``(x, y)`` and gives a value back only for a tensor that this transform made itself:
-    ``inv(y)`` for ``y`` out of the forward pass (so that scoring one's own sample costs no inverse and loses no digit),
-    never for data that a caller passes anew each step. It answers only while ``x``, ``y`` and all that the map depends
-    on are as they were. Where that cannot be known (a network that is a closure, or of a class of your own) nothing is
-    remembered; a class whose output depends on nothing but its attributes can say so by ``is_self_contained = True``.
-    The one change that can go unseen is an edit in place through ``.data``, other than by an optimiser, while values
-    are not validated.
+    The cache holds one pair ``(x, y)``. It answers only for a tensor that this transform made: ``inv(y)`` for a ``y``
+    from the forward pass, so scoring an own sample needs no inverse and loses no digits. It answers only while ``x``,
+    ``y`` and everything that the map depends on are unchanged. Nothing is remembered where that cannot be known: if a
+    network is a closure, or an instance of a class of your own. Such a class can set ``is_self_contained = True`` if
+    its output depends on its attributes alone. One change can go unseen: an edit in place through ``.data``, not made
+    by an optimiser, while values are not validated.
     """
 
     bijective = True
@@ -65,7 +64,7 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
 
     @property
     def _geometry(self) -> Hadamard:
-        """The geometry of the manifold, for the length of one call."""
+        """The geometry of the manifold, bound for one call."""
         return geometry.chart(self.manifold)
 
     @constraints.dependent_property(is_discrete=False, event_dim=1)
@@ -84,28 +83,28 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
 
     @abstractmethod
     def _backward(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns a fresh ``x`` and ``log |det dy/dx|`` there: the log-determinant of the *forward* map."""
+        """Returns a new tensor ``x`` and the log-determinant of the *forward* map there, ``log |det dy/dx|``."""
 
     def _check_domain(self, x: Tensor, *, validate: bool) -> None:
-        """Raises unless ``x`` has the shape and, if to validate, the values of a point of the domain."""
+        """Raises unless ``x`` has the shape, and if ``validate`` the values, of points of the domain."""
         space = checks.check_manifold(self.manifold, validate=validate)
         checks.check_points(space, x, f"the argument of {type(self).__name__}", validate=validate)
 
     def _check_codomain(self, y: Tensor, *, validate: bool) -> None:
-        """Raises unless ``y`` is in the codomain, as :meth:`_check_domain`."""
+        """Raises unless ``y`` has the shape, and if ``validate`` the values, of points of the codomain."""
         space = checks.check_manifold(self.manifold, validate=validate)
         checks.check_points(space, y, f"the argument of {type(self).__name__}.inv", validate=validate)
 
     def _checked(self, x: Tensor, *, inverse: bool, checked: bool = False) -> tuple[Tensor, Tensor]:
-        """Returns the map at ``x``; all that must be true is looked at once, since a GPU waits for each look."""
-        way, check = (self._backward, self._check_codomain) if inverse else (self._forward, self._check_domain)
+        """Returns the map at ``x`` with its log-determinant; argument, parameters and result share one sync."""
+        map_, check = (self._backward, self._check_codomain) if inverse else (self._forward, self._check_domain)
         if not checked:
             check(x, validate=False)
         if not checks.validating(self._validate_args):
-            return way(x)
+            return map_(x)
         side = self.codomain if inverse else self.domain
         try:
-            value, log_det = way(x)
+            value, log_det = map_(x)
             known = geometry.known_tangent(value)
             image = value if known is None else known[0]
             conditions = [image.isfinite().all(), *self._geometry.parameters_are_positive()]
@@ -113,7 +112,7 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
                 conditions.append(side.check(x).all())
             fine = checks.all_hold(conditions)
         except Exception:
-            check(x, validate=True)  # where that is the cause, its words are better
+            check(x, validate=True)  # a bad argument is the better message
             raise
         if not fine:
             if not checked:
@@ -189,8 +188,8 @@ _COMPILED = ("_forward", "_backward")
 class TangentModule(ManifoldTransform, SavesSpace, TransformModule):
     r"""Abstract base of :math:`\exp_o \circ f \circ \log_o` for a bijection ``f`` of the tangent space, as a module.
 
-    A subclass gives ``f`` and its inverse in tangent coordinates. Its log-determinant there is with respect to Lebesgue
-    measure; the volume stretch of both charts is added here, once.
+    A subclass implements ``f`` and its inverse in tangent coordinates, with log-determinants with respect to Lebesgue
+    measure. The volume stretch of both charts is added here.
     """
 
     _overflow_remedy = (
@@ -208,7 +207,7 @@ class TangentModule(ManifoldTransform, SavesSpace, TransformModule):
 
     @abstractmethod
     def _tangent_backward(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns ``v`` and ``log |det dw/dv|`` there, the log-determinant of the *forward* map."""
+        """Returns ``v`` and the log-determinant of the *forward* map there, ``log |det dw/dv|``."""
 
     def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         space = self._geometry
@@ -227,15 +226,15 @@ class TangentModule(ManifoldTransform, SavesSpace, TransformModule):
         space = self._geometry
         w, volume_at_w = space.overflow_safe_log(y)
         v, log_det = self._tangent_backward(w)
-        # A base distribution needs the density there, not the point, which can be out of range; its volume is not.
+        # The point can overflow where its tangent vector and volume do not, and a base distribution scores these.
         x, volume_at_v = space.exp0(v)
         return geometry.remember_tangent(x, v, volume_at_v), log_det + volume_at_w - volume_at_v
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compiles the map and its inverse with ``torch.compile``, each with its log-determinant, in place.
 
-        In place of ``torch.nn.Module.compile``, which compiles what a transform does not call. The cache and the checks
-        stay outside of what is compiled. Copies, pickled ones too, are not compiled.
+        This overrides ``torch.nn.Module.compile``, which compiles a method that transforms do not call. The cache and
+        the checks are not compiled, nor are copies of the transform.
 
         Args:
             *args: For ``torch.compile``.
@@ -260,10 +259,10 @@ class TangentModule(ManifoldTransform, SavesSpace, TransformModule):
 
 
 def register_if_learnable(module: torch.nn.Module, manifold: Manifold) -> None:
-    """Makes the manifold a submodule if its curvature is learnable: then it belongs to the module's parameters.
+    """Makes a manifold of learnable curvature a submodule, so that its parameters are the module's.
 
-    A frozen one stays the caller's: pyro.module would complain of it at every step. (A 0-dim k needs no moving between
-    devices.)
+    A frozen parameter in a module makes ``pyro.module`` warn at every step. A fixed ``k`` has no dimensions and works
+    on every device.
     """
     if any(value.requires_grad for value in manifold.parameters()):
         module._modules["manifold"] = manifold
@@ -276,7 +275,7 @@ def with_batch(shape: torch.Size, *batches: torch.Size, event_dim: int = 1) -> t
 
 
 def broadcast(*shapes: torch.Size) -> torch.Size:
-    """Returns what shapes broadcast to: ``torch.broadcast_shapes``, which costs as much as ten kernels, if need be."""
+    """Returns what shapes broadcast to. ``torch.broadcast_shapes`` costs as much as ten kernels, so it comes last."""
     different = {shape for shape in shapes if len(shape) > 0}
     if len(different) > 1:
         return checks.check_batches(**{f"parameter {i}" if i else "points": shape for i, shape in enumerate(shapes)})
@@ -289,5 +288,5 @@ def autocasts(x: Tensor) -> bool:
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
-    """Returns a context in which they are not."""
+    """Returns a context that turns autocast off for ``x``."""
     return torch.autocast(x.device.type, enabled=False) if autocasts(x) else nullcontext()

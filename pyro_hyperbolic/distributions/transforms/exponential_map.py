@@ -12,7 +12,7 @@ from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions.constraints import OnManifold
 from pyro_hyperbolic.geometry import Hadamard, checks
 
-from .base import LEARN_IT_BY, ManifoldTransform, with_batch
+from .base import LEARN_LOC_HINT, ManifoldTransform, with_batch
 
 __all__ = ["ExponentialMap"]
 
@@ -58,7 +58,7 @@ class ExponentialMap(ManifoldTransform):
     ) -> None:
         super().__init__(manifold, cache_size=cache_size, validate_args=validate_args)
         if loc is not None:
-            checks.check_points(self.manifold, loc, "loc", validate=validate_args, advice=LEARN_IT_BY)
+            checks.check_points(self.manifold, loc, "loc", validate=validate_args, advice=LEARN_LOC_HINT)
         self.loc = loc
 
     @constraints.dependent_property(is_discrete=False, event_dim=1)

@@ -9,7 +9,7 @@ from torch import Tensor
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.geometry import checks
 
-from .base import LEARN_IT_BY, ManifoldTransform, with_batch
+from .base import LEARN_LOC_HINT, ManifoldTransform, with_batch
 
 __all__ = ["Translation"]
 
@@ -43,7 +43,7 @@ class Translation(ManifoldTransform):
         self, manifold: Manifold | None, loc: Tensor, *, cache_size: int = 1, validate_args: bool | None = None
     ) -> None:
         super().__init__(manifold, cache_size=cache_size, validate_args=validate_args)
-        checks.check_points(self.manifold, loc, "loc", validate=validate_args, advice=LEARN_IT_BY)
+        checks.check_points(self.manifold, loc, "loc", validate=validate_args, advice=LEARN_LOC_HINT)
         self.loc = loc
 
     def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -254,6 +254,14 @@ class Hyperboloid(Nested):
         eta = _norm_with(v, _floor(v), v)
         tanh, single = eta.tanh(), v.dtype != _wide(v)
         sech2: Any = None if single and bound is not None else eta.clamp(max=_FAR).cosh() ** -2  # else not needed
+        if single:
+            tanh2 = tanh * tanh
+        else:
+            # tanh**2 with the derivatives of 1 - sech2. torch derives tanh by 1 - tanh**2, which far out is rounding
+            # error, and a second derivative multiplies that by eta**2: 600 u at eta = 19.
+            tanh = tanh.detach()
+            tanh2 = torch.addcmul(sech2.detach() - sech2, tanh, tanh)
+            tanh = tanh2.sqrt()
         shrink = _near(lambda: eta * eta, lambda z: sinhc(z) * sech2.sqrt(), eta, lambda eta: tanh / eta, v)
         # Of half the radius of the image, root is the sine and root_w the cosine, over cosh(eta).
         if bound is None:
@@ -266,7 +274,7 @@ class Hyperboloid(Nested):
             ball_t = ball.to(v.dtype)
             total = v * shrink.to(v.dtype) + ball_t
             height = _sum_of_squares(total) / inverse_t + _floor(v) ** 2
-        excess = height - tanh * tanh
+        excess = height - tanh2
         root, root_w = height.sqrt(), (1 + excess if sech2 is None else height + sech2).sqrt()
         # The difference of the radii is of the size of the target, however far both are.
         eta_w = eta + (excess / (root + tanh * root_w)).asinh()

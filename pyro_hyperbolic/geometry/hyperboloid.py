@@ -203,7 +203,8 @@ class Hyperboloid(Nested):
             lambda root: eta / cosh / root,
             x,
         )
-        v = (total * unwrap + ball_t * (unwrap * square)).to(x.dtype)
+        outward = _outward(unwrap * square, eta, inverse_x, height, x)
+        v = (total * unwrap + ball_t * outward).to(x.dtype)
         return v * diameter, (1 - v.size(-1)) * _log_ratio(unwrap * inverse_x, eta, x, half=True, inverse=True)
 
     def translate(self, p: Tensor, x: Tensor, inverse: bool = False) -> Tensor:
@@ -293,7 +294,8 @@ class Hyperboloid(Nested):
         if bound is not None:  # the height is
             w = (total + ball_t * height.to(v.dtype)) * (unwrap * diameter).to(v.dtype)
         else:
-            w = (total * unwrap.to(v.dtype) + ball_t * (unwrap * height).to(v.dtype)) * diameter
+            outward = _outward(unwrap * height, eta_w, sech2, height, v)
+            w = (total * unwrap.to(v.dtype) + ball_t * outward.to(v.dtype)) * diameter
         if single:
             # The cosh of one cancels that of the other.
             return w, ((v.size(-1) - 1) * (shrink * unwrap).log()).squeeze(-1).to(v.dtype)
@@ -358,6 +360,18 @@ def _near(
     z = square()
     near = z < 1e-2
     return torch.where(near, series(z.masked_fill(~near, 0.0)), far(divisor.masked_fill(near, 1.0)))
+
+
+def _outward(product: Tensor, eta: Tensor, sech2: Tensor, height: Tensor, like: Tensor) -> Tensor:
+    """Returns ``eta * tanh(eta)``: ``product`` near zero, and else with ``tanh(eta)**-2 = 1 + sech2 / height``.
+
+    Both are equal. But the factors of the product grow and fall by ``exp(2 r)`` where a point at radius ``r`` passes
+    behind a far target, and the terms of its second derivative, as large as that, cancel. float64 has room for it where
+    points are of float32.
+    """
+    if like.dtype != _wide(like):
+        return product
+    return torch.where(eta < 0.1, product, eta * (1 + sech2 / height).rsqrt())
 
 
 def _asinh(x: Tensor, like: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """Random inputs of every kernel against mpmath: rays, axes, opposite and coincident points, near and far, both dtypes.
 
-Prints, for each quantity and order of derivative, the share of cases within ten times the limit (what one unit roundoff
-in the inputs does to the exact result) and the worst ones with their seeds, and writes ``accuracy_sweep.json`` and
-``accuracy_sweep.png`` to ``--out``. Resumes from the figures in ``--out``; ``--case 123`` shows one case.
+Errors are in units of the limit, what one unit roundoff in the inputs does to the exact result, plus one rounding of
+the result. Prints, for each quantity and order of derivative, the number of cases beyond ten units and the worst one
+with its seed, and writes ``accuracy_sweep.json`` and ``accuracy_sweep.png`` to ``--out``. Resumes from the figures in
+``--out``; ``--case 123`` shows one case.
 
 Usage: ``python benchmarks/accuracy_sweep.py --cases 20000 --out results/bench`` (20 min on two cores).
 """
@@ -39,7 +40,7 @@ def measured(seed):
     case = random_cases.random_case(random.Random(seed))
     facts = {"seed": seed, "quantity": case.quantity, "arrangement": case.arrangement, "dtype": case.dtype}
     facts |= {"n": len(case.inputs[0]), "k": case.k, "radii": case.radii}
-    return facts | {"excess": [figure.excess for figure in random_cases.figures(case)]}
+    return facts | {"ratio": [figure.ratio for figure in random_cases.figures(case)]}
 
 
 def start():
@@ -67,15 +68,15 @@ def cells(records):
     """Returns ``{(quantity, order): records, the worst first}``."""
     found = defaultdict(list)
     for record in records:
-        for order in range(len(record["excess"])):
+        for order in range(len(record["ratio"])):
             found[record["quantity"], order].append(record)
-    return {key: sorted(found[key], key=lambda record: -record["excess"][key[1]]) for key in sorted(found)}
+    return {key: sorted(found[key], key=lambda record: -record["ratio"][key[1]]) for key in sorted(found)}
 
 
 def report(found, console):
     table = Table("quantity", "order", "cases", f"over {WITHIN}", "worst", "where", "seed")
     for (quantity, order), records in found.items():
-        worst, figures = records[0], [record["excess"][order] for record in records]
+        worst, figures = records[0], [record["ratio"][order] for record in records]
         over = sum(not figure <= WITHIN for figure in figures)
         r, s = worst["radii"]
         where = (
@@ -92,15 +93,12 @@ def picture(found):
     ax = figure.subplots()
     for order, name in enumerate(ORDERS):
         figures = sorted(
-            max(record["excess"][order], 1e-3)
-            for key, records in found.items()
-            if key[1] == order
-            for record in records
+            max(record["ratio"][order], 1e-3) for key, records in found.items() if key[1] == order for record in records
         )
         shares = [1 - i / len(figures) for i in range(len(figures))]
         ax.step(figures, shares, DASHES[order], color=COLORS[order], where="post", label=name, linewidth=2)
     ax.axvline(WITHIN, color="0.6", linewidth=1)
-    ax.set(xscale="log", yscale="log", xlabel="error over the limit of rounded inputs", ylabel="share of cases beyond")
+    ax.set(xscale="log", yscale="log", xlabel="error over limit and rounding", ylabel="share of cases beyond")
     ax.legend(frameon=False)
     return figure
 
@@ -126,7 +124,7 @@ def main():
     seeds = range(args.first, args.first + args.cases)
     found = cells(list(sweep(seeds, args.out / "accuracy_sweep.jsonl")))
     report(found, console)
-    orders = [[r["excess"][order] for key, rs in found.items() if key[1] == order for r in rs] for order in range(3)]
+    orders = [[r["ratio"][order] for key, rs in found.items() if key[1] == order for r in rs] for order in range(3)]
     facts = {
         name: {
             "cases": len(figures),

@@ -203,7 +203,8 @@ class Hyperboloid(Nested):
             lambda root: eta / cosh / root,
             x,
         )
-        v = (total * unwrap + ball_t * (unwrap * square)).to(x.dtype)
+        outward = _outward(unwrap * square, eta, inverse_x, height, x)
+        v = (total * unwrap + ball_t * outward).to(x.dtype)
         return v * diameter, (1 - v.size(-1)) * _log_ratio(unwrap * inverse_x, eta, x, half=True, inverse=True)
 
     def translate(self, p: Tensor, x: Tensor, inverse: bool = False) -> Tensor:
@@ -254,6 +255,14 @@ class Hyperboloid(Nested):
         eta = _norm_with(v, _floor(v), v)
         tanh, single = eta.tanh(), v.dtype != _wide(v)
         sech2: Any = None if single and bound is not None else eta.clamp(max=_FAR).cosh() ** -2  # else not needed
+        if single:
+            tanh2 = tanh * tanh
+        else:
+            # tanh**2 with the derivatives of 1 - sech2. torch derives tanh by 1 - tanh**2, which far out is rounding
+            # error, and a second derivative multiplies that by eta**2: 600 u at eta = 19.
+            tanh = tanh.detach()
+            tanh2 = torch.addcmul(sech2.detach() - sech2, tanh, tanh)
+            tanh = tanh2.sqrt()
         shrink = _near(lambda: eta * eta, lambda z: sinhc(z) * sech2.sqrt(), eta, lambda eta: tanh / eta, v)
         # With r the radius of the image, root = sinh(r / 2) / cosh(eta) and root_w = cosh(r / 2) / cosh(eta).
         if bound is None:
@@ -266,7 +275,7 @@ class Hyperboloid(Nested):
             ball_t = ball.to(v.dtype)
             total = v * shrink.to(v.dtype) + ball_t
             height = _sum_of_squares(total) / inverse_t + _floor(v) ** 2
-        excess = height - tanh * tanh
+        excess = height - tanh2
         root, root_w = height.sqrt(), (1 + excess if sech2 is None else height + sech2).sqrt()
         # The difference of the radii is computed directly: it is at most the target's radius, however far v and w are.
         eta_w = eta + (excess / (root + tanh * root_w)).asinh()
@@ -285,7 +294,8 @@ class Hyperboloid(Nested):
         if bound is not None:  # then the height is bounded too
             w = (total + ball_t * height.to(v.dtype)) * (unwrap * diameter).to(v.dtype)
         else:
-            w = (total * unwrap.to(v.dtype) + ball_t * (unwrap * height).to(v.dtype)) * diameter
+            outward = _outward(unwrap * height, eta_w, sech2, height, v)
+            w = (total * unwrap.to(v.dtype) + ball_t * outward.to(v.dtype)) * diameter
         if single:
             # The cosh factors of shrink and unwrap cancel.
             return w, ((v.size(-1) - 1) * (shrink * unwrap).log()).squeeze(-1).to(v.dtype)
@@ -351,6 +361,18 @@ def _near(
     z = square()
     near = z < 1e-2
     return torch.where(near, series(z.masked_fill(~near, 0.0)), far(divisor.masked_fill(near, 1.0)))
+
+
+def _outward(product: Tensor, eta: Tensor, sech2: Tensor, height: Tensor, like: Tensor) -> Tensor:
+    """Returns ``eta * tanh(eta)``: ``product`` near zero, and else with ``tanh(eta)**-2 = 1 + sech2 / height``.
+
+    Both are equal. But the factors of the product grow and fall by ``exp(2 r)`` where a point at radius ``r`` passes
+    behind a far target, and the terms of its second derivative, as large as that, cancel. float64 has room for it where
+    points are of float32.
+    """
+    if like.dtype != _wide(like):
+        return product
+    return torch.where(eta < 0.1, product, eta * (1 + sech2 / height).rsqrt())
 
 
 def _asinh(x: Tensor, like: Tensor) -> Tensor:

@@ -1,12 +1,11 @@
-r"""Pictures of surfaces of constant curvature: the disk and the plane.
+r"""Pictures of surfaces of constant curvature, the disk and the plane, on the CPU in float64.
 
-A picture draws any manifold that has a chart, two dimensions and a constant curvature: it reads normal coordinates at
-the origin, and no other coordinates of a point. It works on the CPU in float64.
+They show any two-dimensional manifold with a global chart and constant curvature: of a point they read only the normal
+coordinates at the origin.
 """
 
 import math
 import reprlib
-from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -33,32 +32,20 @@ class Z:
     DENSITY, TILING, GEODESICS, REGIONS, POINTS, BOUNDARY = 0.5, 0.7, 1.5, 2.2, 2.5, 3.0
 
 
-class Picture(ABC):
-    """A chart of a surface onto the axes: normal coordinates ``v`` at the origin to coordinates ``p``, both ``(*, 2)``.
+class Picture:
+    r"""The disk :math:`p = \tanh(r/2)\, v / r` with :math:`r = |v| / R`, or its flat limit, the plane :math:`p = v`.
+
+    Here ``v`` are normal coordinates at the origin and ``p`` coordinates on the axes, both ``(*, 2)``.
 
     Args:
         geometry: The geometry of the surface, on the CPU in float64.
-        radius: Of the disk; infinite for the plane.
+        curvature: Its sectional curvature, :math:`-1 / R^2`.
     """
 
-    def __init__(self, geometry: Hadamard, radius: float) -> None:
-        self.geometry, self.radius = geometry, radius
-
-    @abstractmethod
-    def from_normal(self, v: Tensor) -> Tensor:
-        """Maps normal coordinates to the picture."""
-
-    @abstractmethod
-    def to_normal(self, p: Tensor) -> Tensor:
-        """Maps the picture to normal coordinates."""
-
-    @abstractmethod
-    def log_volume(self, p: Tensor) -> Tensor:
-        """Returns the log-density of Riemannian volume with respect to Lebesgue measure of the picture, ``(*)``."""
-
-    @abstractmethod
-    def arcs(self, p: Tensor, q: Tensor, f: Tensor) -> Tensor:
-        """Returns the points of the geodesics whose distances to the ends on the axes have the ratio ``f : 1 - f``."""
+    def __init__(self, geometry: Hadamard, curvature: float) -> None:
+        self.geometry = geometry
+        self.radius = (-curvature) ** -0.5 if curvature else math.inf
+        self._scale = 0.5 if curvature else 1.0
 
     def checked(self, x: Array, name: str) -> Tensor:
         """Returns checked points on the CPU in float64."""
@@ -73,11 +60,14 @@ class Picture(ABC):
 
     def place(self, x: Tensor) -> Tensor:
         """Maps points to the picture."""
-        return self.from_normal(self.geometry.log0(x)[0])
+        v = self.geometry.log0(x)[0]
+        half = _length(v / (2 * self.radius))
+        return self._scale * v * (half.tanh() / half)
 
     def points(self, p: Tensor) -> Tensor:
         """Maps the picture to points."""
-        return self.geometry.exp0(self.to_normal(p))[0]
+        length = _length(p / self.radius)
+        return self.geometry.exp0(p / self._scale * (length.atanh() / length))[0]
 
     def push(self, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         """Maps points and tangent vectors there, in ambient coordinates, to the picture."""
@@ -86,59 +76,35 @@ class Picture(ABC):
         rows = [torch.autograd.grad(part.sum(), x, retain_graph=True)[0] for part in p.unbind(-1)]
         return p.detach(), torch.stack([(row * u).sum(-1) for row in rows], dim=-1)
 
+    def log_volume(self, p: Tensor) -> Tensor:
+        """Returns the log-density of Riemannian volume with respect to Lebesgue measure of the picture, ``(*)``."""
+        return -2 * (self._scale * _gap(p / self.radius)).log().squeeze(-1)
+
+    def arcs(self, p: Tensor, q: Tensor, f: Tensor) -> Tensor:
+        r"""Returns the points ``z`` of the geodesics with :math:`|z - p| : |z - q| = f : 1 - f`.
+
+        In units of R, with :math:`\alpha = 1 - |p|^2`, :math:`\beta = 1 - |q|^2`,
+        :math:`h^2 = \alpha\beta + |p - q|^2` and :math:`w^2 = (a \alpha + b \beta)^2 + 4 a b |p - q|^2`,
+
+        .. math:: z = 2 (a p + b q) / (a (2 - \alpha) + b (2 - \beta) + w)
+
+        is on the geodesic for all positive a and b, and its ratio is :math:`(w + b \beta - a \alpha) : 2 a h`. So f
+        gives the a and b below. No term is negative, so nothing cancels, not even for ends on the boundary.
+        """
+        alpha, beta = _gap(p / self.radius), _gap(q / self.radius)
+        square = ((p - q) / self.radius).square().sum(-1, keepdim=True)
+        h = (alpha * beta + square).sqrt()
+        h = h.masked_fill(h == 0, 1.0)  # the same point of the boundary twice
+        a, b = (1 - f) * ((1 - f) * h + f * beta), f * (f * h + (1 - f) * alpha)
+        w = ((a * alpha + b * beta) ** 2 + 4 * a * b * square).sqrt()
+        return 2 * (a * p + b * q) / (a * (2 - alpha) + b * (2 - beta) + w)
+
     def borders(self, ax: Axes, extent: Extent | None, resolution: int) -> list[Tensor]:
         """Returns the borders of ``resolution`` cells along each axis, by default over the disk or the current axes."""
         if extent is None:
             radius = self.radius
             extent = (-radius, radius) * 2 if math.isfinite(radius) else (*ax.get_xlim(), *ax.get_ylim())
         return [torch.linspace(*side, resolution + 1, dtype=torch.float64) for side in (extent[:2], extent[2:])]
-
-
-class Plane(Picture):
-    """The plane itself."""
-
-    def from_normal(self, v: Tensor) -> Tensor:
-        return v
-
-    def to_normal(self, p: Tensor) -> Tensor:
-        return p
-
-    def log_volume(self, p: Tensor) -> Tensor:
-        return p.new_zeros(p.shape[:-1])
-
-    def arcs(self, p: Tensor, q: Tensor, f: Tensor) -> Tensor:
-        return (1 - f) * p + f * q
-
-
-class Disk(Picture):
-    r"""The Poincaré disk of radius :math:`R`: :math:`p = \tanh(r/2)\, v / r` with :math:`r = |v| / R`."""
-
-    def from_normal(self, v: Tensor) -> Tensor:
-        half = _length(v / (2 * self.radius))
-        return v / 2 * (half.tanh() / half)
-
-    def to_normal(self, p: Tensor) -> Tensor:
-        length = _length(p / self.radius)
-        return 2 * p * (length.atanh() / length)
-
-    def log_volume(self, p: Tensor) -> Tensor:
-        return -2 * (_gap(p / self.radius) / 2).log().squeeze(-1)
-
-    def arcs(self, p: Tensor, q: Tensor, f: Tensor) -> Tensor:
-        r"""Returns :math:`z = 2 (a p + b q) / (t + w)`, :math:`t = a (2 - \alpha) + b (2 - \beta)`, in units of R.
-
-        With :math:`\alpha = 1 - |p|^2`, :math:`\beta = 1 - |q|^2`, :math:`h^2 = \alpha\beta + |p - q|^2` and
-        :math:`w^2 = (a \alpha + b \beta)^2 + 4 a b |p - q|^2` this is a point of the geodesic for all positive a and b,
-        and :math:`|z - p| : |z - q| = (w + b \beta - a \alpha) : 2 a h`. Set to ``f : 1 - f``, this gives the a and b
-        below. No term is negative, so nothing cancels, not even for ends on the boundary.
-        """
-        p, q = p / self.radius, q / self.radius
-        alpha, beta, square = _gap(p), _gap(q), (p - q).square().sum(-1, keepdim=True)
-        h = (alpha * beta + square).sqrt()
-        h = h.masked_fill(h == 0, 1.0)  # the same point of the boundary twice
-        a, b = (1 - f) * ((1 - f) * h + f * beta), f * (f * h + (1 - f) * alpha)
-        w = ((a * alpha + b * beta) ** 2 + 4 * a * b * square).sqrt()
-        return 2 * self.radius * (a * p + b * q) / (a * (2 - alpha) + b * (2 - beta) + w)
 
 
 def picture(manifold: Manifold) -> Picture:
@@ -154,8 +120,7 @@ def picture(manifold: Manifold) -> Picture:
         raise ValueError(f"the curvature has shape {tuple(curvature.shape)}, but a picture shows one curvature.")
     values = {name: value.detach().cpu().double().reshape(()) for name, value in geometry.parameters().items()}
     drawn: Any = bind(geometry.with_parameters(values))
-    curvature = drawn.curvature()
-    return Disk(drawn, (-curvature).rsqrt().item()) if curvature < 0 else Plane(drawn, math.inf)
+    return Picture(drawn, drawn.curvature().item())
 
 
 def tensor_of(x: Array, name: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Writes README.md: the tables of Bose et al., 2020, beside what the scripts of this folder have found.
+"""Writes README.md: the tables of Bose et al., 2020, beside the results of the scripts in this folder.
 
 python tutorials/experiments/report.py
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import scipy.stats
 
-os.environ.pop("SMOKE_TEST", None)  # the page is that of the full runs, and the scripts know it by this when imported
+os.environ.pop("SMOKE_TEST", None)  # the page shows the full runs; the scripts read this when imported
 
 from records import read
 from vae_bdp import GROUPS
@@ -38,11 +38,11 @@ PUBLISHED = {
 }
 
 
-#: What the paper does not have.
+#: Models that the paper does not have.
 OTHERS = [f"{model}, as published" for model in ("H-VAE", "TC", "WHC")]
 OTHERS += ["N-VAE, hyperplanes", "N-VAE, gyroplanes", "H-VAE, gyroplanes", "WHC, gyroplanes"]
 
-#: What the page reads of each record.
+#: The fields that the page needs.
 BDP_FIELDS = ("model", "dim", "seeds", "scores", "seconds")
 MNIST_FIELDS = ("model", "dim", "seed", "epochs", "samples", "likelihood", "published", "curvature", "seconds")
 
@@ -57,7 +57,7 @@ def interval(values):
 
 
 def text_of(values):
-    """Returns the interval as text; of the finite values, with a count of the others; nothing if there are none."""
+    """Returns the interval of the finite values as text, with a count of the others; empty without values."""
     if not values:
         return ""
     finite = [value for value in values if math.isfinite(value)]
@@ -69,7 +69,7 @@ def text_of(values):
 
 
 def paired(ours, theirs):
-    """Returns the differences of runs of the same seeds."""
+    """Returns the differences of runs with the same seeds."""
     return [a - b for a, b in zip(ours, theirs, strict=True)]
 
 
@@ -113,7 +113,7 @@ def bdp(records):
 
 
 def likelihoods_of(records):
-    """Returns the likelihoods that each run has had."""
+    """Returns the likelihoods of each run at all epochs."""
     return [run for r in records.values() for run in zip(*(s["likelihood"] for s in r["scores"].values()), strict=True)]
 
 
@@ -251,7 +251,7 @@ MNIST_NOTES = """**What the results support.**
 
 
 def page(runs):
-    """Returns the page, from the records in a folder."""
+    """Returns the page for the records in a folder."""
     tables = [read(runs / "vae_bdp", BDP_FIELDS), read(runs / "vae_mnist", MNIST_FIELDS)]
     parts = [HEAD, bdp(tables[0]), mnist(tables[1])]
     if (HERE / "density_estimation.py").exists() and (runs / "density_estimation").exists():

@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
 from pyro_hyperbolic import viz
+from pyro_hyperbolic.geometry import registry
+from tests import third_manifolds as third
 
 G = ph.geometry
 PLANE = geoopt.Euclidean(1)
@@ -442,3 +444,10 @@ def test_the_ball_is_drawn_as_the_hyperboloid():
     assert np.allclose(*(mesh.get_array() for mesh in meshes), rtol=1e-4, atol=1e-6)
     with pytest.raises(TypeError, match="factors of a product"):
         viz.points(ax, geoopt.ProductManifold((M, 3)), torch.zeros(1, 3))
+
+
+def test_a_registered_surface_of_constant_curvature_is_drawn(ax, monkeypatch):
+    monkeypatch.setitem(registry._GEOMETRIES, third.HalfSpace, third.KnownHalfSpaceGeometry)
+    v = torch.randn(5, 2, dtype=torch.float64)
+    found, expected = (viz.points(ax, M, G.exp0(M, v)).get_offsets() for M in (third.HalfSpace(), lorentz(1.0)))
+    np.testing.assert_allclose(found, expected, atol=1e-14)

@@ -410,32 +410,33 @@ HEAD = """## Density estimation
 
     python tutorials/experiments/density_estimation.py --processes 2 --picture docs/images/density_estimation.png
 
-KL(target || flow) in nats, mean over {seeds} seeds with a 95% t-interval. Each flow had the same budget: maximum
-likelihood on an endless stream of fresh samples, {steps} steps of {batch}, Adam with one cycle of the rate up to
-{rate}. Then the average of the weights was scored on 100 000 fresh draws, with the target's exact density. Affine
-flows have 8 layers, spline couplings 4 of 16 bins, polar couplings 4 of 64; all networks are [64, 64]. Bose et al. and
-Lou et al. show pictures of these targets and no numbers.
+KL(target || flow) in nats, mean over {seeds} seeds with a 95% t-interval. All flows have the same budget: maximum
+likelihood on fresh samples, {steps} steps of {batch}, Adam with one cycle of the rate up to {rate}. The average of the
+weights is scored on 100 000 fresh draws, with the exact density of the target. Affine flows have 8 layers, spline
+couplings 4 with 16 bins, polar couplings 4 with 64; all networks are [64, 64]. Bose et al. and Lou et al. show pictures
+of these targets and no numbers.
 """
 
 NOTES = """
-**Which flow needs what.**
+**Which flow suits which target.**
 
-- A single wrapped normal is within reach of every flow, and affine ones come closest, since their tails are normal. A
-  spline coupling is the identity outside of its box, and slow to learn the slanted tails of `wrapped`.
+- Every flow can fit a single wrapped normal. Affine flows come closest, since their tails are normal. A spline coupling
+  is the identity outside its box, and slow to learn the slanted tails of `wrapped`.
 - Separate modes and jumps need splines. Affine layers leave bridges between the modes of `mixture` and
-  `five gaussians`, and cannot cut the squares of the boards. Rational-quadratic couplings that start near the identity
-  can, in the same number of steps, for about three times the seconds.
+  `five gaussians`, and cannot cut out the squares of the boards. Rational-quadratic couplings that start near the
+  identity can, in the same number of steps, for about three times the seconds.
 - **RealNVP, TC and WHC are one family of densities here.** TC *is* RealNVP pushed through `exp0` (a test states it):
-  from one seed both start as the same density, and what differs in the table is rounding that training magnifies. At
+  from one seed both start as the same density, and differ in the table only by rounding that training magnifies. In
   two dimensions WHC is TC with its shift passed through asinh. On the five targets that are planar densities pushed
-  through `exp0` (`mixture`, `spirals`, both boards, `five gaussians`) the KL of every flow in the table is that of a
-  planar problem: nothing hyperbolic is measured there.
+  through `exp0` (`mixture`, `spirals`, both boards, `five gaussians`) every flow in the table solves a planar problem:
+  these rows measure nothing hyperbolic.
 - **On `tree` geometry matters.** Its 16 leaves hold half of the mass, at distances 6.1 to 6.5 from the root, where a
-  blob of standard deviation 0.3 is 0.001 wide as an angle: Cartesian layers must cut slices that thin out of both
-  coordinates. `polar` is `HT.polar_coupling`, splines of angle and radius in geodesic polar coordinates, the first of
-  them with its knots at quantiles of the data. It also has four times the parameters, and ten times the seconds of
-  TC. The part of KL at the leaves (draws nearest to one), of all: {leaves}.
-  What `polar` has left is spread over the tree, filaments near the root among it, and still falls with the budget.
+  blob of standard deviation 0.3 has an angular width of 0.001: Cartesian layers must cut out slices that thin in both
+  coordinates. `polar` is `HT.polar_coupling`, splines of angle and radius in geodesic polar coordinates; the knots of
+  the first are quantiles of the data. It also has four times the parameters of TC, and takes ten times the seconds. The
+  contribution of the leaves (draws nearest to a leaf) to KL: {leaves}.
+  The remaining KL of `polar` is spread over the tree, including filaments near the root, and still falls with the
+  budget.
 - TC, WHC and lifted flows pass their noise through the manifold, and overflow where it is farther than 710 from the
   origin. Such points, of likelihood below exp(-250 000), were left out of their steps: {lost}.
   RealNVP, whose noise stays in the plane, has no such limit.
@@ -456,10 +457,10 @@ def section(runs):
         cells = [interval([row["kl"] for row in mine if row["flow"] == flow]) or "-" for flow in FLOWS]
         lines.append(f"| {target.replace('_', ' ')} | {mine[0]['entropy']:.3f} | {' | '.join(cells)} |")
     lines += [
-        "\nMass is the integral of the learned density by quadrature (and the share of its own draws beyond the disk",
-        "that holds those of the target), its error the change from a grid with a quarter of the cells. The error of",
-        "KL is that of a mean over draws. Seconds are of training, on one core of a busy machine.\n",
-        "| flow | parameters | seconds, median | error of KL, median | mass that is farthest from 1 |",
+        "\nMass is the integral of the learned density by quadrature over a disk that holds all draws of the target,",
+        "plus the fraction of its own draws beyond. Its error is the change from a grid with a quarter of the cells.",
+        "The error of KL is the standard error over draws. Seconds are training time on one core of a busy machine.\n",
+        "| flow | parameters | seconds, median | error of KL, median | mass farthest from 1 |",
         "|---|---|---|---|---|",
     ]
     for flow in dict.fromkeys(row["flow"] for row in sorted(table, key=lambda row: list(FLOWS).index(row["flow"]))):

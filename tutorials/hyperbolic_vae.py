@@ -48,13 +48,13 @@ pyro.settings.set(module_local_params=True)
 # %% [markdown]
 # ## The model and the guide
 #
-# By default the decoder reads $\log_o z$, a tangent vector, and knows nothing else of the space. With `gyroplanes` its
-# first layer is `ph.nn.Gyroplanes`: the distances of the point to learned hyperplanes.
+# By default the decoder reads only the tangent vector $\log_o z$. With `gyroplanes` its first layer is
+# `ph.nn.Gyroplanes`: the distances of the point to learned hyperplanes.
 
 
 # %%
 class VAE(PyroModule):
-    """A variational autoencoder with its latent code on a manifold, and a wrapped normal or a flow as posterior."""
+    """A variational autoencoder with latents on a manifold, and a wrapped normal or a flow as posterior."""
 
     def __init__(self, data_dim, dim, manifold, coupling=None, hidden_dim=200, likelihood="normal", gyroplanes=False):
         super().__init__()
@@ -102,12 +102,12 @@ class VAE(PyroModule):
 
 # %%
 def train(vae, batches, epochs):
-    """Trains with SVI, and yields the epoch and the mean ELBO so far in it after each step."""
+    """Trains, and after each step yields the epoch and its mean ELBO so far."""
     elbo, optimizer = Trace_ELBO()(vae.model, vae.guide), torch.optim.Adam(vae.parameters(), lr=1e-3, fused=True)
     for epoch in range(1, epochs + 1):
         total, count = 0.0, 0
         for x in batches():
-            # Checks of every value and shape take a sixth of a step, so only the first epoch runs them.
+            # Validation takes a sixth of a step, so only the first epoch runs it.
             with pyro.validation_enabled(epoch == 1):
                 loss = elbo(x)
             optimizer.zero_grad()
@@ -119,11 +119,11 @@ def train(vae, batches, epochs):
 
 @torch.no_grad()
 def log_weights(vae, x, num_samples):
-    """Returns the logarithms of the importance weights ``(num_samples, len(x))``, and the samples they belong to."""
+    """Returns the log importance weights, shape ``(num_samples, len(x))``, and their samples."""
     _, model, guide = vectorized_importance_weights(
         vae.model, vae.guide, x, num_samples=num_samples, max_plate_nesting=1
     )
-    # The weights that it returns are summed over the data. The traces have one for each data point.
+    # The returned weights are summed over the data; the traces have one for each data point.
     log_p = model.nodes["z"]["log_prob"] + model.nodes["x"]["log_prob"]
     return log_p - guide.nodes["z"]["log_prob"], model.nodes["z"]["value"]
 
@@ -150,7 +150,7 @@ NAMES = {
 
 
 def name_of(manifold, posterior):
-    """Returns what a model is called in the table."""
+    """Returns the name of a model in the table."""
     return NAMES.get((manifold, posterior), f"{manifold} {posterior}")
 
 
@@ -187,13 +187,13 @@ def load(seed, path=None, device="cpu"):
 # %% [markdown]
 # ## One model, from data to a row of the table
 #
-# A product is written as its factors with their dimensions: `h2,h2,e2` are two hyperbolic planes, each with its own
-# curvature, and a Euclidean one; `b2` is a Poincaré disk.
+# A product is written as its factors with their dimensions: `h2,h2,e2` is two hyperbolic planes, each with its own
+# curvature, and a Euclidean plane; `b2` is a Poincaré disk.
 
 
 # %%
 def space(name, dim, learn_k):
-    """Returns the manifold of that name, and its dimension."""
+    """Returns the manifold of that name and its dimension."""
     if name == "euclidean":
         return geoopt.Euclidean(1), dim
     if name == "hyperbolic":
@@ -256,7 +256,7 @@ def run_all(function, jobs, epochs, processes=2):
         results = [pool.submit(function, *jobs[name], Report(state, name, epochs)) for name in jobs]
         done = False
         while not done:
-            done = all(result.done() for result in results)  # before the update, so that the last state is shown
+            done = all(result.done() for result in results)  # before the update, to show the last state
             for name, (epoch, elbo) in state.items():
                 progress.update(tasks[name], completed=epoch, elbo=elbo)
             time.sleep(0.2)

@@ -2,7 +2,7 @@
 
 The "limit" of a quantity is its change under one unit roundoff in the inputs: no formula can do better. Prints two
 tables, and writes ``accuracy.json`` and ``accuracy.png`` to ``--out``. The exact values are those of the tests, from
-``tests/make_accuracy_table.py``.
+``reference/make_accuracy_table.py``.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import os
 import sys
 from pathlib import Path
 
+import geoopt
 import mpmath
 import pyro
 import torch
@@ -21,7 +22,8 @@ from rich.progress import track
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from tests import test_accuracy as laws
+from reference import goals
+from reference.goals import G, U
 
 SMOKE_TEST = os.environ.get("SMOKE_TEST") == "1"
 
@@ -33,7 +35,7 @@ def padded(v):
 
 def geoopt_log_prob(M, loc, scale, x):
     """Returns the log-density of a wrapped normal, as a user of geoopt would write it."""
-    loc, x = laws.lift(M, loc), laws.lift(M, x)
+    loc, x = goals.lift(M, loc), goals.lift(M, x)
     v = M.transp0back(loc, M.logmap(loc, x))[..., 1:]
     r = v.norm(dim=-1) / M.k.sqrt()
     return torch.distributions.Normal(0, scale).log_prob(v).sum(-1) - (v.size(-1) - 1) * (r.sinh() / r).log()
@@ -42,9 +44,9 @@ def geoopt_log_prob(M, loc, scale, x):
 #: Each quantity by geoopt's functions; the isometry is log, parallel transport, exp.
 GEOOPT = {
     "exp0": lambda M, v: M.expmap0(padded(v)),
-    "log0": lambda M, x: M.logmap0(laws.lift(M, x))[..., 1:],
-    "translate": lambda M, p, x: M.expmap(laws.lift(M, p), M.transp0(laws.lift(M, p), M.logmap0(laws.lift(M, x)))),
-    "distance": lambda M, x, y: M.dist(laws.lift(M, x), laws.lift(M, y)),
+    "log0": lambda M, x: M.logmap0(goals.lift(M, x))[..., 1:],
+    "translate": lambda M, p, x: M.expmap(goals.lift(M, p), M.transp0(goals.lift(M, p), M.logmap0(goals.lift(M, x)))),
+    "distance": lambda M, x, y: M.dist(goals.lift(M, x), goals.lift(M, y)),
     "log_prob": geoopt_log_prob,
 }
 OVER_LIMIT = 10  # the goal for vector functions and distance
@@ -60,13 +62,13 @@ TITLES = {
 def errors(quantity, dtype):
     """Returns the size, the limit, our error and geoopt's for each row of the table."""
     found = []
-    for row, value, _, ours in laws.results(quantity, dtype)[:: 10 if SMOKE_TEST else 1]:
+    for row, value, _, ours in goals.results(quantity, dtype)[:: 10 if SMOKE_TEST else 1]:
         inputs = [torch.tensor(a, dtype=getattr(torch, dtype)) for a in row["inputs"].values()]
-        M = laws.lorentz(row["k"])
+        M = goals.lorentz(row["k"])
         M.k.data = M.k.data.to(inputs[0].dtype)
         with torch.no_grad():
             theirs = GEOOPT[quantity](M, *inputs).double()
-        theirs = theirs[1:] if quantity in laws.POINTS else theirs
+        theirs = theirs[1:] if quantity in goals.POINTS else theirs
         theirs = (theirs - value).norm().item()
         size = max(value.norm().item(), 1.0 if quantity == "log_prob" else 0.0)
         if size == 0:
@@ -75,31 +77,31 @@ def errors(quantity, dtype):
     return found
 
 
-def goals():
+def figures_of_goals():
     """Yields the goals: quantity, dtype, worst error, goal."""
     size = 20 if SMOKE_TEST else 400
-    for measure, wanted in track(laws.GOALS, "goals", transient=True):
+    for measure, wanted in track(goals.GOALS, "goals", transient=True):
         for dtype, goal in wanted.items():
             with mpmath.workdps(120):
-                worst = max(measure(M, *vectors) for _, M, *vectors in laws.cases(dtype, size))
+                worst = max(measure(M, *vectors) for _, M, *vectors in goals.cases(dtype, size))
             yield measure.__name__.replace("_", " "), dtype, worst, goal
-    worst = max(laws.whc_gradient(M, *vectors) for _, M, *vectors in laws.cases("float32", size))
-    yield "whc gradient", "float32", worst, laws.WHC_GRADIENT_GOAL
-    for dtype, radius, goal in laws.LOG_PROB_GOALS:
-        rows = [row for row in laws.results("log_prob", dtype) if row[0]["case"] == f"loc at r = {radius}"]
+    worst = max(goals.whc_gradient(M, *vectors) for _, M, *vectors in goals.cases("float32", size))
+    yield "whc gradient", "float32", worst, goals.WHC_GRADIENT_GOAL
+    for dtype, radius, goal in goals.LOG_PROB_GOALS:
+        rows = [row for row in goals.results("log_prob", dtype) if row[0]["case"] == f"loc at r = {radius}"]
         worst = max(error / max(1.0, abs(value.item())) for _, value, _, error in rows)
         yield f"wrapped normal log_prob, loc at {radius}", dtype, worst, goal
 
 
 # ---- the picture: worst error over many directions, by radius ----
 
-M, N, DIRECTIONS = laws.lorentz(1.0), 3, 4 if SMOKE_TEST else 24
+M, N, DIRECTIONS = goals.lorentz(1.0), 3, 4 if SMOKE_TEST else 24
 POINTS = 12 if SMOKE_TEST else 61
 
 
 def radii(title, dtype):
     """Returns radii, logarithmic for round trips, which lose digits near the origin, else linear."""
-    near, far = laws.NEAR[dtype], laws.FAR[dtype]
+    near, far = goals.NEAR[dtype], goals.FAR[dtype]
     if near_origin(title):
         return torch.logspace(math.log10(near), math.log10(far), POINTS)
     return torch.linspace(0.5, far, POINTS)
@@ -125,16 +127,16 @@ def pairs(radius, dtype, apart):
     """Returns the spatial parts of points at a radius, and of points at distance ``apart`` from them."""
     generator = torch.Generator().manual_seed(0)
     v, w = torch.randn(2, DIRECTIONS, N, generator=generator, dtype=torch.float64)
-    x = laws.G.exp0(M, radius * v / v.norm(dim=-1, keepdim=True))
-    y = laws.G.translate(M, x, laws.G.exp0(M, apart * w / w.norm(dim=-1, keepdim=True)))
+    x = G.exp0(M, radius * v / v.norm(dim=-1, keepdim=True))
+    y = G.translate(M, x, G.exp0(M, apart * w / w.norm(dim=-1, keepdim=True)))
     return (point[..., 1:].to(getattr(torch, dtype)) for point in (x, y))
 
 
 def worst_errors(exact, ours, theirs, radius, dtype, apart):
     """Returns the worst of our errors, geoopt's errors and the limit, relative to max(1, size)."""
     x, y = pairs(radius, dtype, apart)
-    manifold = laws.geoopt.Lorentz(torch.tensor(1.0, dtype=x.dtype))
-    u, worst = laws.U[dtype], [0.0, 0.0, 0.0]
+    manifold = geoopt.Lorentz(torch.tensor(1.0, dtype=x.dtype))
+    u, worst = U[dtype], [0.0, 0.0, 0.0]
     values = [function(manifold, x, y).double().tolist() for function in (ours, theirs)]
     for i, (a, b) in enumerate(zip(x.double().tolist(), y.double().tolist(), strict=True)):
         value = exact(a, b)
@@ -149,10 +151,10 @@ def round_trip(radius, dtype):
     """Returns our and geoopt's worst relative error of log0(exp0(v)), and the limit."""
     v = torch.randn(DIRECTIONS, N, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     v = (radius * v / v.norm(dim=-1, keepdim=True)).to(getattr(torch, dtype))
-    manifold = laws.geoopt.Lorentz(torch.tensor(1.0, dtype=v.dtype))
+    manifold = geoopt.Lorentz(torch.tensor(1.0, dtype=v.dtype))
     theirs = manifold.logmap0(manifold.expmap0(padded(v)))[..., 1:]
-    found = [((w - v).norm(dim=-1) / v.norm(dim=-1)).max().item() for w in (laws.G.log0(M, laws.G.exp0(M, v)), theirs)]
-    return [*(error if math.isfinite(error) else math.inf for error in found), laws.U[dtype]]
+    found = [((w - v).norm(dim=-1) / v.norm(dim=-1)).max().item() for w in (G.log0(M, G.exp0(M, v)), theirs)]
+    return [*(error if math.isfinite(error) else math.inf for error in found), U[dtype]]
 
 
 def scored(log_prob):
@@ -163,21 +165,21 @@ CURVES = {
     "round trip log0(exp0(v)), relative": round_trip,
     "distance of points 1 apart": lambda radius, dtype: worst_errors(
         exact_distance,
-        lambda manifold, x, y: laws.G.distance(manifold, laws.lift(manifold, x), laws.lift(manifold, y)),
+        lambda manifold, x, y: G.distance(manifold, goals.lift(manifold, x), goals.lift(manifold, y)),
         GEOOPT["distance"],
         radius,
         dtype,
         1.0,
     ),
     "log-density of a wrapped normal": lambda radius, dtype: worst_errors(
-        exact_log_prob, scored(laws.log_prob), scored(geoopt_log_prob), radius, dtype, 1.0
+        exact_log_prob, scored(goals.log_prob), scored(geoopt_log_prob), radius, dtype, 1.0
     ),
 }
 
 
 def curves():
     """Returns the errors at each radius, for each curve and dtype."""
-    cells = [(title, dtype) for title in CURVES for dtype in laws.U]
+    cells = [(title, dtype) for title in CURVES for dtype in U]
     with mpmath.workdps(80), torch.no_grad():
         return {
             (title, dtype): [(r, *CURVES[title](r, dtype)) for r in radii(title, dtype).tolist()]
@@ -190,19 +192,19 @@ def picture(found, path):
     figure = Figure(figsize=(11, 5.4), layout="constrained")
     axes = figure.subplots(2, len(CURVES), sharey="row")
     for (title, dtype), rows in found.items():
-        ax = axes[list(laws.U).index(dtype)][list(CURVES).index(title)]
+        ax = axes[list(U).index(dtype)][list(CURVES).index(title)]
         radius, *series = zip(*rows, strict=True)
         for name, colour, y in zip(("ours", "geoopt", "limit"), ("tab:blue", "tab:orange", "0.5"), series, strict=True):
             # Exact results are drawn at half the unit roundoff; results with no correct digit, or NaN, at the top.
-            drawn = [min(max(error, laws.U[dtype] / 2), 1e3) for error in y]
+            drawn = [min(max(error, U[dtype] / 2), 1e3) for error in y]
             style = "--" if name == "limit" else "-"
             ax.plot(radius, drawn, style, color=colour, linewidth=1.6, label=name, zorder=1 if name == "limit" else 2)
         ax.axhspan(1, 1e3, color="tab:red", alpha=0.08, linewidth=0)
-        ax.set(xscale="log" if near_origin(title) else "linear", yscale="log", ylim=(laws.U[dtype] / 4, 1e3))
+        ax.set(xscale="log" if near_origin(title) else "linear", yscale="log", ylim=(U[dtype] / 4, 1e3))
         ax.spines[["top", "right"]].set_visible(False)
     for ax, title in zip(axes[0], CURVES, strict=True):
         ax.set_title(title, fontsize=10)
-    for row, dtype in zip(axes, laws.U, strict=True):
+    for row, dtype in zip(axes, U, strict=True):
         row[0].set_ylabel(f"{dtype}\nerror (red: no correct digit)")
     for ax in axes[-1]:
         ax.set_xlabel("distance from the origin, over sqrt(k)")
@@ -215,20 +217,20 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("results/bench"))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    reached = list(goals())
+    reached = list(figures_of_goals())
     table = Table("quantity", "dtype", "worst", "goal", "", title="accuracy goals")
     for name, dtype, worst, goal in reached:
         table.add_row(name, dtype, f"{worst:.1e}", f"{goal:.0e}", "[green]met" if worst <= goal else "[red]NOT MET")
     Console().print(table)
     with pyro.validation_enabled(False):
-        found = {(q, dtype): errors(q, dtype) for q in track(GEOOPT, "with geoopt", transient=True) for dtype in laws.U}
+        found = {(q, dtype): errors(q, dtype) for q in track(GEOOPT, "with geoopt", transient=True) for dtype in U}
     columns = ("quantity", "dtype", "ours: median", "worst", "goal", "", "geoopt: median", "worst")
     table = Table(*columns, title="error over limit + u")
     for (quantity, dtype), rows in found.items():
         cells = []
         for name in ("ours", "geoopt"):
             over = sorted(
-                row[name] / (row["limit"] + laws.U[dtype] * row["size"]) if math.isfinite(row[name]) else math.inf
+                row[name] / (row["limit"] + U[dtype] * row["size"]) if math.isfinite(row[name]) else math.inf
                 for row in rows
             )
             cells += [f"{over[len(over) // 2]:.1g}", f"{over[-1]:.1g}"]

@@ -26,7 +26,7 @@ from rich.progress import track
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from tests import random_cases
+from reference import random_cases
 
 SMOKE_TEST = os.environ.get("SMOKE_TEST") == "1"
 WITHIN = 10

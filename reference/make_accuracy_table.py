@@ -1,6 +1,6 @@
-"""Writes ``tests/data/accuracy_table.json``: exact results at rounded inputs, by textbook definitions in mpmath.
+"""Writes ``reference/data/accuracy_table.json``: exact results at rounded inputs, by textbook definitions in mpmath.
 
-Usage: ``python tests/make_accuracy_table.py`` (40 s; the same file every time).
+Usage: ``python reference/make_accuracy_table.py`` (40 s; the same file every time).
 
 The oracle shares no formula with the library: ``exp_p``, ``log_p``, parallel transport and arcosh in ambient
 coordinates, at 200 digits because these definitions cancel e^{4r} and more. Each row holds
@@ -282,7 +282,7 @@ def main():
     check_oracle()
     header = {
         "what": "exact results at rounded inputs; the docstring of the script says what value and limit mean",
-        "made_by": "tests/make_accuracy_table.py",
+        "made_by": "reference/make_accuracy_table.py",
         "digits": DIGITS,
         "seed": SEED,
         "unit_roundoff": {dtype: float(u) for dtype, u in UNIT_ROUNDOFF.items()},

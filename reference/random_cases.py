@@ -6,7 +6,7 @@ limit, what moving the inputs by one unit roundoff does to the exact result, plu
 dependent operations lead from input to result (a coupling in float64), with at most one rounding each: they add up to
 about sqrt(28), or 5, if signs are random, and to 28 if they are not. Tests allow 10.
 
-``python -m tests.random_cases`` writes ``tests/data/ray_table.json``, the same for a grid of cases (10 min).
+``python -m reference.random_cases`` writes ``reference/data/ray_table.json``, the same for a grid of cases (10 min).
 """
 
 import json
@@ -21,7 +21,7 @@ import torch
 
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
-from tests import make_accuracy_table as book
+from reference import make_accuracy_table as book
 
 G = ph.geometry
 ARRANGEMENTS = ("generic", "ray", "axis", "opposite", "coincident", "near")

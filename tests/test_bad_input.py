@@ -105,29 +105,27 @@ def is_ours(call):
 
 #: What takes a point of M, by the name that messages give to the argument.
 POINTS = {
-    "log0: x": lambda x: G.log0(M, x),
+    "log0: x": partial(G.log0, M),
     "translate: p": lambda x: G.translate(M, x, P),
-    "translate: x": lambda x: G.translate(M, P, x),
+    "translate: x": partial(G.translate, M, P),
     "distance: x": lambda x: G.distance(M, x, P),
-    "distance: y": lambda x: G.distance(M, P, x),
-    "to_klein: x": lambda x: charts.to_klein(M, x),
+    "distance: y": partial(G.distance, M, P),
+    "to_klein: x": partial(charts.to_klein, M),
     "to_normal_coordinates: x": lambda x: charts.to_normal_coordinates(M, x, P),
     "WN: loc": lambda x: normal(x, 1.0),
-    "WN.log_prob: value": lambda x: normal(P, 1.0).log_prob(x),
+    "WN: value": lambda x: normal(P, 1.0).log_prob(x),
     "WMN: loc": lambda x: multivariate(x, EYE),
-    "WMN.log_prob: value": lambda x: multivariate(P, EYE).log_prob(x),
-    "ExponentialMap: loc": lambda x: HT.ExponentialMap(M, x),
-    "inverse: ExponentialMap.inv": lambda x: HT.ExponentialMap(M).inv(x),
-    "Translation: loc": lambda x: HT.Translation(M, x),
-    "call: Translation": lambda x: HT.Translation(M, P)(x),
-    "inverse: Translation.inv": lambda x: HT.Translation(M, P).inv(x),
-    "call: TangentTransform": lambda x: scaled(2.0)(x),
-    "call: TangentCoupling": lambda x: tc(2)(x),
-    "inverse: TangentCoupling.inv": lambda x: tc(2).inv(x),
-    "call: WrappedHyperboloidCoupling": lambda x: HT.wrapped_hyperboloid_coupling(2, manifold=M)(x),
-    "call: CouplingFlow": lambda x: flow(2, 2)(x),
-    "inverse: CouplingFlow.inv": lambda x: flow(2, 2).inv(x),
-    "inverse: PolarCoupling.inv": lambda x: polar().inv(x),
+    "WMN: value": lambda x: multivariate(P, EYE).log_prob(x),
+    "chart: loc": partial(HT.ExponentialMap, M),
+    "inverse: ExponentialMap.inv": HT.ExponentialMap(M).inv,
+    "translation: loc": partial(HT.Translation, M),
+    "call: Translation": HT.Translation(M, P),
+    "inverse: Translation.inv": HT.Translation(M, P).inv,
+    "call: TangentTransform": scaled(2.0),
+    "call: WrappedHyperboloidCoupling": HT.wrapped_hyperboloid_coupling(2, manifold=M).double(),
+    "call: CouplingFlow": flow(2, 2).double(),
+    "inverse: CouplingFlow.inv": flow(2, 2).double().inv,
+    "inverse: PolarCoupling.inv": polar().double().inv,
     "polar: data": lambda x: polar(data=x),
 }
 PROJECT = ("Lorentz(k=1)", "exp0(M, v)", "M.projx(x)")
@@ -136,7 +134,7 @@ NO_POINTS = {
     "off": (OFF, "(1, 0.5, 0)", *PROJECT),
     "lower sheet": (t(-1.25, 0.75, 0.0), "(-1.25, 0.75, 0)", "x_0 > 0", *PROJECT),
     "another k": (P4, "-4", "-k = -1", *PROJECT),
-    "NaN": (NANS, "(1, nan, 0)", "division by zero"),
+    "NaN": (NANS, "(1, nan, 0)"),
 }
 NO_POINT_SHAPES = {"n = 0": (t(1.0), "(1,)", "n >= 1", "exp0"), "scalar": (t(1.0)[0], "()", "n >= 1", "exp0")}
 
@@ -148,7 +146,7 @@ VECTORS = {
     "from_normal_coordinates: v": lambda v: charts.from_normal_coordinates(M, v, P),
     "call: ExponentialMap": lambda v: HT.ExponentialMap(M)(v),
 }
-NO_VECTORS = {"NaN": (t(NAN, 0.0), "NaN"), "infinite": (t(INF, 0.0), "infinity")}
+NO_VECTORS = {"NaN": (t(NAN, 0.0), "NaN"), "infinite": (t(INF, 0.0),)}
 NO_VECTOR_SHAPES = {"scalar": (t(1.0)[0], "()", "n >= 1"), "no coordinates": (t(), "(0,)", "n >= 1")}
 
 OTHER_TENSORS = {
@@ -208,7 +206,6 @@ NO_DEFAULT = {
     "origin": lambda M: G.origin(M, 2),
     "exp0": lambda M: G.exp0(M, V),
     "log0": lambda M: G.log0(M, P),
-    "log_volume": lambda M: G.log_volume(M, V),
     "translate": lambda M: G.translate(M, P, P),
     "translate_tangent": lambda M: G.translate_tangent(M, V, V),
     "distance": lambda M: G.distance(M, P, P),
@@ -254,8 +251,7 @@ ARGUMENTS = [
     (HT.ConditionalTangentCoupling, {"split_dim": 1}, ["hypernet"]),
     (HT.TangentTransform, {}, ["transform"]),
     (HT.polar_coupling, {}, ["hidden_dims", "count_bins", "reach", "fixed_angle"]),
-    (HT.PolarCoupling, {"count_bins": 4, "reach": 5.0, "radial": torch.sin}, ["angular"]),
-    (HT.PolarCoupling, {"count_bins": 4, "reach": 5.0, "angular": torch.sin}, ["radial"]),
+    (HT.PolarCoupling, {"radial": torch.sin, "count_bins": 4, "reach": 5.0}, ["angular"]),
     (ph.flows.coupling_flow, {"dim": 2, "layers": 2}, ["layers", "coupling", "hidden_dims", "context_dim"]),
     (ph.flows.CouplingFlow, {}, ["layers"]),
     (ph.flows.ConditionalCouplingFlow, {}, ["layers"]),
@@ -276,53 +272,45 @@ NONSENSE = {
     "array": np.full((50, 3), NAN),
     "tensor": torch.full((50, 3), NAN),
     "complex": 1j,
-    "dictionary": {"a": 1},
-    "manifold": lorentz(),
     "object": object(),
 }
 
 
-@pytest.mark.parametrize(
-    ("make", "others", "name"), [(make, o, name) for make, o, names in ARGUMENTS for name in names]
-)
-def test_nonsense(make, others, name):
+@pytest.mark.parametrize(("make", "others", "names"), ARGUMENTS)
+def test_nonsense(make, others, names):
     """A short error of our own."""
-    call = lambda value: make(**{**others, name: value})  # noqa: E731
-    assert all_wrong(call, (TypeError, ValueError), {what: (value,) for what, value in NONSENSE.items()}) == {}
-    assert all(is_ours(partial(call, value)) for value in NONSENSE.values())
+    calls = {f"{name}, {what}": partial(make, **{**others, name: x}) for name in names for what, x in NONSENSE.items()}
+    errors = {name: wrong(call, (TypeError, ValueError)) for name, call in calls.items()}
+    assert {name: error for name, error in errors.items() if error} == {}
+    assert [name for name, call in calls.items() if not is_ours(call)] == []
 
 
 # Rows of a call and of what its message must hold
 
 K, SOFTPLUS, CAST = ("k", "curvature"), ("softplus", "exp"), ("float32", "float64", ".to(...)")
-OVERFLOW, STRETCH = ("float64", "scale", "k"), ("learning rate", "log_scale_bound")
+OVERFLOW = ("float64", "scale", "k")
 #: Values out of their domain: a ValueError while validating, no check at all otherwise.
 VALUES = {
     "second of two": (lambda: G.log0(M, torch.stack([P, OFF])), "1 of 2", "(1, 0.5, 0)"),
     "many k": (lambda: G.log0(geoopt.Lorentz(t(1.0, 2.0)), t(1.25, 0.75)), "1 of 2", "-k = -2", "exp0(M, v)"),
-    "rounded to float32": (lambda: G.log0(M4, P4.float().double()), "Lorentz(k=4)", "one dtype"),
+    "rounded to float32": (lambda: G.log0(M4, P4.float().double()), "Lorentz(k=4)", "dtype"),
     "flat, NaN": (lambda: G.log0(FLAT, NANS), "Euclidean()", "(1, nan, 0)"),
     "ball points, log0": (lambda: G.log0(M, t(0.4, 0.3)), "(0.4, 0.3)", "charts.from_poincare_ball(M, p)"),
     "pyro.param": (lambda: pyro.param("p", OFF, constraint=on_manifold(M)), "ExponentialMap.inv", *PROJECT),
-    "ball points, WN": (lambda: normal(t(0.4, 0.3, 0.1), 1.0), "(0.4, 0.3, 0.1)", "charts.from_poincare_ball(M, p)"),
     "k = 0": (lambda: on_manifold(with_k(0.0)), "= 0", *K),
     "k = NaN": (lambda: on_manifold(with_k(NAN)), "= nan", *K),
     "exp0, too far": (lambda: G.exp0(M, BEYOND), "1000", *OVERFLOW),
     "exp0, too far for float32": (lambda: G.exp0(M, t(100.0, 0.0).float()), "100", "torch.float32", *OVERFLOW),
     "translate, too far": (lambda: G.translate(M, FAR, FAR), *OVERFLOW),
     "ExponentialMap, too far": (lambda: HT.ExponentialMap(M)(BEYOND), "ExponentialMap", "1000", *OVERFLOW),
-    "Translation, too far": (lambda: HT.Translation(M, FAR)(FAR), "Translation", *OVERFLOW),
-    "WN.sample, too far": (lambda: normal(P, 1e4).sample(), *OVERFLOW),
     "WN.sample, too far for float32": (lambda: normal(P.float(), 500.0).sample(), "torch.float32", *OVERFLOW),
-    "lifted, too far": (lambda: scaled(1e4)(P), "TangentTransform", *STRETCH),
-    "coupling, too far": (lambda: shifted(1e4)(P), "TangentCoupling", *STRETCH),
-    "flow, too far": (lambda: ph.flows.CouplingFlow([shifted(1e4)])(P), "CouplingFlow", *STRETCH),
-    "lifted, NaN": (lambda: scaled(2.0, shift=NAN)(P), "NaN", "network"),
+    "lifted, too far": (lambda: scaled(1e4)(P), "TangentTransform", "log_scale_bound"),
+    "coupling, too far": (lambda: shifted(1e4)(P), "TangentCoupling", "log_scale_bound"),
+    "flow, too far": (lambda: ph.flows.CouplingFlow([shifted(1e4)])(P), "CouplingFlow", "log_scale_bound"),
     "coupling, NaN": (lambda: shifted(NAN)(P), "NaN", "network"),
     "context NaN": (lambda: conditional(2, 3).condition(t(NAN, 0.0, 0.0))(P), "NaN", "context"),
     "scale 0": (lambda: normal(P, t(1.0, 0.0)), "scale", "= 0", "1 of 2", *SOFTPLUS),
     "scale -1": (lambda: normal(P, -1.0), "scale = -1", *SOFTPLUS),
-    "scale NaN": (lambda: normal(P, NAN), "scale = nan", *SOFTPLUS),
     "scale infinite": (lambda: normal(P, INF), "scale = inf", *SOFTPLUS),
     "sample through another k": (lambda: through(tc(2, manifold=M4)).sample(), "TangentCoupling", "k=4", "-1", "-4"),
     "log_prob through another k": (lambda: through(tc(2, manifold=M4)).log_prob(P4), "value", "k=1", "-4", "-1"),
@@ -332,9 +320,7 @@ BATCHES = ("(3,)", "(4,)")
 #: ValueErrors whether or not values are validated: shapes, counts, what does not fit.
 SHAPES = {
     "translate, sizes": (lambda: G.translate(M, P, P3), "(3,)", "(4,)", "dimension"),
-    "distance, sizes": (lambda: G.distance(M, P, P3), "(3,)", "(4,)", "dimension"),
     "translate_tangent, sizes": (lambda: G.translate_tangent(M, t(1.0), V), "(1,)", "(2,)", "dimension"),
-    "ExponentialMap, sizes": (lambda: HT.ExponentialMap(M, P)(t(1, 2, 3)), "loc", "(3,)", "(*, n + 1)"),
     "contains, n = 0": (lambda: G.contains(M, t(1.0)), "(1,)", "n >= 1", "exp0"),
     "ambient scale": (lambda: normal(P, t(1, 1, 1)), "scale", "(3,)", "n = 2", "(*, 2)", "(*, 1)"),
     "ambient matrix": (lambda: multivariate(P, torch.eye(3)), "(3, 3)", "n = 2", "(*, 2, 2)"),
@@ -354,7 +340,6 @@ SHAPES = {
     "n = 0": (lambda: G.origin(M, 0), "n = 0", "at least 1"),
     "hidden_dims = []": (lambda: tc(2, []), "hidden_dims = []", "[20]"),
     "hidden_dims = 32": (lambda: tc(2, 32), "hidden_dims = 32", "[20]"),
-    "hidden_dims = [0]": (lambda: tc(2, [0]), "hidden_dim = 0", "at least 1"),
     "context_dim = 0": (lambda: conditional(2, 0), "context_dim = 0", "at least 1"),
     "split_dim = 0": (lambda: HT.TangentCoupling(0, torch.sin, M), "split_dim = 0", "at least 1"),
     "split_dim = n, called": (lambda: HT.TangentCoupling(2, torch.sin, M)(P), "split_dim = 2", "dim = 2"),
@@ -363,21 +348,17 @@ SHAPES = {
     "flow, dim = 1": (lambda: flow(1, 2), "dim = 1", "at least 2", "TangentTransform"),
     "layers = 0": (lambda: flow(2, 0), "layers = 0", "at least 1"),
     "no layers": (lambda: ph.flows.CouplingFlow([]), "layers", "at least 1"),
-    "no conditional layers": (lambda: ph.flows.ConditionalCouplingFlow([]), "layers", "at least 1"),
     "log_scale_bound = 0": (lambda: tc(2, log_scale_bound=0.0), "log_scale_bound = 0.0", "None"),
     "shift_bound = NaN": (lambda: HT.wrapped_hyperboloid_coupling(2, shift_bound=NAN), "shift_bound = nan", "None"),
     "reach = 0": (lambda: polar(reach=0.0), "reach = 0.0"),
     "count_bins = 1": (lambda: polar(count_bins=1), "count_bins = 1", "at least 2"),
     "fixed_angle infinite": (lambda: polar(fixed_angle=INF), "fixed_angle = inf", "radians"),
-    "with_cache(2)": (lambda: tc(2).with_cache(2), "cache_size = 2", "0 or 1"),
     "cache_size = 2": (lambda: HT.ExponentialMap(M, cache_size=2), "cache_size", "0 or 1"),
     "Lorentz(0)": (lambda: ph.manifolds.Lorentz(0.0), "= 0", *K),
-    "Lorentz(NaN)": (lambda: ph.manifolds.Lorentz(NAN), "= nan", *K),
     "Lorentz(inf)": (lambda: ph.manifolds.Lorentz(INF), "= inf", *K),
     "Lorentz of a batch": (lambda: ph.manifolds.Lorentz(t(1.0, -2.0)), "= -2", "1 of 2", *K),
     "positive curvature": (lambda: ph.manifolds.Lorentz.from_curvature(0.5), "curvature = 0.5", "geoopt.Euclidean(1)"),
     "lift a sigmoid": (lambda: HT.TangentTransform(dist.transforms.SigmoidTransform(), M), "SigmoidTransform", "R^n"),
-    "lift |x|": (lambda: HT.TangentTransform(torch.distributions.AbsTransform(), M), "AbsTransform", "lift"),
     "lift a map of M": (lambda: HT.TangentTransform(HT.Translation(M, P), M), "Translation", "R^n"),
     "two curvatures": (lambda: ph.flows.CouplingFlow([tc(2), tc(2, manifold=M4)]), "layer 1", "k=4", "k=1"),
     "splits": (lambda: ph.flows.CouplingFlow([tc(3, split_dim=d) for d in (1, 2, 2)]), "layer 2", "split_dim = 2"),
@@ -388,7 +369,6 @@ NO_CONTEXT_OF_A_FLOW = ("ConditionalCouplingFlow", ".condition(context)")
 #: TypeErrors: mixed dtypes, and arguments in the wrong place.
 TYPES = {
     "translate, mixed": (lambda: G.translate(M, P, P.float()), "p", "x", *CAST),
-    "distance, mixed": (lambda: G.distance(M, P, P.float()), "x", "y", *CAST),
     "translate_tangent, mixed": (lambda: G.translate_tangent(M, V, V.float()), "t", "v", *CAST),
     "WN, mixed": (lambda: normal(P, V.exp().float()), "loc", "scale", *CAST),
     "WMN, mixed": (lambda: multivariate(P, EYE.float()), "loc", "covariance_matrix", *CAST),
@@ -398,17 +378,14 @@ TYPES = {
     "flow, mixed": (lambda: flow(2, 2).float()(P), "network", "points", *CAST),
     "context, mixed": (lambda: conditional(2, 2).float().condition(V)(P.float()), "network", "context", *CAST),
     "polar, mixed": (lambda: polar().float()(P), "network", "points", *CAST),
-    "polar.inv, mixed": (lambda: polar().float().inv(P), "network", "points", *CAST),
     "manifold for scale": (lambda: hdist.WrappedNormal(P, M), "scale", "Lorentz", "manifold=M"),
     "manifold for precision": (lambda: multivariate(P, EYE, M), "precision_matrix", "Lorentz", "manifold=M"),
     "manifold for hypernet": (lambda: HT.TangentCoupling(1, M), "hypernet", "Lorentz", "network"),
     "network, one output": (lambda: HT.TangentCoupling(1, torch.sin, M)(P), "hypernet", "(shift, log_scale)"),
     "network, None": (lambda: HT.TangentCoupling(1, lambda _: (None, None), M)(P), "(None, None)", "param_dims"),
-    "a class for coupling": (lambda: flow(2, 2, HT.TangentCoupling), "TangentCoupling", "HT.tangent_coupling"),
     "no context": (lambda: conditional(2, 3)(P), *NO_CONTEXT),
     "no context, flow": (lambda: flow(2, 2, context_dim=3)(P), *NO_CONTEXT_OF_A_FLOW),
     "no context, in a distribution": (lambda: through(flow(2, 2, context_dim=3)), *NO_CONTEXT_OF_A_FLOW),
-    "no context, lifted": (lambda: HT.TangentTransform(flow(2, 2, context_dim=3), M), *NO_CONTEXT_OF_A_FLOW),
     "no context, layer 1": (lambda: ph.flows.CouplingFlow([tc(2), conditional(2, 3)]), "layer 1", *NO_CONTEXT),
     "context of no use": (lambda: ph.flows.ConditionalCouplingFlow([tc(2)]), "layer 0", "CouplingFlow"),
     "no coupling": (lambda: ph.flows.CouplingFlow([HT.Translation(M, P)]), "Translation", "ComposeTransformModule"),
@@ -429,7 +406,6 @@ WHILE_VALIDATING = {
     "indefinite": (lambda: multivariate(P, t([1.0, 2.0], [2.0, 1.0])), "covariance_matrix", "PositiveDefinite"),
     "asymmetric": (lambda: multivariate(P, t([1.0, 0.2], [0.1, 1.0])), "covariance_matrix", "PositiveDefinite"),
     "NaN": (lambda: multivariate(P, NAN * EYE), "covariance_matrix", "PositiveDefinite"),
-    "negative": (lambda: multivariate(P, precision_matrix=-EYE), "precision_matrix", "PositiveDefinite"),
     "upper factor": (lambda: multivariate(P, scale_tril=t([1, 1], [0, 1])), "scale_tril", "LowerCholesky"),
     "k, batches": (lambda: G.log0(MANY, torch.ones(4, 3)), "x (4,)", "k", "(3,)", "unsqueeze"),
     "event shape": (lambda: normal(P, 1.0).log_prob(P3), "event_shape", "[4]", "[3]"),
@@ -510,15 +486,10 @@ def context_of(dtype):
 #: The value is exactly what the second function says.
 WORKS = {
     "integer scale": (lambda: normal(P, 2).scale, lambda: t(2, 2)),
-    "isotropic scale": (lambda: normal(P, t(2.0)).scale, lambda: t(2, 2)),
     "isotropic scales": (lambda: normal(CENTRES, ONE).log_prob(P), lambda: normal(CENTRES, TWO).log_prob(P)),
     "integer k": (lambda: G.exp0(ph.manifolds.Lorentz(4), V), lambda: P4),
     "float32 k, exact": (lambda: G.exp0(geoopt.Lorentz(torch.tensor(4.0)), V), lambda: P4),
-    "learnable integer k": (lambda: ph.manifolds.Lorentz(4, learnable=True).k.detach(), lambda: t(4.0)[0]),
     "float32 points, float64 k": (lambda: G.log0(M, P.float()).double().round(decimals=6), lambda: V),
-    "the origin": (lambda: G.log0(M, G.origin(M, 2)), lambda: t(0, 0)),
-    "n = 1": (lambda: G.log0(M, G.exp0(M, t(0.5))), lambda: t(0.5)),
-    "k of each point": (lambda: -M.inner(None, G.exp0(MANY, V)), lambda: MANY.k),
     "float32 context": (lambda: context_of(torch.float32), lambda: context_of(torch.float64)),
     "integer context": (lambda: context_of(torch.long), lambda: context_of(torch.float64)),
 }
@@ -535,22 +506,16 @@ NONE, CONTEXTS = P.expand(0, 3), torch.zeros(0, 3, dtype=torch.float64)
 EMPTY = {
     "exp0 with an empty k": (lambda: G.exp0(geoopt.Lorentz(torch.ones(0)), V), (0, 3)),
     "log0": (lambda: G.log0(M, NONE), (0, 2)),
-    "log0, on a line": (lambda: G.log0(M, NONE[:, :2]), (0, 1)),
     "log0, flat": (lambda: G.log0(FLAT, NONE), (0, 3)),
     "log_volume": (lambda: G.log_volume(M, NONE), (0,)),
-    "translate, empty p": (lambda: G.translate(M, NONE, P), (0, 3)),
     "translate_tangent": (lambda: G.translate_tangent(M, P, NONE)[1], (0,)),
     "distance": (lambda: G.distance(M, P, NONE), (0,)),
-    "check": (lambda: on_manifold(M).check(NONE), (0,)),
     "WN": (lambda: normal(NONE, 1.0).log_prob(normal(NONE, 1.0).rsample((2,))), (2, 0)),
     "WN, empty scale": (lambda: normal(P, torch.ones(0, 2)).rsample(), (0, 3)),
-    "WN.expand": (lambda: normal(P, 1.0).expand([0, 2]).rsample(), (0, 2, 3)),
     "WMN": (lambda: multivariate(NONE, EYE).log_prob(multivariate(NONE, EYE).rsample((2,))), (2, 0)),
     "WMN, empty matrix": (lambda: multivariate(P, batch(EYE, 3, 0)).log_prob(P), (3, 0)),
     "WMN, empty precision": (lambda: multivariate(P, precision_matrix=batch(EYE, 0)).rsample((2,)), (2, 0, 3)),
-    "WMN, empty factor": (lambda: multivariate(P, scale_tril=batch(EYE, 0)).rsample((2,)), (2, 0, 3)),
     "WMN.expand": (lambda: multivariate(P, EYE).expand([0, 2]).rsample(), (0, 2, 3)),
-    "kl": (lambda: kl_divergence(normal(NONE, 1.0), normal(NONE, 2.0)), (0,)),
     "kl, WMN": (lambda: kl_divergence(multivariate(NONE, EYE), multivariate(NONE, 2 * EYE)), (0,)),
     "kl of Delta": (lambda: kl_divergence(dist.Delta(NONE, event_dim=1), normal(P, 1.0)), (0,)),
     "pyro.param": (lambda: pyro.param("p", NONE, constraint=on_manifold(M)), (0, 3)),
@@ -558,7 +523,6 @@ EMPTY = {
     "context of a flow": (lambda: flow(2, 2, context_dim=3).condition(CONTEXTS).inv(P), (0, 3)),
     "Translation.inv": (lambda: HT.Translation(M, P).inv(NONE), (0, 3)),
     "flow.inv": (lambda: flow(3, 2).inv(P3.expand(0, 4)), (0, 4)),
-    "spline.inv": (lambda: HT.TangentTransform(dist.transforms.spline_coupling(2, 1), M).inv(NONE), (0, 3)),
 }
 
 

@@ -244,43 +244,6 @@ def test_transform_reparam(family):
     assert torch.allclose(trace.log_prob_sum() - log_det, d.log_prob(z.clone()))
 
 
-# Parameters and training
-
-
-@each_manifold
-@pytest.mark.parametrize("optimiser", [pyro.optim.ClippedAdam, pyro.optim.SGD])
-def test_param_stays_on_the_manifold(manifold, optimiser):
-    """Steps move the parameter along the manifold, towards the data; the initial tensor is left alone."""
-    start, data = locs(manifold=manifold), locs(4, manifold=manifold)
-    kept = start.clone()
-
-    def model():
-        loc = pyro.param("loc", start, constraint=on_manifold(manifold))
-        with pyro.plate("data", 4):
-            pyro.sample("x", wrapped(loc, torch.ones(2), manifold), obs=data)
-
-    svi = SVI(model, lambda: None, optimiser({"lr": 0.05}), Trace_ELBO())
-    losses = [svi.step() for _ in range(20)]
-    assert torch.equal(start, kept)
-    assert on_manifold(manifold).check(pyro.param("loc").detach())
-    assert losses[-1] < losses[0]
-
-
-def test_a_flow_trains_through_pyro_module():
-    """pyro.module(name, flow), without warnings: an SVI step moves each parameter of the flow."""
-    f = flow()
-    before = {name: value.detach().clone() for name, value in f.named_parameters()}
-
-    def model():
-        pyro.module("flow", f)
-        with pyro.plate("data", 4):
-            pyro.sample("x", dist.TransformedDistribution(wrapped(locs(), scales()), [f]), obs=locs(4))
-
-    SVI(model, lambda: None, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO()).step()
-    assert set(pyro.get_param_store().keys()) == {f"flow$$${name}" for name in before}
-    assert all(not torch.equal(value, before[name]) for name, value in f.named_parameters())
-
-
 # Curvature as a parameter
 
 

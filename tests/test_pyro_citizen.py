@@ -120,17 +120,6 @@ def test_expand(family):
         assert e.scale.shape == (4, 3, 2) if family is wrapped else e.covariance_matrix.shape == (4, 3, 2, 2)
 
 
-@each_family
-def test_to_event_mask_and_mixture(family):
-    d = family(locs(3), scales())
-    x, kept = d.sample(), torch.tensor([True, False, True])
-    assert d.to_event(1).event_shape == (3, 3)
-    assert torch.allclose(d.to_event(1).log_prob(x), d.log_prob(x).sum())
-    assert torch.allclose(d.mask(kept).log_prob(x), d.log_prob(x) * kept)
-    mixture = dist.MixtureSameFamily(dist.Categorical(torch.ones(3)), d)
-    assert torch.allclose(mixture.log_prob(x[0]), d.log_prob(x[0]).logsumexp(0) - math.log(3))
-
-
 @pytest.mark.parametrize(
     ("cls", "shapes", "expected"),
     [

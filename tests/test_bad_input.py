@@ -276,7 +276,7 @@ NONSENSE = {
 }
 
 
-@pytest.mark.parametrize(("make", "others", "names"), ARGUMENTS)
+@pytest.mark.parametrize(("make", "others", "names"), ARGUMENTS, ids=[make.__name__ for make, *_ in ARGUMENTS])
 def test_nonsense(make, others, names):
     """A short error of our own."""
     calls = {f"{name}, {what}": partial(make, **{**others, name: x}) for name in names for what, x in NONSENSE.items()}

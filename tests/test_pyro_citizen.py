@@ -1,7 +1,6 @@
 """Pyro's idioms work with these distributions, constraints and manifolds; inference itself is in test_inference."""
 
 import math
-from functools import partial
 
 import geoopt
 import pyro
@@ -150,10 +149,10 @@ def test_support(family):
     assert d.support.check(candidates).tolist() == [True, False, False, False]
 
 
-@pytest.mark.parametrize("make", [geoopt.Lorentz, partial(ph.manifolds.Lorentz, 2.0, learnable=True), lambda: FLAT])
-def test_constraints_are_registered(make):
+@pytest.mark.parametrize("manifold", [M, ph.manifolds.Lorentz(2.0, learnable=True), FLAT], ids=repr)
+def test_constraints_are_registered(manifold):
     """Both registries give the exponential map, whose log-determinant is with respect to Riemannian volume."""
-    manifold, v = make(), torch.tensor([0.3, -1.2])
+    v = torch.tensor([0.3, -1.2])
     x = G.exp0(manifold, v).detach()
     outside = x * (float("nan") if manifold is FLAT else 1.01)
     assert_constraint_laws(on_manifold(manifold), x, outside)
@@ -165,24 +164,25 @@ def test_constraints_are_registered(make):
         assert torch.allclose(t.log_abs_det_jacobian(v, t(v)), G.log_volume(manifold, v))
 
 
-@pytest.mark.parametrize(
-    ("same", "other"),
-    [
-        (lambda: HT.ExponentialMap(lorentz(2.0)), HT.ExponentialMap(lorentz(1.0))),
-        (lambda: HT.ExponentialMap(geoopt.Euclidean(1)), HT.ExponentialMap(lorentz(1.0))),
-        (lambda: HT.ExponentialMap(lorentz(2.0), locs()), HT.ExponentialMap(M, locs(3)[0])),
-        (lambda: HT.ExponentialMap(lorentz(2.0), locs()), HT.ExponentialMap(M)),
-        (lambda: HT.Translation(lorentz(2.0), locs()), HT.Translation(M, locs(3)[1])),
-        (lambda: HT.Translation(lorentz(2.0), locs()), HT.Translation(lorentz(4.0), locs(manifold=lorentz(4.0)))),
-        (lambda: HT.Translation(lorentz(2.0), locs()), HT.ExponentialMap(M)),
-    ],
-)
-def test_equality_is_by_value(same, other):
+#: Each makes a transform that equals itself, and none of the others.
+TRANSFORMS = [
+    lambda: HT.ExponentialMap(geoopt.Euclidean(1)),
+    lambda: HT.ExponentialMap(lorentz(1.0)),
+    lambda: HT.ExponentialMap(lorentz(2.0)),
+    lambda: HT.ExponentialMap(lorentz(2.0), locs()),
+    lambda: HT.ExponentialMap(lorentz(2.0), locs(3)[1]),
+    lambda: HT.Translation(lorentz(2.0), locs()),
+    lambda: HT.Translation(lorentz(2.0), locs(3)[1]),
+    lambda: HT.Translation(lorentz(4.0), locs(manifold=lorentz(4.0))),
+]
+
+
+def test_equality_is_by_value():
     """Of manifold and location; torch's KL rule relies on it."""
-    assert same() == same()
-    assert same() != other
-    assert same().inv == same().inv
-    assert same().inv != other.inv
+    some, others = ([make() for make in TRANSFORMS] for _ in range(2))
+    for i, one in enumerate(some):
+        assert [one == other for other in others] == [i == j for j in range(len(others))]
+        assert [one.inv == other.inv for other in others] == [i == j for j in range(len(others))]
 
 
 # Divergences, means, reparametrisation

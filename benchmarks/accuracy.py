@@ -1,7 +1,7 @@
-"""Accuracy against mpmath: the goals, and how far the public functions and geoopt's own are from the exact result.
+"""Accuracy against mpmath: whether the goals are met, and the errors of the public functions and of geoopt's.
 
-The "limit" of a quantity is what one unit roundoff in its inputs does to it: no formula can promise less. Prints two
-tables, and writes ``accuracy.json`` and ``accuracy.png`` to ``--out``. The rows are those of the tests, made by
+The "limit" of a quantity is its change under one unit roundoff in the inputs: no formula can do better. Prints two
+tables, and writes ``accuracy.json`` and ``accuracy.png`` to ``--out``. The exact values are those of the tests, from
 ``tests/make_accuracy_table.py``.
 """
 
@@ -27,19 +27,19 @@ SMOKE_TEST = os.environ.get("SMOKE_TEST") == "1"
 
 
 def padded(v):
-    """A tangent vector at the origin, as geoopt has it."""
+    """Returns a tangent vector at the origin in ambient coordinates, as geoopt takes it."""
     return torch.cat([torch.zeros_like(v[..., :1]), v], -1)
 
 
 def geoopt_log_prob(M, loc, scale, x):
-    """A wrapped normal made of geoopt's maps, as its users write it."""
+    """Returns the log-density of a wrapped normal, as a user of geoopt would write it."""
     loc, x = laws.lift(M, loc), laws.lift(M, x)
     v = M.transp0back(loc, M.logmap(loc, x))[..., 1:]
     r = v.norm(dim=-1) / M.k.sqrt()
     return torch.distributions.Normal(0, scale).log_prob(v).sum(-1) - (v.size(-1) - 1) * (r.sinh() / r).log()
 
 
-#: What each is in geoopt's own functions; the isometry is parallel transport between two maps.
+#: Each quantity by geoopt's functions; the isometry is log, parallel transport, exp.
 GEOOPT = {
     "exp0": lambda M, v: M.expmap0(padded(v)),
     "log0": lambda M, x: M.logmap0(laws.lift(M, x))[..., 1:],
@@ -47,7 +47,7 @@ GEOOPT = {
     "distance": lambda M, x, y: M.dist(laws.lift(M, x), laws.lift(M, y)),
     "log_prob": geoopt_log_prob,
 }
-OVER_LIMIT = 10  # the design's goal for vector functions and distance
+OVER_LIMIT = 10  # the goal for vector functions and distance
 TITLES = {
     "exp0": "exponential map at the origin",
     "log0": "logarithm at the origin",
@@ -58,7 +58,7 @@ TITLES = {
 
 
 def errors(quantity, dtype):
-    """Returns, for each row of the table, its size, its limit, our error and geoopt's."""
+    """Returns the size, the limit, our error and geoopt's for each row of the table."""
     found = []
     for row, value, _, ours in laws.results(quantity, dtype)[:: 10 if SMOKE_TEST else 1]:
         inputs = [torch.tensor(a, dtype=getattr(torch, dtype)) for a in row["inputs"].values()]
@@ -70,13 +70,13 @@ def errors(quantity, dtype):
         theirs = (theirs - value).norm().item()
         size = max(value.norm().item(), 1.0 if quantity == "log_prob" else 0.0)
         if size == 0:
-            continue  # exactly zero, of which a test holds ours to be found as zero
+            continue  # exactly zero; a test checks that ours is too
         found.append({"size": size, "limit": row["limit"], "ours": ours, "geoopt": theirs})
     return found
 
 
 def goals():
-    """Yields the figures of the design's table of goals: what, dtype, measured, goal."""
+    """Yields the goals: quantity, dtype, worst error, goal."""
     size = 20 if SMOKE_TEST else 400
     for measure, wanted in track(laws.GOALS, "goals", transient=True):
         for dtype, goal in wanted.items():
@@ -91,14 +91,14 @@ def goals():
         yield f"wrapped normal log_prob, loc at {radius}", dtype, worst, goal
 
 
-# ---- the picture: worst of many directions, along the radius ----
+# ---- the picture: worst error over many directions, by radius ----
 
 M, N, DIRECTIONS = laws.lorentz(1.0), 3, 4 if SMOKE_TEST else 24
 POINTS = 12 if SMOKE_TEST else 61
 
 
 def radii(title, dtype):
-    """Near the origin is where a round trip loses its digits, far from it a distance."""
+    """Returns radii, logarithmic for round trips, which lose digits near the origin, else linear."""
     near, far = laws.NEAR[dtype], laws.FAR[dtype]
     if near_origin(title):
         return torch.logspace(math.log10(near), math.log10(far), POINTS)
@@ -110,19 +110,19 @@ def near_origin(title):
 
 
 def exact_distance(x, y):
-    """Of the points with those spatial parts; and what it moves by if each of these is rounded once more."""
+    """Returns the distance of the points with spatial parts ``x`` and ``y``."""
     return mpmath.acosh(mpmath.sqrt(1 + mpmath.fdot(x, x)) * mpmath.sqrt(1 + mpmath.fdot(y, y)) - mpmath.fdot(x, y))
 
 
 def exact_log_prob(loc, x):
-    """Of a wrapped normal of scale 1, which depends on the distance alone."""
+    """Returns the log-density of a wrapped normal of scale 1, a function of the distance."""
     d = exact_distance(loc, x)
     stretch = mpmath.log(mpmath.sinh(d) / d) if d else mpmath.mpf(0)
     return -(d**2) / 2 - N * mpmath.log(2 * mpmath.pi) / 2 - (N - 1) * stretch
 
 
 def pairs(radius, dtype, apart):
-    """Spatial parts of points at a radius, in all directions, and of others at a distance from them."""
+    """Returns the spatial parts of points at a radius, and of points at distance ``apart`` from them."""
     generator = torch.Generator().manual_seed(0)
     v, w = torch.randn(2, DIRECTIONS, N, generator=generator, dtype=torch.float64)
     x = laws.G.exp0(M, radius * v / v.norm(dim=-1, keepdim=True))
@@ -130,8 +130,8 @@ def pairs(radius, dtype, apart):
     return (point[..., 1:].to(getattr(torch, dtype)) for point in (x, y))
 
 
-def against(exact, ours, theirs, radius, dtype, apart):
-    """Returns the worst errors over max(1, size): ours, geoopt's, and the limit."""
+def worst_errors(exact, ours, theirs, radius, dtype, apart):
+    """Returns the worst of our errors, geoopt's errors and the limit, relative to max(1, size)."""
     x, y = pairs(radius, dtype, apart)
     manifold = laws.geoopt.Lorentz(torch.tensor(1.0, dtype=x.dtype))
     u, worst = laws.U[dtype], [0.0, 0.0, 0.0]
@@ -146,7 +146,7 @@ def against(exact, ours, theirs, radius, dtype, apart):
 
 
 def round_trip(radius, dtype):
-    """Returns the worst relative errors of log0(exp0(v)): ours, geoopt's, and the limit."""
+    """Returns our and geoopt's worst relative error of log0(exp0(v)), and the limit."""
     v = torch.randn(DIRECTIONS, N, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     v = (radius * v / v.norm(dim=-1, keepdim=True)).to(getattr(torch, dtype))
     manifold = laws.geoopt.Lorentz(torch.tensor(1.0, dtype=v.dtype))
@@ -161,7 +161,7 @@ def scored(log_prob):
 
 CURVES = {
     "round trip log0(exp0(v)), relative": round_trip,
-    "distance of points 1 apart": lambda radius, dtype: against(
+    "distance of points 1 apart": lambda radius, dtype: worst_errors(
         exact_distance,
         lambda manifold, x, y: laws.G.distance(manifold, laws.lift(manifold, x), laws.lift(manifold, y)),
         GEOOPT["distance"],
@@ -169,14 +169,14 @@ CURVES = {
         dtype,
         1.0,
     ),
-    "log-density of a wrapped normal": lambda radius, dtype: against(
+    "log-density of a wrapped normal": lambda radius, dtype: worst_errors(
         exact_log_prob, scored(laws.log_prob), scored(geoopt_log_prob), radius, dtype, 1.0
     ),
 }
 
 
 def curves():
-    """Returns, for each curve and dtype, the errors at each radius."""
+    """Returns the errors at each radius, for each curve and dtype."""
     cells = [(title, dtype) for title in CURVES for dtype in laws.U]
     with mpmath.workdps(80), torch.no_grad():
         return {
@@ -186,14 +186,14 @@ def curves():
 
 
 def picture(found, path):
-    """Draws errors against the radius, with the limit, in both precisions; a value that is no number has no digit."""
+    """Draws errors and the limit against the radius, in both precisions."""
     figure = Figure(figsize=(11, 5.4), layout="constrained")
     axes = figure.subplots(2, len(CURVES), sharey="row")
     for (title, dtype), rows in found.items():
         ax = axes[list(laws.U).index(dtype)][list(CURVES).index(title)]
         radius, *series = zip(*rows, strict=True)
         for name, colour, y in zip(("ours", "geoopt", "limit"), ("tab:blue", "tab:orange", "0.5"), series, strict=True):
-            # What is exact is drawn at half the unit roundoff, and what has no digit at the top.
+            # Exact results are drawn at half the unit roundoff; results with no correct digit, or NaN, at the top.
             drawn = [min(max(error, laws.U[dtype] / 2), 1e3) for error in y]
             style = "--" if name == "limit" else "-"
             ax.plot(radius, drawn, style, color=colour, linewidth=1.6, label=name, zorder=1 if name == "limit" else 2)
@@ -203,7 +203,7 @@ def picture(found, path):
     for ax, title in zip(axes[0], CURVES, strict=True):
         ax.set_title(title, fontsize=10)
     for row, dtype in zip(axes, laws.U, strict=True):
-        row[0].set_ylabel(f"{dtype}\nerror (no digit is right in red)")
+        row[0].set_ylabel(f"{dtype}\nerror (red: no correct digit)")
     for ax in axes[-1]:
         ax.set_xlabel("distance from the origin, over sqrt(k)")
     axes[0][0].legend(frameon=False)
@@ -216,14 +216,12 @@ def main():
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     reached = list(goals())
-    table = Table("quantity", "dtype", "worst", "goal", "", title="goals of accuracy")
+    table = Table("quantity", "dtype", "worst", "goal", "", title="accuracy goals")
     for name, dtype, worst, goal in reached:
         table.add_row(name, dtype, f"{worst:.1e}", f"{goal:.0e}", "[green]met" if worst <= goal else "[red]NOT MET")
     Console().print(table)
     with pyro.validation_enabled(False):
-        found = {
-            (q, dtype): errors(q, dtype) for q in track(GEOOPT, "beside geoopt", transient=True) for dtype in laws.U
-        }
+        found = {(q, dtype): errors(q, dtype) for q in track(GEOOPT, "with geoopt", transient=True) for dtype in laws.U}
     columns = ("quantity", "dtype", "ours: median", "worst", "goal", "", "geoopt: median", "worst")
     table = Table(*columns, title="error over limit + u")
     for (quantity, dtype), rows in found.items():

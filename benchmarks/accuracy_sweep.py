@@ -1,8 +1,9 @@
-"""Random inputs of every kernel against mpmath: rays, axes, opposite and coincident points, near and far, both dtypes.
+"""Every geometry function against mpmath on random inputs: rays, axes, opposite and coincident points, both dtypes.
 
-Prints, for each quantity and order of derivative, the share of cases within ten times the limit (what one unit roundoff
-in the inputs does to the exact result) and the worst ones with their seeds, and writes ``accuracy_sweep.json`` and
-``accuracy_sweep.png`` to ``--out``. Resumes from the figures in ``--out``; ``--case 123`` shows one case.
+For each quantity and order of derivative, prints the number of errors beyond ten units and the worst case with its
+seed. The unit is the change of the exact result under one unit roundoff in the inputs, plus one rounding of the result.
+Writes ``accuracy_sweep.json`` and ``accuracy_sweep.png`` to ``--out``. Resumes from the records in ``--out``;
+``--case 123`` shows one case.
 
 Usage: ``python benchmarks/accuracy_sweep.py --cases 20000 --out results/bench`` (20 min on two cores).
 """
@@ -34,21 +35,21 @@ COLORS = ("#0072B2", "#E69F00", "#009E73")  # Okabe-Ito
 DASHES = ("-", "--", ":")
 
 
-def measured(seed):
-    """Returns one case by its seed, as a record."""
+def record_of(seed):
+    """Returns the record of one case."""
     case = random_cases.random_case(random.Random(seed))
     facts = {"seed": seed, "quantity": case.quantity, "arrangement": case.arrangement, "dtype": case.dtype}
     facts |= {"n": len(case.inputs[0]), "k": case.k, "radii": case.radii}
-    return facts | {"excess": [figure.excess for figure in random_cases.figures(case)]}
+    return facts | {"ratio": [figure.ratio for figure in random_cases.figures(case)]}
 
 
-def start():
+def start_worker():
     torch.set_num_threads(1)
     pyro.enable_validation(False)
 
 
 def sweep(seeds, path):
-    """Yields a record for each seed: those on disk, and then new ones, written as they come."""
+    """Yields a record for each seed: those on disk first, then new ones, written as they finish."""
     done = {}
     if path.exists():
         for line in path.read_text().splitlines():
@@ -56,26 +57,26 @@ def sweep(seeds, path):
             done[record["seed"]] = record
     yield from (done[seed] for seed in seeds if seed in done)
     missing = [seed for seed in seeds if seed not in done]
-    with multiprocessing.Pool(min(2, os.cpu_count() or 1), start) as pool, path.open("a") as file:
-        found = pool.imap_unordered(measured, missing)
+    with multiprocessing.Pool(min(2, os.cpu_count() or 1), start_worker) as pool, path.open("a") as file:
+        found = pool.imap_unordered(record_of, missing)
         for record in track(found, "cases", len(missing), console=Console(stderr=True), transient=True):
             print(json.dumps(record), file=file, flush=True)
             yield record
 
 
 def cells(records):
-    """Returns ``{(quantity, order): records, the worst first}``."""
+    """Returns ``{(quantity, order): records}``, worst first."""
     found = defaultdict(list)
     for record in records:
-        for order in range(len(record["excess"])):
+        for order in range(len(record["ratio"])):
             found[record["quantity"], order].append(record)
-    return {key: sorted(found[key], key=lambda record: -record["excess"][key[1]]) for key in sorted(found)}
+    return {key: sorted(found[key], key=lambda record: -record["ratio"][key[1]]) for key in sorted(found)}
 
 
 def report(found, console):
     table = Table("quantity", "order", "cases", f"over {WITHIN}", "worst", "where", "seed")
     for (quantity, order), records in found.items():
-        worst, figures = records[0], [record["excess"][order] for record in records]
+        worst, figures = records[0], [record["ratio"][order] for record in records]
         over = sum(not figure <= WITHIN for figure in figures)
         r, s = worst["radii"]
         where = (
@@ -87,20 +88,17 @@ def report(found, console):
 
 
 def picture(found):
-    """The share of cases whose error is beyond a multiple of the limit, for each order."""
+    """Returns a figure of the fraction of cases whose error exceeds a multiple of the limit, for each order."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     ax = figure.subplots()
     for order, name in enumerate(ORDERS):
         figures = sorted(
-            max(record["excess"][order], 1e-3)
-            for key, records in found.items()
-            if key[1] == order
-            for record in records
+            max(record["ratio"][order], 1e-3) for key, records in found.items() if key[1] == order for record in records
         )
         shares = [1 - i / len(figures) for i in range(len(figures))]
         ax.step(figures, shares, DASHES[order], color=COLORS[order], where="post", label=name, linewidth=2)
     ax.axvline(WITHIN, color="0.6", linewidth=1)
-    ax.set(xscale="log", yscale="log", xlabel="error over the limit of rounded inputs", ylabel="share of cases beyond")
+    ax.set(xscale="log", yscale="log", xlabel="error over limit plus rounding", ylabel="fraction of cases beyond")
     ax.legend(frameon=False)
     return figure
 
@@ -108,14 +106,14 @@ def picture(found):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--cases", type=int, default=20 if SMOKE_TEST else 20_000)
-    parser.add_argument("--first", type=int, default=0, metavar="SEED", help="of the first case")
-    parser.add_argument("--case", type=int, metavar="SEED", help="show one case, and the inputs")
+    parser.add_argument("--first", type=int, default=0, metavar="SEED", help="seed of the first case")
+    parser.add_argument("--case", type=int, metavar="SEED", help="show one case and its inputs")
     parser.add_argument("--out", type=Path, default=Path("results/bench"))
     args = parser.parse_args()
     console = Console(width=150)
     if args.case is not None:
-        start()
-        console.print(measured(args.case))
+        start_worker()
+        console.print(record_of(args.case))
         case = random_cases.random_case(random.Random(args.case))
         for a, direction in zip(case.inputs, case.directions, strict=True):
             console.print([float(x) for x in a], "along", [float(x) for x in direction])
@@ -126,7 +124,7 @@ def main():
     seeds = range(args.first, args.first + args.cases)
     found = cells(list(sweep(seeds, args.out / "accuracy_sweep.jsonl")))
     report(found, console)
-    orders = [[r["excess"][order] for key, rs in found.items() if key[1] == order for r in rs] for order in range(3)]
+    orders = [[r["ratio"][order] for key, rs in found.items() if key[1] == order for r in rs] for order in range(3)]
     facts = {
         name: {
             "cases": len(figures),

@@ -1,4 +1,4 @@
-"""What is measured of a callable: its time beside others', the operations it runs, and the memory it keeps."""
+"""Measures callables: relative time, number of operations, and memory kept for the backward pass."""
 
 import platform
 import statistics
@@ -12,26 +12,23 @@ VIEWS = {
     *("alias", "detach", "expand", "permute", "select", "slice", "split", "split_with_sizes", "squeeze", "t"),
     *("transpose", "unbind", "unsqueeze", "view", "_reshape_alias", "_unsafe_view", "lift_fresh", "add_"),
 }
-WAITS = {"_local_scalar_dense", "item", "nonzero", "equal", "is_nonzero"}
+SYNCS = {"_local_scalar_dense", "item", "nonzero", "equal", "is_nonzero"}
 
 
 def ratio(times, name, over):
-    """Returns the median of per-round ratios, and their quartiles.
-
-    A subject that is measured in fewer rounds is compared within those.
-    """
+    """Returns the median of per-round ratios and their quartiles, over the rounds that both ran in."""
     ratios = [times[name][i] / times[over][i] for i in times[name] if i in times[over]]
     low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
     return middle, low, high
 
 
 def interleaved(functions, rounds, device, report=lambda _: None):
-    """Returns ``{name: {round: seconds}}``; each round runs every function once, in an order that rotates."""
+    """Returns ``{name: {round: seconds}}``; each round runs every function once, in rotating order."""
     for function in functions.values():
         for _ in range(3):
             function()
     first = {name: _seconds(function, device) for name, function in functions.items()}
-    # A spline takes the time of 20 floors: every fifth round is enough for it, and the others are run for longer.
+    # Slow subjects (a spline takes 20 times as long as the floor) run only in every fifth round.
     fastest = min(first.values())
     every = {name: 5 if seconds > 8 * fastest and rounds >= 20 else 1 for name, seconds in first.items()}
     times = {name: {} for name in functions}
@@ -58,36 +55,36 @@ def _synchronize(device):
 
 
 class Operations(TorchDispatchMode):
-    """Counts aten operations that compute, so no views and sums of gradients over runs: their number does not vary."""
+    """Counts aten operations, except views and gradient accumulation, whose numbers vary; and host-device syncs."""
 
     def __init__(self):
         super().__init__()
-        self.count = self.waits = 0
+        self.count = self.syncs = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function.overloadpacket.__name__
         self.count += name not in VIEWS
-        self.waits += name in WAITS
+        self.syncs += name in SYNCS
         return function(*args, **(kwargs or {}))
 
 
 def operations(function):
-    """Returns the numbers of operations and of waits for the device, forward and backward."""
+    """Returns the numbers of operations and of host-device syncs, forward and backward."""
     function()
     with Operations() as found:
         function()
-    return found.count, found.waits
+    return found.count, found.syncs
 
 
 def saved_bytes(function, parameters):
-    """Returns the size of what the forward pass keeps for the backward pass, each storage once, parameters apart."""
+    """Returns the bytes that the forward pass keeps for the backward pass, without parameters."""
     known = {value.untyped_storage().data_ptr() for value in parameters}
     storages = {}
 
     def pack(value):
         storage = value.untyped_storage()
         if storage.data_ptr() not in known:
-            storages[storage.data_ptr()] = storage  # held, so that its address is not given to another
+            storages[storage.data_ptr()] = storage  # held, so that its address is not reused
         return value
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
@@ -96,7 +93,7 @@ def saved_bytes(function, parameters):
 
 
 def machine(device):
-    """Returns what the figures depend on besides the code."""
+    """Returns the hardware and versions that the figures depend on."""
     processor = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo") as file:

@@ -1,9 +1,9 @@
-"""Speed as ratios to a Euclidean floor: interleaved rounds in one process and one thread, medians of per-round ratios.
+"""Speed relative to a Euclidean floor: interleaved rounds in one process and thread, medians of per-round ratios.
 
 Absolute times drift with the machine; the ratio of two calls a millisecond apart does not. The floor is a hand-written
-affine coupling flow with the same networks. Everything is forward and backward, in float32, validation off. Writes a
-table to the terminal, and ``speed.json`` and ``speed.png`` to ``--out``. With ``SMOKE_TEST=1`` in the environment a few
-cells run for two rounds, to see that they do.
+affine coupling flow with the same networks. Everything runs forward and backward, in float32, without validation.
+Prints a table, and writes ``speed.json`` and ``speed.png`` to ``--out``. ``SMOKE_TEST=1`` runs a few cells for two
+rounds.
 """
 
 import argparse
@@ -28,7 +28,8 @@ SMOKE_TEST = os.environ.get("SMOKE_TEST") == "1"
 OURS, PLAIN = ("TC", "WHC"), "floor"
 PYRO = "Pyro affine_coupling"
 
-# (part, subject, over what, where, must, stretch): times, but "operations" are extra ones, per flow (TC), layer (WHC).
+# (part, subject, baseline, where, must, stretch). Ratios of times, but "operations" counts extra operations, per flow
+# (TC) or per layer (WHC).
 GOALS = (
     ("sample + log q", "TC", PLAIN, {"batch": [128]}, 1.40, 1.20),
     ("sample + log q", "TC", PLAIN, {"batch": [2048]}, 1.12, 1.05),
@@ -52,7 +53,7 @@ GOALS = (
 
 @dataclass
 class Row:
-    """One comparison: ``value`` is a median ratio of times between its quartiles, or a number of operations."""
+    """One comparison: ``value`` is a median ratio of times with its quartiles, or a number of operations."""
 
     part: str
     where: dict
@@ -62,7 +63,7 @@ class Row:
     low: float | None = None
     high: float | None = None
     operations: int | None = None
-    waits: int | None = None
+    syncs: int | None = None
     saved_bytes_per_sample: float | None = None
     must: float | None = None
     stretch: float | None = None
@@ -82,7 +83,7 @@ class Row:
 
 @dataclass
 class Cell:
-    """Subjects that are measured together, and which is compared with which (all with the first, by default)."""
+    """Subjects that are measured together, and the pairs to compare (by default, each with the first)."""
 
     part: str
     where: dict
@@ -100,7 +101,7 @@ def cells(device):
         where = {"n": n, "batch": batch, "layers": 4}
         pairs = [*((name, PLAIN) for name in (PLAIN, *OURS, PYRO)), ("TC", PYRO)]
         yield Cell("sample + log q", where, lambda n=n, batch=batch: subjects.samples(n, 4, batch, device), pairs)
-        # Apart: what takes the time and the memory of twenty floors leaves nothing in the caches for its neighbours.
+        # In a cell of their own: the slow ones evict their neighbours' data from the CPU caches.
         yield Cell("peers", where, lambda n=n, batch=batch: subjects.peers(n, 4, batch, device))
     where = {"n": 6, "batch": 128, "layers": 4}
     yield Cell("anatomy", where, lambda: subjects.anatomy(6, 4, 128, device))
@@ -137,7 +138,7 @@ def rows_of(cell, rounds, device, report):
     first = next(iter(functions))
     for name, over in cell.pairs or [(name, first) for name in functions]:
         if name not in functions:
-            continue  # a peer that is not installed
+            continue  # not installed
         kept, subject = None, functions[name]
         if cell.part in ("flow", "sample + log q", "peers", "distribution"):
             kept = measure.saved_bytes(subject, subject.parameters) / cell.where["batch"]
@@ -146,10 +147,10 @@ def rows_of(cell, rounds, device, report):
 
 
 def derived(rows):
-    """Yields rows that compare rows: operations over the floor, and growth of the ratio with n."""
+    """Yields rows computed from others: operations over the floor, and growth of the ratio with n."""
     for row in rows:
         if row.part == "flow" and row.subject in OURS and row.over == PLAIN:
-            # A flow's chart is counted once, with TC: what a layer of WHC costs is what it has beyond one of TC.
+            # The chart of a flow is counted once, with TC: a WHC layer counts the operations beyond a TC layer.
             base = PLAIN if row.subject == "TC" else "TC"
             counted = next(other for other in rows if other.where == row.where and other.subject == base)
             extra = (row.operations - counted.operations) / (1 if row.subject == "TC" else row.where["layers"])
@@ -157,7 +158,7 @@ def derived(rows):
     for name in OURS:
         along = {row.where["n"]: row for row in rows if row.part == "growth" and row.subject == name}
         along = {n: row for n, row in along.items() if row.where["batch"] == 128 and row.where["layers"] == 4}
-        if {8, 512} <= along.keys():  # from where the moving block is a plane or more
+        if {8, 512} <= along.keys():  # where the moving block has two dimensions or more
             yield Row("flatness", {"n": "8 to 512"}, name, PLAIN, along[512].value / along[8].value)
 
 
@@ -167,12 +168,12 @@ def table(rows):
     for row in rows:
         here = f"{row.part}, " + ", ".join(f"{key} = {value}" for key, value in row.where.items())
         if row.part == "growth":
-            continue  # in the picture
+            continue  # shown in the picture
         goal = "" if row.must is None else f"{row.must:g} / {row.stretch:g}"
         verdict = f"[red]{row.verdict}" if row.verdict == "NOT MET" else f"[green]{row.verdict}"
         quartiles = "" if row.low is None else f"{row.low:.2f}-{row.high:.2f}"
         kept = "" if row.saved_bytes_per_sample is None else f"{row.saved_bytes_per_sample:.0f}"
-        count = "" if row.operations is None else f"{row.operations}" + (f" ({row.waits} waits)" if row.waits else "")
+        count = "" if row.operations is None else f"{row.operations}" + (f" ({row.syncs} syncs)" if row.syncs else "")
         shown.add_row(
             *(here if here != previous else "", row.subject, row.over, f"{row.value:.2f}", quartiles),
             *(goal, verdict, count, kept),
@@ -183,7 +184,7 @@ def table(rows):
 
 
 def picture(rows, path):
-    """Ratios as the flow grows, and beside those of others."""
+    """Draws the ratios as the flow grows, and those of other libraries."""
     figure = Figure(figsize=(13, 3.6), layout="constrained")
     axes = figure.subplots(1, 4, width_ratios=[1, 1, 1, 1.3])
     colours = {"TC": "tab:blue", "WHC": "tab:red"}
@@ -195,7 +196,7 @@ def picture(rows, path):
             line = [row for row in line if all(row.where[k] == v for k, v in fixed.items() if k not in (key, "n"))]
             line = [row for row in line if (row.where["n"] == fixed["n"]) != (key == "n")]
             if not line:
-                continue  # a part that was not asked for
+                continue  # the part was not requested
             line.sort(key=lambda row: row.where[key])
             x = [row.where[key] for row in line]
             ax.set_xscale("log", base=2)
@@ -211,7 +212,7 @@ def picture(rows, path):
         axes[0].legend(frameon=False)
     bars = [row for row in rows if row.part in ("sample + log q", "peers") and row.over == PLAIN]
     bars = [row for row in bars if (row.where["n"], row.where["batch"]) == (6, 128)]
-    bars = list({row.subject: row for row in bars}.values())  # the floor is in both
+    bars = list({row.subject: row for row in bars}.values())  # both parts have the floor
     names = [row.subject for row in bars]
     if bars:
         shades = [colours.get(name, "lightgrey") for name in names]
@@ -245,7 +246,7 @@ def main():
             try:
                 rows += rows_of(cell, args.rounds, args.device, lambda _: progress.advance(task))
             except torch._inductor.exc.InductorError as error:
-                progress.console.print(f"{cell.part} is left out, for want of a compiler: {error}")
+                progress.console.print(f"{cell.part} is skipped, since the compiler failed: {error}")
     rows += derived(rows)
     Console(width=None if sys.stdout.isatty() else 170).print(table(rows))
     args.out.mkdir(parents=True, exist_ok=True)

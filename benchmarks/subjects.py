@@ -1,8 +1,8 @@
-"""What is measured: callables that push or draw, score and differentiate once, by hand, through Pyro, with libraries.
+"""The subjects of the speed benchmark: callables that map or sample, score and differentiate once.
 
-A "flow" is given points, and returns their images and log-determinants. "Sample + log q" is what a step of variational
-inference asks of a posterior: a reparameterised batch from it and its log-density (of one's own sample, so that caches
-may serve). Both with the gradient in every weight; each call makes new tensors, as training does.
+A "flow" maps points to images and log-determinants. "Sample + log q" is the work of a posterior in a step of
+variational inference: a reparameterised batch and its log-density, which may come from a cache. Both include the
+gradient in every weight. Each call makes new tensors, as training does.
 """
 
 import math
@@ -29,7 +29,7 @@ def dense(inputs, outputs):
 
 
 class Floor(torch.nn.Module):
-    """RealNVP by hand: no transform, no cache, no manifold; log-scales bounded as our builders and Pyro's do."""
+    """RealNVP by hand: no transform, cache or manifold; log-scales are bounded as in our builders and Pyro's."""
 
     def __init__(self, dim, layers):
         super().__init__()
@@ -75,7 +75,7 @@ def by_hand(dim, layers, batch, device):
 
 
 def through_pyro(transform, points):
-    """Pushes points, at which the log-determinant is asked for by Pyro's own call."""
+    """Maps points and scores them through the interface of Pyro's transforms."""
     transform = transform.to(points.device)
 
     def push(x):
@@ -121,7 +121,7 @@ def wrapped_normal(dim, device, manifold):
 
 
 def stack_of_pyro(builder, dim, layers, device):
-    """Alternates Pyro's couplings with permutations that swap the halves (which do not move with their module)."""
+    """Alternates Pyro's couplings with permutations that swap the halves (built on the device: ``to`` skips them)."""
     parts = []
     for i in range(layers):
         split = dim // 2 if i % 2 == 0 else dim - dim // 2
@@ -180,12 +180,12 @@ def flows(names, dim, layers, batch, device):
     return {name: FLOWS[name](dim, layers, batch, device) for name in names}
 
 
-#: Libraries that draw and score in one call, so that only this can be compared.
+#: Libraries that sample and score in one call, so that only "sample + log q" can be compared.
 PEERS = {"zuko RealNVP": zuko_flow, "normflows RealNVP": normflows_flow}
 
 
 def samples(dim, layers, batch, device):
-    """Returns draws and their log-densities, from distributions over the flows."""
+    """Returns the "sample + log q" subjects."""
     M = ph.manifolds.Lorentz()
     subjects = {"floor": sampled_by_hand(dim, batch, layers, device)}
     for name, coupling in (("TC", HT.tangent_coupling), ("WHC", HT.wrapped_hyperboloid_coupling)):
@@ -197,7 +197,7 @@ def samples(dim, layers, batch, device):
 
 
 def peers(dim, layers, batch, device):
-    """Returns the same of other flows and libraries, where they are installed."""
+    """Returns "sample + log q" for other flows, and for libraries that are installed."""
     stack = stack_of_pyro(dist.transforms.spline_coupling, dim, layers, device)
     subjects = {
         "floor": sampled_by_hand(dim, batch, layers, device),
@@ -207,12 +207,12 @@ def peers(dim, layers, batch, device):
         try:
             subjects[name] = make(dim, layers, batch, device)
         except ImportError as error:
-            warnings.warn(f"{name} is left out: {error}", stacklevel=2)
+            warnings.warn(f"{name} is skipped: {error}", stacklevel=2)
     return subjects
 
 
 def anatomy(dim, layers, batch, device):
-    """Returns TC's sample + log q built up from its kernels, called by hand, to what Pyro is given, step by step."""
+    """Returns TC's "sample + log q", built up step by step from geometry functions to Pyro distributions."""
     M = ph.manifolds.Lorentz()
     space, constant = ph.geometry.bind(M), dim * math.log(2 * math.pi) / 2
     flow = ph.flows.coupling_flow(dim, layers, HT.tangent_coupling, HIDDEN, M).to(device)
@@ -272,7 +272,7 @@ def anatomy(dim, layers, batch, device):
 
 
 def distributions(dim, batch, device):
-    """Draws and scores with gradients in location and scale."""
+    """Returns subjects that sample and score with gradients in location and scale."""
     M = ph.manifolds.Lorentz()
 
     def subject(make, stored=False, curved=True):
@@ -308,7 +308,7 @@ def distributions(dim, batch, device):
 
 
 def compiled(dim, layers, batch, device):
-    """Compiles the floor as a whole, and our flows by their own ``compile``; each without a graph break."""
+    """Returns the compiled floor, and our flows compiled by their ``compile``, without graph breaks."""
     M = ph.manifolds.Lorentz()
     v, floor = torch.randn(batch, dim, device=device), Floor(dim, layers).to(device)
     options = {"fullgraph": True, "dynamic": False}
@@ -324,7 +324,7 @@ def compiled(dim, layers, batch, device):
 
 
 def maps(dim, batch, device):
-    """Returns the kernels of which everything is made, value and volume, with gradients in all that they are given."""
+    """Returns the basic geometry functions, value and volume, with gradients in all arguments."""
     M = ph.manifolds.Lorentz()
     p, x = (points_of(M, dim, batch, device) for _ in range(2))
     v, t = torch.randn(2, batch, dim, device=device)

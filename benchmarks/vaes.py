@@ -1,4 +1,4 @@
-"""Steps of stochastic variational inference with the VAE of the tutorial, 784-300, and ways to write one."""
+"""SVI steps of the tutorial's VAE, 784-300, with different posteriors and written in different ways."""
 
 import sys
 from pathlib import Path
@@ -17,14 +17,14 @@ import pyro_hyperbolic.distributions.transforms as HT
 sys.path.append(str(Path(__file__).parent.parent / "tutorials"))
 from hyperbolic_vae import VAE
 
-# The tutorial keeps parameters in modules; SVI, which is measured here too, wants them in Pyro's store.
+# The tutorial keeps parameters in modules; SVI, which is also measured here, needs them in Pyro's store.
 pyro.settings.set(module_local_params=False)
 
 DATA_DIM, HIDDEN_DIM, LATENT_DIM = 784, 300, 6
 
 
 class NormalVAE(VAE):
-    """The same networks and likelihood with Pyro's Normal: what a VAE costs without this package."""
+    """The same networks and likelihood with Pyro's Normal: the cost of a VAE without this package."""
 
     @pyro_method
     def model(self, x):
@@ -37,18 +37,18 @@ class NormalVAE(VAE):
         return dist.Normal(loc, torch.nn.functional.softplus(log_scale)).to_event(1)
 
 
-class Zoo(PyroModule):
-    """Gives each VAE its own names in Pyro's global store of parameters."""
+class AllVAEs(PyroModule):
+    """Gives each VAE its own parameter names in Pyro's store."""
 
 
-ZOO = Zoo()
+VAES = AllVAEs()
 
 
 def vae(name, device, coupling=None, kind=VAE):
     manifold = geoopt.Euclidean(1) if kind is NormalVAE else ph.manifolds.Lorentz()
     options = {"hidden_dim": HIDDEN_DIM, "likelihood": "bernoulli"}
-    setattr(ZOO, name, kind(DATA_DIM, LATENT_DIM, manifold, coupling, **options).to(device))
-    return getattr(ZOO, name)
+    setattr(VAES, name, kind(DATA_DIM, LATENT_DIM, manifold, coupling, **options).to(device))
+    return getattr(VAES, name)
 
 
 def data(batch, device):
@@ -78,7 +78,7 @@ def svi_step(model, x, elbo, validate=False):
 
 
 def torch_step(model, x, loss, **options):
-    """One torch optimiser over all parameters, where ``pyro.optim`` keeps one for each parameter."""
+    """Returns a step with one torch optimiser for all parameters; ``pyro.optim`` keeps one for each."""
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, **options)
 
     def step():
@@ -94,7 +94,7 @@ def traced_loss(elbo):
 
 
 def loss_by_hand(model, x):
-    """The ELBO of the same distributions without pyro.sample: no handlers, no traces, no plates."""
+    """Returns minus the ELBO of the same distributions without pyro.sample: no handlers, traces or plates."""
     q = model.posterior(x)
     z = q.rsample()
     prior = hdist.WrappedNormal(ph.geometry.origin(model.manifold, model.dim), 1.0, model.manifold)

@@ -1,18 +1,29 @@
 r"""Hyperbolic distributions and normalizing flows for Pyro; every density is with respect to Riemannian volume.
 
-``viz`` is imported when it is first used: it needs matplotlib, the extra ``viz``.
+``viz`` is imported on first use: it needs matplotlib (the extra ``viz``).
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import charts, datasets, distributions, flows, geometry, infer, manifolds, numerics, testing
+from . import charts, datasets, distributions, flows, geometry, infer, manifolds, nn, numerics, testing
 
 if TYPE_CHECKING:
     from . import viz as viz
 
-# Without viz, so that ``from pyro_hyperbolic import *`` works without matplotlib.
-__all__ = ["charts", "datasets", "distributions", "flows", "geometry", "infer", "manifolds", "numerics", "testing"]
+# viz is left out, so that ``from pyro_hyperbolic import *`` works without matplotlib.
+__all__ = [
+    "charts",
+    "datasets",
+    "distributions",
+    "flows",
+    "geometry",
+    "infer",
+    "manifolds",
+    "nn",
+    "numerics",
+    "testing",
+]
 __version__ = "0.1.0"
 
 

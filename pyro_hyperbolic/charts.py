@@ -1,15 +1,14 @@
 r"""Charts of the hyperboloid: Poincaré ball, Klein ball and normal coordinates, each with its log-volume.
 
-Convention: both balls have radius :math:`\sqrt k`, the unit ball at ``k = 1``, so that the curvature is :math:`-1/k` in
-every chart and the Poincaré ball is ``geoopt.PoincareBall(c=1 / k)``. Points are ``(*, n + 1)``, chart coordinates
-``(*, n)``, and only the spatial part of a point is read. The log-volume of a chart is the log-density of Riemannian
-volume in its coordinates, :math:`d\mathrm{vol} = e^{\ell(p)}\, dp`: a log-density with respect to Riemannian volume
-plus :math:`\ell` is the one with respect to Lebesgue measure of the coordinates.
+Convention: both balls have radius :math:`\sqrt k`, so that the curvature is :math:`-1/k` in every chart and the
+Poincaré ball is ``geoopt.PoincareBall(c=1 / k)``. Points are ``(*, n + 1)``, chart coordinates ``(*, n)``, and only
+the spatial part of a point is read. The log-volume :math:`\ell` of a chart is the log-density of Riemannian volume in
+its coordinates, :math:`d\mathrm{vol} = e^{\ell(p)}\, dp`. Add it to a log-density with respect to Riemannian volume to
+get the log-density with respect to Lebesgue measure of the coordinates.
 
-A ball squeezes what is far into its rim: with ``u`` the unit roundoff, rounding ``p`` moves a point at scaled radius
-``r`` by ``u exp(r)`` in the Poincaré ball and by ``u exp(2 r)`` in the Klein ball. Beyond ``r`` = 36 and 18 (in float32
-16 and 8) the nearest representable coordinates are *on* the sphere: right for a picture, but no longer a point.
-Normal coordinates lose nothing at any radius.
+Precision: with unit roundoff ``u``, rounding ``p`` moves a point at scaled radius ``r`` by ``u exp(r)`` in the
+Poincaré ball and by ``u exp(2 r)`` in the Klein ball. Beyond ``r`` = 36 and 18 (16 and 8 in float32) the coordinates
+round to the boundary sphere: fine for a picture, but no longer a point. Normal coordinates are accurate at any radius.
 """
 
 import geoopt
@@ -36,8 +35,8 @@ __all__ = [
 def to_poincare_ball(manifold: geoopt.Lorentz, x: Tensor) -> Tensor:
     r"""Maps points to the Poincaré ball of radius :math:`\sqrt k`, :math:`p = x_s / (1 + x_0/\sqrt k)`.
 
-    The stereographic projection from :math:`(-\sqrt k, 0)`: conformal, geodesics become circular arcs orthogonal to
-    the boundary, and :math:`|p| = \sqrt k \tanh(r/2)` at scaled radius ``r``.
+    The stereographic projection from :math:`(-\sqrt k, 0)`. It is conformal, geodesics become circular arcs orthogonal
+    to the boundary, and :math:`|p| = \sqrt k \tanh(r/2)` at scaled radius ``r``.
 
     Args:
         manifold: A ``geoopt.Lorentz``.
@@ -54,7 +53,7 @@ def to_poincare_ball(manifold: geoopt.Lorentz, x: Tensor) -> Tensor:
         >>> to_poincare_ball(geoopt.Lorentz(), torch.tensor([1.25, 0.75]))  # 0.75 / 2.25
         tensor([0.3333])
     """
-    space, radius = _space(manifold, x)
+    space, radius = _space_and_radius(manifold, x)
     return space / (1 + hyperboloid.time_of(space / radius))
 
 
@@ -73,10 +72,10 @@ def from_poincare_ball(manifold: geoopt.Lorentz, p: Tensor) -> Tensor:
         ValueError: While validating, if ``p`` is outside the open ball or not finite.
 
     Example:
-        >>> from_poincare_ball(geoopt.Lorentz(k=4.0), torch.tensor([1.0, 0.0]))  # half way to the boundary
+        >>> from_poincare_ball(geoopt.Lorentz(k=4.0), torch.tensor([1.0, 0.0]))  # halfway to the boundary
         tensor([3.3333, 2.6667, 0.0000])
     """
-    s, radius = _inside(manifold, p, "p", "Poincaré")
+    s, radius = _square_and_radius(manifold, p, "p", "Poincaré")
     return torch.cat([radius * (1 + s), 2 * p.expand(*s.shape[:-1], -1)], dim=-1) / (1 - s)
 
 
@@ -95,19 +94,19 @@ def poincare_ball_log_volume(manifold: geoopt.Lorentz, p: Tensor) -> Tensor:
         ValueError: While validating, if ``p`` is outside the open ball or not finite.
 
     Example:
-        At the centre the chart halves lengths, in two dimensions the volume is log 4:
+        At the centre the chart halves lengths, so in two dimensions the log-volume is log 4:
 
         >>> poincare_ball_log_volume(geoopt.Lorentz(), torch.zeros(2))
         tensor(1.3863)
     """
-    s, _ = _inside(manifold, p, "p", "Poincaré")
+    s, _ = _square_and_radius(manifold, p, "p", "Poincaré")
     return -p.size(-1) * torch.log((1 - s) / 2).squeeze(-1)
 
 
 def to_klein(manifold: geoopt.Lorentz, x: Tensor) -> Tensor:
     r"""Maps points to the Klein ball of radius :math:`\sqrt k`, :math:`q = \sqrt k\, x_s / x_0`.
 
-    The gnomonic projection: geodesics become straight lines, and :math:`|q| = \sqrt k \tanh r` at scaled radius ``r``.
+    The gnomonic projection. Geodesics become straight lines, and :math:`|q| = \sqrt k \tanh r` at scaled radius ``r``.
 
     Args:
         manifold: A ``geoopt.Lorentz``.
@@ -124,7 +123,7 @@ def to_klein(manifold: geoopt.Lorentz, x: Tensor) -> Tensor:
         >>> to_klein(geoopt.Lorentz(), torch.tensor([1.25, 0.75]))  # 0.75 / 1.25
         tensor([0.6000])
     """
-    space, radius = _space(manifold, x)
+    space, radius = _space_and_radius(manifold, x)
     return space / hyperboloid.time_of(space / radius)
 
 
@@ -146,7 +145,7 @@ def from_klein(manifold: geoopt.Lorentz, q: Tensor) -> Tensor:
         >>> from_klein(geoopt.Lorentz(), torch.tensor([0.6, 0.0]))
         tensor([1.2500, 0.7500, 0.0000])
     """
-    s, radius = _inside(manifold, q, "q", "Klein")
+    s, radius = _square_and_radius(manifold, q, "q", "Klein")
     return torch.cat([radius.expand_as(s), q.expand(*s.shape[:-1], -1)], dim=-1) / (1 - s).sqrt()
 
 
@@ -165,22 +164,23 @@ def klein_log_volume(manifold: geoopt.Lorentz, q: Tensor) -> Tensor:
         ValueError: While validating, if ``q`` is outside the open ball or not finite.
 
     Example:
-        On a line the chart is tanh, with derivative :math:`1 - q^2`, here 0.64:
+        On a line :math:`q = \tanh r`, with derivative :math:`1 - q^2`, here 0.64:
 
         >>> klein_log_volume(geoopt.Lorentz(), torch.tensor([0.6])).exp()
         tensor(1.5625)
     """
-    s, _ = _inside(manifold, q, "q", "Klein")
+    s, _ = _square_and_radius(manifold, q, "q", "Klein")
     return -(q.size(-1) + 1) / 2 * torch.log1p(-s).squeeze(-1)
 
 
 def to_normal_coordinates(manifold: Manifold, x: Tensor, loc: Tensor | None = None) -> Tensor:
-    r"""Maps points to normal coordinates at ``loc``, :math:`v = \log_o(T_{loc}^{-1} x)`, in the frame that T carries.
+    r"""Maps points to normal coordinates at ``loc``, :math:`v = \log_o(T_{loc}^{-1} x)`.
 
-    A global chart in which geodesics through ``loc`` are straight and ``|v|`` is the distance from it.
+    A global chart in which geodesics through ``loc`` are straight lines and ``|v|`` is the distance from ``loc``. The
+    axes are those of the origin, transported to ``loc`` along the geodesic.
 
     Args:
-        manifold: A manifold with a geometry, ``geoopt.Lorentz`` or ``geoopt.Euclidean(1)``.
+        manifold: A manifold with a global chart, such as ``geoopt.Lorentz``.
         x: Points, shape ``(*, n + 1)``.
         loc: The centre of the chart, shape ``(*, n + 1)``; the origin by default.
 
@@ -206,7 +206,7 @@ def from_normal_coordinates(manifold: Manifold, v: Tensor, loc: Tensor | None = 
     r"""Maps normal coordinates at ``loc`` to points, :math:`x = T_{loc} \exp_o(v)`.
 
     Args:
-        manifold: A manifold with a geometry, ``geoopt.Lorentz`` or ``geoopt.Euclidean(1)``.
+        manifold: A manifold with a global chart, such as ``geoopt.Lorentz``.
         v: Coordinates, shape ``(*, n)``, in units of distance.
         loc: The centre of the chart, shape ``(*, n + 1)``; the origin by default.
 
@@ -232,10 +232,10 @@ def from_normal_coordinates(manifold: Manifold, v: Tensor, loc: Tensor | None = 
 def normal_coordinates_log_volume(manifold: Manifold, v: Tensor) -> Tensor:
     r"""Returns :math:`\ell(v) = (n - 1) \log \frac{\sinh r}{r}`, :math:`r = |v|/\sqrt k`: the same at every centre.
 
-    :func:`pyro_hyperbolic.geometry.log_volume` under the name it has among the charts.
+    An alias of :func:`pyro_hyperbolic.geometry.log_volume`.
 
     Args:
-        manifold: A manifold with a geometry, ``geoopt.Lorentz`` or ``geoopt.Euclidean(1)``.
+        manifold: A manifold with a global chart, such as ``geoopt.Lorentz``.
         v: Coordinates, shape ``(*, n)``, in units of distance.
 
     Returns:
@@ -259,30 +259,29 @@ def _check_lorentz(manifold: geoopt.Lorentz) -> None:
     if not isinstance(manifold, geoopt.Lorentz):
         raise TypeError(
             f"the manifold is {checks.shown(manifold)}, but the Poincaré and Klein balls are charts of geoopt.Lorentz; "
-            f"on a manifold that has none use normal coordinates."
+            f"use normal coordinates on other manifolds."
         )
 
 
-def _space(manifold: geoopt.Lorentz, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the spatial part of a checked point and the radius."""
+def _space_and_radius(manifold: geoopt.Lorentz, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Checks the points; returns their spatial part and ``sqrt(k)``."""
     _check_lorentz(manifold)
     checks.check_points(manifold, x)
     return x[..., 1:], hyperboloid.Hyperboloid(manifold).radius(x)
 
 
-def _inside(manifold: geoopt.Lorentz, p: Tensor, name: str, ball: str) -> tuple[Tensor, Tensor]:
-    """Returns ``|p|^2 / k``, below one, and the radius, both ``(*, 1)``, or raises."""
+def _square_and_radius(manifold: geoopt.Lorentz, p: Tensor, name: str, ball: str) -> tuple[Tensor, Tensor]:
+    """Checks that ``p`` is in the open ball; returns ``|p|^2 / k`` and ``sqrt(k)``, both ``(*, 1)``."""
     _check_lorentz(manifold)
     checks.check_vectors(manifold, p, name)
     checks.check_finite_result(name, p, p)
     radius = hyperboloid.Hyperboloid(manifold).radius(p)
     s = hyperboloid.square_norm(p / radius)
     if checks.validating() and not bool((s < 1).all()):
-        outside = int((s >= 1).sum())
+        farthest, outside = s.detach().max().sqrt().item(), int((s >= 1).sum())
         raise ValueError(
-            f"{name} reaches |{name}| / sqrt(k) = {s.detach().max().sqrt().item():.9g}, and {outside} of {s.numel()} "
-            f"points have 1 or more, but the open {ball} ball of {checks.describe(manifold)} has radius sqrt(k); "
-            f"rescale {name} if it comes from another k, and keep points near the boundary as x or in normal "
-            f"coordinates: {p.dtype} cannot tell them from the boundary itself."
+            f"{name} reaches |{name}| / sqrt(k) = {farthest:.9g}: {outside} of {s.numel()} points are not in the open "
+            f"{ball} ball of {checks.describe(manifold)}, which has radius sqrt(k); rescale {name} if it comes from "
+            f"another k; near the boundary, which {p.dtype} cannot tell from {name}, use x or normal coordinates."
         )
     return s, radius

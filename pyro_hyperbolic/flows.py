@@ -22,19 +22,20 @@ __all__ = ["ConditionalCouplingFlow", "CouplingFlow", "coupling_flow"]
 
 
 class CouplingFlow(TangentModule):
-    r"""Stacks coupling layers that take turns in moving two blocks, :math:`\exp_o \circ f_L \cdots f_1 \circ \log_o`.
+    r"""Stacks coupling layers that move two blocks in turn, :math:`\exp_o \circ f_L \cdots f_1 \circ \log_o`.
 
-    Between layers tangent coordinates pass, so the chart is entered and left once for the flow, and its volume stretch
-    is counted once: the same transform as the layers one after another with the halves swapped between them, faster.
+    The flow equals its layers one after another, with the halves swapped in between. It is faster, since tangent
+    coordinates pass between layers: it maps from and to the manifold only once.
 
     Args:
-        layers: Couplings on one manifold. Those at even places move the second block given the first; those at odd
-            places the first given the second, so that their ``split_dim`` is the size of the second.
-        cache_size: 1 (default) to remember the last pair, 0 not to.
+        layers: Couplings on one manifold. Layers 0, 2, ... move the second block given the first. Layers 1, 3, ... move
+            the first given the second, so their ``split_dim`` is the size of the second.
+        cache_size: 1 (default) to cache the last pair, 0 to cache nothing.
 
     Raises:
-        ValueError: If there is no layer, the layers' manifolds differ, or their blocks do not fit together; on a call,
-            while validating, if a point is off the manifold.
+        TypeError: If a layer is not a :class:`~.transforms.Coupling`.
+        ValueError: If there is no layer, or the manifolds or block sizes of layers differ; on a call, while validating,
+            if a point is off the manifold.
     """
 
     def __init__(self, layers: Sequence[Coupling], *, cache_size: int = 1) -> None:
@@ -44,17 +45,17 @@ class CouplingFlow(TangentModule):
         self._sizes = tuple(layer.split_dim for layer in layers[:2])
 
     def _tangent_forward(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        return self._run(v, inverse=False)
+        return self._apply_layers(v, inverse=False)
 
     def _tangent_backward(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        return self._run(w, inverse=True)
+        return self._apply_layers(w, inverse=True)
 
     @property
     def _couplings(self) -> list[Coupling]:
         layers: Any = self._modules["layers"]
-        return list(layers._modules.values())  # past __getattr__, which is slow
+        return list(layers._modules.values())  # avoids __getattr__, which is slow
 
-    def _run(self, v: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
+    def _apply_layers(self, v: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
         check_dim(self._couplings[0].network, v.size(-1))
         check_split(self._sizes[0], v.size(-1))
         first, second = v[..., : self._sizes[0]], v[..., self._sizes[0] :]
@@ -71,8 +72,8 @@ class CouplingFlow(TangentModule):
         return join(first, second), sum(log_dets[1:], log_dets[0])
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
-        """Returns the shape of ``y`` for an ``x`` of that shape."""
-        contexts = [batch for layer in self._couplings for batch in layer.batch_shapes_of_conditions()]
+        """Returns ``shape``, with its batch part broadcast with the batch shapes of ``k`` and the contexts."""
+        contexts = [batch for layer in self._couplings for batch in layer.context_batch_shapes()]
         space = self._geometry
         return with_batch(shape, *space.batch_shapes(), *contexts, event_dim=space.event_dim)
 
@@ -86,7 +87,8 @@ class ConditionalCouplingFlow(NeedsContext):
         layers: Conditional couplings on one manifold, in the order of :class:`CouplingFlow`.
 
     Raises:
-        ValueError: As :class:`CouplingFlow`.
+        TypeError: If a layer is not a :class:`~.transforms.ConditionalCoupling`.
+        ValueError: If there is no layer, or the manifolds or block sizes of layers differ.
     """
 
     def __init__(self, layers: Sequence[ConditionalCoupling]) -> None:
@@ -103,7 +105,7 @@ class ConditionalCouplingFlow(NeedsContext):
         return CouplingFlow([layer.condition(context) for layer in self.layers])  # type: ignore[operator]
 
 
-_CONDITIONAL: dict[Callable[..., Coupling], Callable[..., ConditionalCoupling]] = {
+_CONDITIONAL_BUILDERS: dict[Callable[..., Coupling], Callable[..., ConditionalCoupling]] = {
     HT.tangent_coupling: HT.conditional_tangent_coupling,
     HT.wrapped_hyperboloid_coupling: HT.conditional_wrapped_hyperboloid_coupling,
 }
@@ -124,11 +126,10 @@ def coupling_flow(
     Args:
         dim: Intrinsic dimension ``n >= 2``.
         layers: Number of coupling layers, at least 1.
-        coupling: The builder of a layer: ``HT.tangent_coupling``, ``HT.wrapped_hyperboloid_coupling``, either with
-            further arguments bound by ``functools.partial``, or a function of
-            ``(dim, hidden_dims=, split_dim=, manifold=)`` that returns a :class:`~.transforms.Coupling`. By default
-            the wrapped one where blocks of coordinates are points of a smaller manifold of the same kind (hyperbolic
-            and Euclidean space), else the tangent one (products, matrices).
+        coupling: The builder of a layer: ``HT.tangent_coupling`` or ``HT.wrapped_hyperboloid_coupling``, possibly with
+            arguments bound by ``functools.partial``, or a function of ``(dim, hidden_dims=, split_dim=, manifold=)``
+            that returns a :class:`~.transforms.Coupling`. By default the wrapped one on hyperbolic and Euclidean space,
+            the tangent one elsewhere (products, matrices).
         hidden_dims: Widths of the hidden layers of each network; ``[10 * dim]`` by default.
         manifold: A geoopt manifold; the hyperboloid of curvature -1 by default. With ``geoopt.Euclidean(1)`` this is
             RealNVP.
@@ -138,8 +139,9 @@ def coupling_flow(
         A :class:`CouplingFlow`, or a :class:`ConditionalCouplingFlow` if ``context_dim`` is given.
 
     Raises:
-        ValueError: If ``dim`` or ``layers`` is out of range, or ``context_dim`` is given with a builder of which no
-            conditional counterpart is known.
+        TypeError: If ``coupling`` is not a function.
+        ValueError: If ``dim`` or ``layers`` is out of range, or ``context_dim`` is given with a builder that has no
+            conditional counterpart.
 
     Example:
         >>> flow = coupling_flow(dim=2, layers=4, hidden_dims=[32])
@@ -167,33 +169,32 @@ def coupling_flow(
     options = {**options, "hidden_dims": hidden_dims, "manifold": manifold}
     if context_dim is None:
         return CouplingFlow([coupling(dim, split_dim=split_dim, **options) for split_dim in splits])
-    if coupling not in _CONDITIONAL:
-        known = ", ".join(builder.__name__ for builder in _CONDITIONAL)
+    if coupling not in _CONDITIONAL_BUILDERS:
+        known = ", ".join(builder.__name__ for builder in _CONDITIONAL_BUILDERS)
         raise ValueError(
-            f"no conditional counterpart of {coupling} is known, only of {known}; build the layers yourself and stack "
-            f"them with ConditionalCouplingFlow."
+            f"{coupling} has no conditional counterpart, unlike {known}; build conditional layers yourself and stack "
+            f"them in a ConditionalCouplingFlow."
         )
     options["context_dim"] = context_dim
-    return ConditionalCouplingFlow([_CONDITIONAL[coupling](dim, split_dim=size, **options) for size in splits])
+    build = _CONDITIONAL_BUILDERS[coupling]
+    return ConditionalCouplingFlow([build(dim, split_dim=split_dim, **options) for split_dim in splits])
 
 
 def _checked(layers: Sequence[Any], kind: type[Any]) -> list[Any]:
     """Returns the layers as a list, or raises."""
     layers = checks.check_list("layers", layers, f"a coupling flow stacks {kind.__name__}s, one or more")
     if not layers:
-        raise ValueError("no layers given, but a flow has at least 1; 2 move every coordinate.")
+        raise ValueError("no layers given, but a flow needs at least 1; 2 move every coordinate.")
     for i, layer in enumerate(layers):
         if not isinstance(layer, kind):
             remedy = (
                 "call .condition(context) on each, or stack them in a ConditionalCouplingFlow"
                 if isinstance(layer, ConditionalCoupling)
-                else "stack these in a CouplingFlow, or build them as conditional ones"
+                else "stack them in a CouplingFlow, or build conditional layers"
                 if isinstance(layer, Coupling)
-                else "compose others with pyro.distributions.transforms.ComposeTransformModule"
+                else "compose other transforms with pyro.distributions.transforms.ComposeTransformModule"
             )
-            raise TypeError(
-                f"layer {i} is {checks.shown(layer)}, but a coupling flow stacks {kind.__name__}s here; {remedy}."
-            )
+            raise TypeError(f"layer {i} is {checks.shown(layer)}, but this flow stacks {kind.__name__}s; {remedy}.")
         if not geometry.same(layer.manifold, layers[0].manifold):
             raise ValueError(
                 f"layer {i} acts on {checks.describe(layer.manifold)} and layer 0 on "
@@ -201,7 +202,7 @@ def _checked(layers: Sequence[Any], kind: type[Any]) -> list[Any]:
             )
         if layer.split_dim != layers[i % 2].split_dim:
             raise ValueError(
-                f"layer {i} has split_dim = {layer.split_dim} and layer {i % 2} {layers[i % 2].split_dim}; layers take "
-                f"turns, so those at even places have split_dim = d and those at odd places n - d."
+                f"layer {i} has split_dim = {layer.split_dim} and layer {i % 2} has {layers[i % 2].split_dim}; layers "
+                f"take turns, so give even places split_dim = d and odd places n - d."
             )
     return layers

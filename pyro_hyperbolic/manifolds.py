@@ -1,4 +1,4 @@
-r"""Manifold objects that are PyroModules, so that their curvature can be a Pyro parameter or a latent variable."""
+r"""Manifolds that are PyroModules, so that their curvature can be a Pyro parameter or a latent variable."""
 
 import abc
 from typing import Any
@@ -12,11 +12,11 @@ from torch.distributions import constraints
 
 from pyro_hyperbolic.geometry import checks
 
-__all__ = ["Lorentz", "PoincareBall", "Product", "is_of_one_run", "resolved"]
+__all__ = ["Lorentz", "PoincareBall", "Product", "has_sampled_parameters", "with_sampled_parameters"]
 
 
 class PyroABCMeta(type(PyroModule), abc.ABCMeta):  # type: ignore[misc]
-    """The metaclass of abstract classes that can be PyroModules, which have one of their own."""
+    """Combines the metaclasses of ``ABC`` and ``PyroModule``."""
 
 
 class OneParameter(PyroModule, metaclass=PyroABCMeta):
@@ -30,8 +30,7 @@ class OneParameter(PyroModule, metaclass=PyroABCMeta):
         else:
             self.register_buffer(self._parameter, value)
 
-    def _described(self) -> str:
-        """Returns the arguments, for ``repr``."""
+    def _repr_arguments(self) -> str:
         name = self._parameter
         return f"{name}: latent" if self.is_latent else f"{name}={getattr(self, name).detach().tolist()}"
 
@@ -41,15 +40,15 @@ class OneParameter(PyroModule, metaclass=PyroABCMeta):
         return self._parameter in self.__dict__.get("_pyro_samples", ())
 
     def __getattr__(self, name: str) -> Any:
-        # Each read of a PyroParam is a pyro.param statement, and geometry reads it dozens of times in a run of a model.
-        # Within one call of a PyroModule (which ends before any optimiser step) it is read once, as a PyroSample is.
+        # Each read of a PyroParam is a pyro.param statement, and one run of a model reads it dozens of times. Cache it
+        # during a PyroModule call, as Pyro does with a PyroSample; the call ends before any optimiser step.
         if name != self._parameter or "_pyro_context" not in self.__dict__:
             return super().__getattr__(name)
         if not self._pyro_context.active:
             if self.is_latent:
                 raise RuntimeError(
-                    f"{name} is latent (a PyroSample): it has a value only during a call of the PyroModule that owns "
-                    f"this manifold; build distributions in the model, which keep it, and read it from the trace."
+                    f"{name} is latent (a PyroSample) and has a value only during a call of the PyroModule that owns "
+                    f"this manifold; build distributions inside the model, and read {name} from the trace."
                 )
             return super().__getattr__(name)
         key = f"{self._pyro_get_fullname(name)}, grad={torch.is_grad_enabled()}"
@@ -60,15 +59,15 @@ class OneParameter(PyroModule, metaclass=PyroABCMeta):
         return value
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        # A fixed one is the space for which everything else was trained. Ours is kept: theirs can be of another dtype.
+        # Everything else was trained on a fixed parameter, so the values must agree. Ours is kept for its dtype.
         name = self._parameter
         ours, theirs = self._buffers.get(name), state_dict.get(f"{prefix}{name}")
         if ours is not None and theirs is not None:
             if not checks.same_value(ours, theirs):
                 raise ValueError(
-                    f"this state_dict is of {type(self).__name__}({name}={checks.describe_values(theirs)}), but is "
-                    f"loaded into {type(self).__name__}({name}={checks.describe_values(ours)}), whose {name} is fixed; "
-                    f"build the manifold of the file, or one that is learnable."
+                    f"this state_dict was saved from {type(self).__name__}({name}={checks.describe_values(theirs)}), "
+                    f"but is loaded into {type(self).__name__}({name}={checks.describe_values(ours)}), whose {name} is "
+                    f"fixed; build the manifold with the saved {name}, or with learnable=True."
                 )
             state_dict[f"{prefix}{name}"] = ours
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -77,14 +76,13 @@ class OneParameter(PyroModule, metaclass=PyroABCMeta):
 class Lorentz(geoopt.Lorentz, OneParameter):
     r"""The hyperboloid :math:`\{x : \langle x, x \rangle = -k,\ x_0 > 0\}` of curvature :math:`-1/k`, a PyroModule.
 
-    A ``geoopt.Lorentz`` with three differences: ``k`` is a buffer unless it is learnable (so that ``pyro.module`` does
-    not complain of a frozen parameter); a learnable ``k`` is a ``PyroParam`` constrained to be positive (geoopt's is
-    unconstrained, and an optimiser can drive it below zero); and ``k`` may be assigned ``PyroParam(...)`` or
-    ``PyroSample(...)`` like any attribute of a PyroModule.
+    It differs from ``geoopt.Lorentz`` in three ways. A fixed ``k`` is a buffer, so ``pyro.module`` does not warn about
+    a frozen parameter. A learnable ``k`` is a ``PyroParam`` constrained to be positive; an optimiser can drive geoopt's
+    below zero. And ``k`` can be assigned a ``PyroParam(...)`` or ``PyroSample(...)``.
 
     Args:
         k: Squared radius, a positive number or tensor, in units of squared distance. Python numbers get the default
-            dtype; give a float64 tensor where ``k`` is not exact in float32 and points are float64.
+            dtype; for float64 points, pass a float64 tensor if ``k`` is not exact in float32.
         learnable: Whether ``k`` is a positive parameter.
 
     Raises:
@@ -104,21 +102,21 @@ class Lorentz(geoopt.Lorentz, OneParameter):
     k: Any  # a Tensor to read; a Tensor, PyroParam or PyroSample to assign
 
     def __init__(self, k: float | Tensor = 1.0, learnable: bool = False) -> None:
-        remedy = "it is the squared radius, curvature is -1/k"
+        remedy = "it is the squared radius, the curvature is -1/k"
         super().__init__(checks.as_real("k", k, remedy), learnable)
         value = self.k.detach()
         checks.check_positive("k", value, f"{remedy}.", validate=True)
         del self.k
         self._set_parameter(value, learnable)
 
-    extra_repr = OneParameter._described
+    extra_repr = OneParameter._repr_arguments
 
     @classmethod
     def from_curvature(cls, curvature: float | Tensor, learnable: bool = False) -> "Lorentz":
-        r"""Returns the hyperboloid of sectional curvature :math:`K < 0`, that of :math:`k = -1/K`.
+        r"""Returns the hyperboloid of sectional curvature :math:`K < 0`, with :math:`k = -1/K`.
 
         Args:
-            curvature: Negative, a number or tensor, in units of inverse squared distance.
+            curvature: Negative number or tensor, in units of inverse squared distance.
             learnable: Whether ``k`` is a positive parameter.
 
         Raises:
@@ -129,12 +127,12 @@ class Lorentz(geoopt.Lorentz, OneParameter):
             >>> Lorentz.from_curvature(-0.25).k
             tensor(4.)
         """
-        value = checks.as_real("curvature", curvature, "that of a hyperboloid is negative, -1 for k = 1")
+        value = checks.as_real("curvature", curvature, "a hyperboloid has negative curvature, -1 for k = 1")
         value = value if isinstance(curvature, Tensor) else value.to(torch.get_default_dtype())
         inside = (value < 0) & value.isfinite()
         if not bool(inside.all()):
             raise ValueError(
-                f"curvature = {value[~inside][0].item():.6g}, but that of a hyperboloid is < 0 and finite; for flat "
+                f"curvature = {value[~inside][0].item():.6g}, but must be < 0 and finite on a hyperboloid; for flat "
                 f"space use geoopt.Euclidean(1)."
             )
         return cls(-1 / value, learnable)
@@ -148,8 +146,8 @@ class Lorentz(geoopt.Lorentz, OneParameter):
 class PoincareBall(geoopt.PoincareBall, OneParameter):
     r"""The Poincaré ball :math:`\{p : |p| < 1/\sqrt c\}` of curvature :math:`-c`, a PyroModule.
 
-    A ``geoopt.PoincareBall`` whose ``c`` is a buffer, exact, or a positive ``PyroParam`` if it is learnable, and may be
-    assigned ``PyroParam(...)`` or ``PyroSample(...)``, as ``k`` of :class:`Lorentz`.
+    Like ``k`` of :class:`Lorentz`, ``c`` is a buffer if fixed, a positive ``PyroParam`` if learnable, and can be
+    assigned a ``PyroParam(...)`` or ``PyroSample(...)``.
 
     Args:
         c: Minus the curvature, a positive number or tensor, in units of inverse squared distance.
@@ -176,7 +174,7 @@ class PoincareBall(geoopt.PoincareBall, OneParameter):
         del self.isp_c
         self._set_parameter(value, learnable)
 
-    extra_repr = OneParameter._described
+    extra_repr = OneParameter._repr_arguments
 
     @property
     def c(self) -> Any:
@@ -185,7 +183,7 @@ class PoincareBall(geoopt.PoincareBall, OneParameter):
 
     @c.setter
     def c(self, value: Any) -> None:
-        self._buffers["c"] = value  # torch's own __setattr__ handles parameters, but not a buffer with a property
+        self._buffers["c"] = value  # Module.__setattr__ finds parameters first, but not a buffer behind a property
 
     @property
     def curvature(self) -> Tensor:
@@ -194,16 +192,16 @@ class PoincareBall(geoopt.PoincareBall, OneParameter):
 
 
 class Product(geoopt.ProductManifold, PyroModule, metaclass=PyroABCMeta):
-    r"""A product of manifolds, :math:`M_1 \times \dots \times M_m`, a PyroModule: factors can be learnable or latent.
+    r"""A product of manifolds, :math:`M_1 \times \dots \times M_m`, a PyroModule.
 
-    A ``geoopt.ProductManifold`` whose factors are submodules of a PyroModule.
+    A ``geoopt.ProductManifold`` whose factors can have learnable or latent parameters.
 
     Args:
         *factors: Pairs of a manifold and the size of its points: ``n + 1`` for :class:`Lorentz`, ``n`` for
             :class:`PoincareBall` and ``geoopt.Euclidean(1)``, ``(m, m)`` for matrices.
 
     Raises:
-        ValueError: If there is no factor, or a size does not fit.
+        ValueError: If there are no factors, or a size does not fit its manifold.
 
     Example:
         >>> M = Product((Lorentz(learnable=True), 3), (geoopt.Euclidean(1), 2))
@@ -218,39 +216,39 @@ class Product(geoopt.ProductManifold, PyroModule, metaclass=PyroABCMeta):
         self.manifolds: torch.nn.ModuleList = PyroModule[torch.nn.ModuleList](list(self.manifolds))
 
 
-class _AtOneRun(geoopt.Lorentz):
-    """A hyperboloid whose ``k`` is the value of a latent variable in one run: a plain tensor, with its gradient."""
+class _SampledLorentz(geoopt.Lorentz):
+    """A hyperboloid whose ``k`` is the sampled value of a latent variable, a plain tensor with its gradient."""
 
     def __init__(self, k: Tensor) -> None:
         super(geoopt.Lorentz, self).__init__()
         self.__dict__["k"] = k
 
 
-class _BallAtOneRun(PoincareBall):
-    """A ball whose ``c`` is the value of a latent variable in one run."""
+class _SampledPoincareBall(PoincareBall):
+    """A ball whose ``c`` is the sampled value of a latent variable."""
 
     def __init__(self, c: Tensor) -> None:
         super().__init__()
         self._buffers["c"] = c
 
 
-def is_of_one_run(manifold: Manifold) -> bool:
-    """Returns whether the manifold, or a factor of it, has the ``k`` of one run of a model in which ``k`` is latent."""
+def has_sampled_parameters(manifold: Manifold) -> bool:
+    """Returns whether the curvature of the manifold, or of a factor, is the sampled value of a latent variable."""
     if isinstance(manifold, geoopt.ProductManifold):
-        return any(is_of_one_run(factor) for factor in manifold.manifolds)
-    return isinstance(manifold, (_AtOneRun, _BallAtOneRun))
+        return any(has_sampled_parameters(factor) for factor in manifold.manifolds)
+    return isinstance(manifold, (_SampledLorentz, _SampledPoincareBall))
 
 
-def resolved(manifold: Manifold) -> Manifold:
-    """Returns the manifold, with the ``k`` of this run where it is latent: what a distribution must remember."""
+def with_sampled_parameters(manifold: Manifold) -> Manifold:
+    """Returns the manifold with latent curvatures replaced by their sampled values, for a distribution to keep."""
     if isinstance(manifold, OneParameter) and manifold.is_latent:
-        return _AtOneRun(manifold.k) if isinstance(manifold, Lorentz) else _BallAtOneRun(manifold.c)
+        return _SampledLorentz(manifold.k) if isinstance(manifold, Lorentz) else _SampledPoincareBall(manifold.c)
     if isinstance(manifold, geoopt.ProductManifold):
-        factors = [resolved(factor) for factor in manifold.manifolds]
+        factors = [with_sampled_parameters(factor) for factor in manifold.manifolds]
         if any(new is not old for new, old in zip(factors, manifold.manifolds, strict=True)):
             return geoopt.ProductManifold(*zip(factors, manifold.shapes, strict=True))
     return manifold
 
 
-#: What ``manifold=None`` means everywhere: the hyperboloid of curvature -1.
+#: The hyperboloid of curvature -1, the default wherever ``manifold=None`` is allowed.
 STANDARD = Lorentz()

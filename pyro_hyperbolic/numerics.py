@@ -1,11 +1,11 @@
-r"""Scalar functions that are smooth at the origin, free of overflow, and twice differentiable. Torch only.
+r"""Scalar functions without overflow or cancellation, twice differentiable even at the origin. Torch only.
 
-Every function takes the *square* of its usual argument. :math:`\sinh(r)/r` is an entire function of :math:`z = r^2`,
-and :math:`z = |v|^2/k` is smooth in the vector and in the curvature, whereas :math:`r = |v|` has no derivative at the
-origin: with ``z`` there is no norm to guard, and gradients of every order exist where freshly initialised flows live.
+The radial functions take the *squared* radius :math:`z = |v|^2/k`. It is smooth in ``v`` and ``k``, and
+:math:`\sinh(r)/r` is entire in :math:`z = r^2`, whereas :math:`r = |v|` has no derivative at the origin, where freshly
+initialised flows start.
 
-Each function is a Taylor polynomial below a switching point and a closed form above it. Both branches of the
-``where`` are guarded: ``where`` differentiates the branch that it does not take, and ``0 * inf`` is NaN.
+Each function is a Taylor polynomial near zero and a closed form elsewhere. Both arguments of ``where`` are guarded,
+because ``where`` differentiates the branch it discards, and ``0 * inf`` is NaN.
 """
 
 import math
@@ -16,8 +16,8 @@ from torch import Tensor
 
 __all__ = ["asinh", "asinhc", "log_sinhc", "near_log_sinhc", "norm", "sinhc"]
 
-# Below this z the Taylor polynomials are used. The number of terms in `_terms` belongs to this number: it makes the
-# value, the first and the second derivative accurate to the unit roundoff of the dtype.
+# Taylor polynomials are used below this z. The number of terms passed to `_terms` is chosen for it: the value and both
+# derivatives are accurate to the unit roundoff of the dtype.
 _SWITCH = 1e-2
 
 _SINHC = [1 / math.factorial(2 * j + 1) for j in range(16)]
@@ -27,7 +27,7 @@ _ASINHC = [(-1) ** j * math.factorial(2 * j) / (4**j * math.factorial(j) ** 2 * 
 def sinhc(z: Tensor) -> Tensor:
     r"""Returns :math:`\sinh(\sqrt z)/\sqrt z`, accurate and twice differentiable for every :math:`z \ge 0`.
 
-    The norm of a point over the norm of its tangent coordinates, at ``z = |v|^2 / k``.
+    At ``z = |v|^2 / k`` it is the spatial norm of the point :math:`\exp_o(v)` divided by :math:`|v|`.
 
     Args:
         z: Squared scaled radius, shape ``(*)``, nonnegative.
@@ -47,8 +47,8 @@ def sinhc(z: Tensor) -> Tensor:
 def asinh(x: Tensor) -> Tensor:
     r"""Returns :math:`\operatorname{asinh} x`, with derivatives that do not overflow.
 
-    torch's own squares ``x`` in the first derivative and cubes it in the second: from 1.8e19 on in single precision,
-    and 1.3e154 in double, its gradient is zero.
+    ``torch.asinh`` squares ``x`` in its first derivative and cubes it in its second, so its gradient is zero above
+    1.8e19 in single precision and 1.3e154 in double.
 
     Args:
         x: Shape ``(*)``.
@@ -79,7 +79,7 @@ def asinhc(w: Tensor) -> Tensor:
         Tensor of shape ``(*)``.
 
     Example:
-        The inverse of :func:`sinhc`: with :math:`w = \sinh^2 r`, ``asinhc(w) * sinhc(r ** 2) == 1``.
+        It inverts :func:`sinhc`: with :math:`w = \sinh^2 r`, ``asinhc(w) * sinhc(r ** 2) == 1``.
 
         >>> r = torch.tensor([0.0, 1.0, 10.0])
         >>> (asinhc(r.sinh() ** 2) * sinhc(r**2)).round(decimals=6)
@@ -91,7 +91,7 @@ def asinhc(w: Tensor) -> Tensor:
 
 
 def norm(v: Tensor) -> Tensor:
-    r"""Returns :math:`|v|`, shape ``(*, 1)``, without overflow or underflow; its derivatives at zero are zero.
+    r"""Returns :math:`|v|` without overflow or underflow; its derivatives at zero are zero.
 
     Args:
         v: Vectors, shape ``(*, n)``.
@@ -117,9 +117,8 @@ def log_sinhc(z: Tensor) -> Tensor:
     With :math:`z = |v|^2 / k` this is the per-dimension volume stretch of the exponential map:
     ``(n - 1) * log_sinhc(z)`` is its log-determinant at tangent vector ``v``.
 
-    The naive ``r.sinh().log() - r.log()`` is NaN at the origin, where every freshly initialised
-    flow lives, and overflows past ``r = 89`` in single precision. The *relative* error is of the order of the unit
-    roundoff, also where the value is tiny.
+    The naive ``r.sinh().log() - r.log()`` is NaN at the origin and overflows past ``r = 89`` in single precision.
+    The *relative* error is of the order of the unit roundoff, even where the value is tiny.
 
     Args:
         z: Squared scaled radius, shape ``(*)``, nonnegative.
@@ -131,7 +130,7 @@ def log_sinhc(z: Tensor) -> Tensor:
         >>> log_sinhc(torch.tensor([0.0, 1.0, 10_000.0]))
         tensor([ 0.0000,  0.1614, 94.7017])
     """
-    # The switch is at 1 here: log(sinhc) cancels below it, while log1p of the (all-positive) series does not.
+    # The switch is at 1 because the closed form cancels below it; log1p of the series does not, all terms are positive.
     small = z < 1.0
     near = z.masked_fill(~small, 0.0)
     r = z.masked_fill(small, 1.0).sqrt()
@@ -139,7 +138,7 @@ def log_sinhc(z: Tensor) -> Tensor:
 
 
 def near_log_sinhc(z: Tensor) -> Tensor:
-    """Returns :func:`log_sinhc` for ``z <= 2``, by its series alone."""
+    """Returns :func:`log_sinhc` for ``z <= 2``, from its series alone."""
     return torch.log1p(z * _polynomial(_SINHC[1 : _terms(z, 6, 11)], z))
 
 

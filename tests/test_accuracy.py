@@ -151,15 +151,16 @@ def test_rays_are_within_10_limits(quantity, dtype):
     assert len(rows) == 54
     with pyro.validation_enabled(False):
         figure, where = worst(
-            (found.excess, f"{case.arrangement}, {case.radii}, n = {len(case.inputs[0])}, k = {case.k:g}: {found}")
+            (found.ratio, f"{case.arrangement}, {case.radii}, n = {len(case.inputs[0])}, k = {case.k:g}: {found}")
             for case, exact in rows
             for found in random_cases.figures(case, exact)
         )
     assert figure <= 10, where
 
 
-#: Of the 20,000, those that failed once: a target of a coupling 79 radii away in float32.
-FAILED_ONCE = [2499]
+#: Of the 20,000, those that failed once: a target of a coupling 79 radii away in float32, and second derivatives of
+#: tangent vectors from 30 radii on in float64.
+FAILED_ONCE = [2499, 8124, 16041, 13497]
 
 
 @pytest.mark.parametrize("seeds", [*(range(i, i + 12) for i in range(0, 48, 12)), FAILED_ONCE], ids=lambda s: s[0])
@@ -167,9 +168,24 @@ def test_random_cases_are_within_10_limits(seeds):
     """A sample of the 20,000 of ``benchmarks/accuracy_sweep.py``."""
     with pyro.validation_enabled(False):
         figure, where = worst(
-            (found.excess, f"seed {seed}: {found}")
+            (found.ratio, f"seed {seed}: {found}")
             for seed in seeds
             for found in random_cases.figures(random_cases.random_case(random.Random(seed)))
+        )
+    assert figure <= 10, where
+
+
+@pytest.mark.parametrize(("quantity", "arrangement"), [("translate_tangent", "opposite"), ("log_at", "ray")])
+def test_second_derivatives_about_a_far_target_are_within_10_limits(quantity, arrangement):
+    """What passes behind a far point turns by exp(r), and the radius of its image changes as fast."""
+    with pyro.validation_enabled(False):
+        figure, where = worst(
+            (found.ratio, f"radii {r}, {s}: {found}")
+            for r, s in ((60.0, 3.0), (60.0, 9.0), (300.0, 3.0), (300.0, 9.0))
+            for seed in range(3)
+            for found in random_cases.figures(
+                random_cases.make_case(random.Random(seed), quantity, "float64", arrangement, 3, 1.0, r, s)
+            )
         )
     assert figure <= 10, where
 

@@ -781,7 +781,7 @@ def test_a_used_transform_is_freed_at_once(name, use):
     x, obs, base = inputs(case), observed(case), case.base
     del case, owner
     parts = [weakref.ref(value) for value in [t, *(t.layers if isinstance(t, ph.flows.CouplingFlow) else [])]]
-    parts.append(weakref.ref(t._remembered))
+    parts.append(weakref.ref(t._own_sample))
     gc.collect()
     gc.disable()
     try:

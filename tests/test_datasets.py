@@ -105,7 +105,7 @@ def test_steps_and_noise_are_normal(noise_variance):
         ({"noise_variance": -0.1}, "noise_variance = -0.1"),
         ({"noise_variance": math.nan}, "noise_variance = nan"),
         ({"test_fraction": 95}, "test_fraction = 95"),
-        ({"depth": 0, "noise_variance": 0.0}, "no variance"),
+        ({"depth": 0, "noise_variance": 0.0}, "zero variance"),
     ],
 )
 def test_arguments_out_of_range(arguments, message):
@@ -154,10 +154,10 @@ DAMAGED = {
     "no such type": (idx(7, (1,), b"\0"), r"\[00 00 07 01\]"),
     "no zeros": (b"\1" + GOOD[1:], r"\[01 00 08 02\]"),
     "nothing": (b"", r"bytes \[\], but"),
-    "half a header": (GOOD[:9], "is truncated: 9 bytes, of a header of 12"),
+    "half a header": (GOOD[:9], "is truncated: 9 bytes, but its header needs 12"),
     "a byte short": (
         GOOD[:-1],
-        r"is truncated: 31 bytes, but its header asks for 32 for shape \(4, 5\) of torch\.uint8",
+        r"is truncated: 31 bytes, but its header states 32 for shape \(4, 5\) of torch\.uint8",
     ),
     "a byte long": (GOOD + b"\0", "is longer than one array: 33 bytes"),
     "half a gzip": (gzip.compress(GOOD)[:-9], "gzipped, but truncated or damaged"),

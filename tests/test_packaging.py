@@ -114,8 +114,8 @@ def test_without_an_optional_dependency_the_extra_is_named(name, monkeypatch):
     exec(f"from {parent.__name__} import *", {})
 
 
-#: Beside these files, a manifold's facts stand in its own; pictures are of three manifolds.
-NAMES_A_MANIFOLD = ("geometry/", "charts.py", "manifolds.py", "polar_coupling.py", "factor_coupling.py", "viz/")
+#: Besides the files of the manifolds themselves, these may name one.
+NAMES_A_MANIFOLD = ("geometry/", "charts.py", "manifolds.py", "polar_coupling.py", "factor_coupling.py")
 
 
 def test_a_fact_about_a_manifold_stands_in_its_file():

@@ -225,7 +225,7 @@ def test_targets_have_the_dtype_asked_for():
 
 
 def test_there_is_no_such_target():
-    with pytest.raises(ValueError, match="no density target 'ring', but wrapped, mixture, spirals"):
+    with pytest.raises(ValueError, match="name = 'ring', but must be one of wrapped, mixture, spirals"):
         datasets.density_target("ring")
     with pytest.raises(ValueError, match="side"):
         datasets.Checkerboard(-1.0)

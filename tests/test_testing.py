@@ -146,7 +146,7 @@ LOG_DET, NOISE = "log_det_matches_autograd", "batch_members_have_own_noise"
 # fmt: off
 MUTANTS = [
     # Charts.
-    mutant("NForNMinusOne", Chart, LOG_DET, "n in place of n - 1",
+    mutant("NForNMinusOne", Chart, LOG_DET, "n instead of n - 1",
            log_abs_det_jacobian=lambda self, v, x: volume(v, self.R) * v.size(-1) / (v.size(-1) - 1)),
     mutant("DropsTheLogDetOfAChart", Chart, LOG_DET, "log-determinant is dropped.*volume term of the result is dropped",
            log_abs_det_jacobian=lambda self, v, x: torch.zeros_like(v[..., 0])),
@@ -190,15 +190,15 @@ MUTANTS = [
            log_abs_det_jacobian=lambda self, x, y: self.stretch(x, y)),
     mutant("NotSummedOverTheEvent", Dilation, "shapes_broadcast", "not summed over the event dimension",
            log_abs_det_jacobian=lambda self, x, y: self.log_scale + self.stretch(x, y)[..., None]),
-    mutant("SummedOverTheBatch", Dilation, "shapes_broadcast", "or it is over the batch",
+    mutant("SummedOverTheBatch", Dilation, "shapes_broadcast", "or is summed over the batch too",
            log_abs_det_jacobian=lambda self, x, y: Dilation.log_abs_det_jacobian(self, x, y).sum()),
     mutant("ScaleNotNegatedInTheInverse", Dilation, "round_trip", "the inverse applies the forward map",
            _inverse=lambda self, y: exp(self.log_scale.exp() * log(y, self.R), self.R)),
     mutant("InverseIsTheIdentity", Dilation, "round_trip", "the inverse returns its argument",
            _inverse=lambda self, y: y.clone()),
-    mutant("InverseOffInTheTenthDigit", Dilation, "round_trip", "digits lost far out",
+    mutant("InverseOffInTheTenthDigit", Dilation, "round_trip", "lost digits",
            _inverse=lambda self, y: Dilation._inverse(self, with_time((1 + 1e-10) * y[..., 1:], self.R))),
-    mutant("OneCoordinateNotUndone", Dilation, "round_trip", "one block is not undone",
+    mutant("OneCoordinateNotUndone", Dilation, "round_trip", "one block is not inverted",
            _inverse=one_coordinate_not_undone),
     mutant("Float64Constant", Dilation, "float32_agrees_with_float64", "a constant of float64",
            _call=lambda self, x: Dilation._call(self, x) * torch.ones(4, dtype=torch.float64)),
@@ -274,7 +274,7 @@ MUTANTS = [
     mutant("MembersMirrored", Batch, NOISE, "antithetic", noise=lambda self, shape: torch.cat(2 * [torch.randn(
            *shape[:-2], (shape[-2] + 1) // 2, 2, dtype=torch.float64)], -2)[..., : shape[-2], :] * torch.where(
            torch.arange(shape[-2]) < (shape[-2] + 1) // 2, 1.0, -1.0).double()[:, None]),
-    mutant("RadiusShared", Batch, NOISE, "unclear: they have some noise in common", noise=radius_shared),
+    mutant("RadiusShared", Batch, NOISE, "unclear: they share some of their noise", noise=radius_shared),
     mutant("HalfOfTheVarianceShared", Batch, NOISE, "unclear", noise=half_of_the_variance_shared),
     mutant("OneDrawForAll", Batch, NOISE, "expanded over sample_shape",
            noise=lambda self, shape: torch.randn(shape[-2:], dtype=torch.float64).expand(shape)),
@@ -288,9 +288,9 @@ MUTANTS = [
     mutant("RsamplesAreWider", Batch, "samples_follow_the_density", "unclear",
            rsample=lambda self, shape=(): self.loc + 1.2 * self.scale * self.noise(self._extended_shape(shape))),
     # Arguments.
-    mutant("NoAttribute", Batch, "arguments_satisfy_their_constraints", "no attribute",
+    mutant("NoAttribute", Batch, "arguments_satisfy_their_constraints", "missing attribute",
            arg_constraints={**Batch.arg_constraints, "decentered": dist.constraints.dependent}),
-    mutant("LogScaleKept", Batch, "arguments_satisfy_their_constraints", "another parametrisation",
+    mutant("LogScaleKept", Batch, "arguments_satisfy_their_constraints", "parametrisation other",
            __init__=lambda self, loc=None, scale=None: (
                Batch.__init__(self, loc, scale), setattr(self, "scale", self.scale.log()))[0]),
     mutant("NoEmptyBatch", Batch, "shapes_broadcast", "an empty tensor",

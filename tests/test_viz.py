@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
 from pyro_hyperbolic import viz
+from pyro_hyperbolic.geometry import registry
+from tests import third_manifolds as third
 
 G = ph.geometry
 PLANE = geoopt.Euclidean(1)
@@ -128,7 +130,7 @@ def test_arcs_are_shortest(ax, r):
     """Distances along the vertices add up to the distance of the ends, and the arc through two points is unique."""
     M = lorentz(1.0)
     x, y = circle_of_points(M, r), circle_of_points(M, r / 2, seed=1)
-    arcs = viz.marks._arcs(M, x, y, 9)
+    arcs = ph.charts.from_poincare_ball(M, segments(viz.geodesics(ax, M, x, y, samples=9)))
     length = G.distance(M, arcs[:, 1:], arcs[:, :-1]).sum(-1)
     torch.testing.assert_close(length, G.distance(M, x, y), rtol=0, atol=1e-14 * math.exp(r))
 
@@ -229,11 +231,11 @@ def test_errors_name_the_remedy(ax):
         x = G.origin(M, n)
         with pytest.raises(ValueError, match=rf"n = {n} dimensions.*n = 2.*{remedy}"):
             viz.points(ax, M, x)
-    with pytest.raises(ValueError, match=r"n = 3.*draw x\[\.\.\., :2\]"):
+    with pytest.raises(ValueError, match=r"n = 3.*log0\(M, x\)\[\.\.\., :2\]"):
         viz.points(ax, PLANE, torch.zeros(3))
     with pytest.raises(ValueError, match="is not on Lorentz"):
         viz.points(ax, M, torch.ones(3))
-    with pytest.raises(TypeError, match=r"viz draws geoopt\.Lorentz"):
+    with pytest.raises(TypeError, match=r"Sphere.*geoopt\.Lorentz"):
         viz.frame(ax, geoopt.Sphere())
     with pytest.raises(TypeError, match="use plane or frame"):
         viz.poincare_disk(ax, PLANE)
@@ -442,3 +444,10 @@ def test_the_ball_is_drawn_as_the_hyperboloid():
     assert np.allclose(*(mesh.get_array() for mesh in meshes), rtol=1e-4, atol=1e-6)
     with pytest.raises(TypeError, match="factors of a product"):
         viz.points(ax, geoopt.ProductManifold((M, 3)), torch.zeros(1, 3))
+
+
+def test_a_registered_surface_of_constant_curvature_is_drawn(ax, monkeypatch):
+    monkeypatch.setitem(registry._GEOMETRIES, third.HalfSpace, third.KnownHalfSpaceGeometry)
+    v = torch.randn(5, 2, dtype=torch.float64)
+    found, expected = (viz.points(ax, M, G.exp0(M, v)).get_offsets() for M in (third.HalfSpace(), lorentz(1.0)))
+    np.testing.assert_allclose(found, expected, atol=1e-14)

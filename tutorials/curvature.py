@@ -1,9 +1,9 @@
 # %% [markdown]
-# # How curved is it? Curvature as a parameter, and as a latent
+# # Inferring curvature, as a parameter and as a latent variable
 #
-# Eight places in a hyperbolic plane are surveyed. From a base, each is seen at a bearing and a range, and the distance
-# of each pair is measured, all with noise. Bearings and ranges alone fit every curvature. With the distances, the law
-# of cosines tells curvatures apart. On `Lorentz(k)`, with curvature $-1/k$ and radius $R = \sqrt k$,
+# We survey eight places in a hyperbolic plane. A base station measures the bearing and range of each place, and we also
+# measure the distance of each pair, all with noise. Bearings and ranges alone are consistent with every curvature. With
+# the distances, the law of cosines identifies it. On `Lorentz(k)`, with curvature $-1/k$ and radius $R = \sqrt k$,
 #
 # $$\cosh \tfrac{d}{R} = \cosh \tfrac{r}{R} \cosh \tfrac{s}{R} - \sinh \tfrac{r}{R} \sinh \tfrac{s}{R} \cos \theta.$$
 
@@ -38,7 +38,7 @@ pyro.set_rng_seed(args.seed)
 # %% [markdown]
 # ## The model
 #
-# The manifold is a module of the model. Only the declaration of its `k` changes below.
+# The manifold is a submodule of the model. Below, only the declaration of its `k` changes.
 
 # %%
 PLACES, NOISE = 8, 0.1
@@ -67,7 +67,7 @@ simulated = Predictive(Survey(truth), num_samples=1)()
 data = {name: simulated[name][0] for name in ("seen", "apart")}
 
 # %% [markdown]
-# ## A parameter: the curvature of largest ELBO
+# ## A parameter, by maximising the ELBO
 #
 # `learnable=True` makes `k` a positive `PyroParam` (as `M.k = PyroParam(tensor, constraint=positive)` does). SVI trains
 # it with the guide's parameters, and the supports of autoguides follow. Initialise the places where they were seen:
@@ -92,10 +92,10 @@ print(f"maximum of the ELBO  {estimate:.2f}  (true curvature {truth.curvature.it
 # %% [markdown]
 # ## A latent, by SVI
 #
-# `PyroSample` makes `k` a site of the model. Each value of `k` has its own hyperboloid, so a guide cannot keep points
-# of one. `TransformReparam` gives the guide their tangent vectors instead, which do not depend on `k`; without it an
-# error says so. (The autoguides of `ph.infer` need no reparametrisation, but are independent between sites; here `k`
-# and the places are not.)
+# `PyroSample` makes `k` a site of the model. Each value of `k` has its own hyperboloid, so a guide cannot store points.
+# `TransformReparam` lets it store their tangent vectors instead, which do not depend on `k`; without it an error says
+# so. (The autoguides of `ph.infer` need no reparametrisation, but treat sites as independent; here `k` and the places
+# are not.)
 
 # %%
 latent = Survey(ph.manifolds.Lorentz())

@@ -1,8 +1,8 @@
 # %% [markdown]
-# # Where is it? The posterior of a hyperbolic location, three ways
+# # The posterior of a hyperbolic location, three ways
 #
-# This tutorial is for readers who know Pyro and no geometry. A point $z$ of the hyperbolic plane is unknown. We have
-# three sightings of it, each off by a normal step in a random direction, and its rough distance to a lighthouse:
+# This tutorial assumes Pyro but no geometry. A point $z$ of the hyperbolic plane is unknown. We have three sightings of
+# it, each with normal error in a random direction, and a noisy measurement of its distance to a lighthouse:
 #
 # $$z \sim \mathrm{WN}(o, 2), \qquad x_i \sim \mathrm{WN}(z, 1.5), \qquad t \sim N(d(z, \text{lighthouse}), 0.3).$$
 #
@@ -61,7 +61,7 @@ def model():
 
 
 # %% [markdown]
-# ## By hand: a guide with a location
+# ## With a hand-written guide
 #
 # `constraint=on_manifold(M)` keeps the location on the plane under any optimiser.
 
@@ -86,10 +86,9 @@ loc, tril = pyro.param("loc").detach(), pyro.param("tril").detach()
 by_hand = hdist.WrappedMultivariateNormal(loc, scale_tril=tril, manifold=M)
 
 # %% [markdown]
-# ## By autoguide: nothing to write
+# ## With an autoguide
 #
-# All of Pyro's autoguides work on this model unmodified. This one learns a location for `z`, and its quantiles are
-# discs.
+# All of Pyro's autoguides work on this model unmodified. This one learns a location of `z`; its quantiles are discs.
 
 # %%
 autoguide = ph.infer.AutoWrappedNormal(model)
@@ -99,7 +98,7 @@ found = ph.geometry.distance(M, ball.center, truth)
 print(f"95% disc: radius {ball.radius.item():.2f} about the median, which is {found.item():.2f} from the truth")
 
 # %% [markdown]
-# ## By NUTS
+# ## With NUTS
 
 # %%
 mcmc = MCMC(NUTS(model), num_samples=args.samples, warmup_steps=args.samples // 2)
@@ -109,14 +108,14 @@ samples = mcmc.get_samples()["z"]
 # %% [markdown]
 # ## Comparison with the exact posterior
 #
-# Each guide gets two numbers. The evidence by importance weights is the same for all guides if all is right. The
-# effective share of the draws says how good a guide is. All three methods also give the mean distance to the
-# lighthouse.
+# For each guide we compute the evidence by importance sampling, which should agree with the exact value, and the
+# effective fraction of its draws, which measures how good the guide is. All three methods also estimate the mean
+# distance to the lighthouse.
 
 
 # %%
 def log_joint(z):
-    """Returns the log-density of the model at points of shape (N, 3): the model, conditioned on a batch of z."""
+    """Returns the log-density of the model at points z of shape (N, 3)."""
     lines = pyro.poutine.condition(model, {"z": z.unsqueeze(-2)})
     trace = pyro.poutine.trace(lines).get_trace()
     trace.compute_log_prob()
@@ -125,7 +124,7 @@ def log_joint(z):
 
 
 side = torch.linspace(-6.0, 6.0, 241)
-v = torch.cartesian_prod(side, side)  # volume: sinh(r) / r times that of the flat plane of vectors
+v = torch.cartesian_prod(side, side)  # volume is sinh(r) / r times the area in the plane of vectors
 grid, log_volume = ph.geometry.exp0(M, v), ph.geometry.log_volume(M, v) + 2 * math.log(side[1] - side[0])
 log_weight = log_joint(grid) + log_volume
 far = ph.geometry.distance(M, grid, lighthouse)
@@ -145,11 +144,10 @@ print(f"NUTS        {'':15}  distance {ph.geometry.distance(M, samples, lighthou
 # %% [markdown]
 # ## Three densities on one disk
 #
-# The Poincaré disk shows the whole plane. Shapes near the rim look small, but are as large as those in the middle.
-# Lines enclose 50% and 95% of each posterior. The exact posterior is grey, and bends around the lighthouse. Maximising
-# the ELBO makes both guides too narrow: it punishes mass where the posterior has none more than it punishes mass that
-# is missed. The diagonal guide cannot tilt, either. NUTS gives draws; a narrow wrapped normal at each draw makes a
-# density of them.
+# The Poincaré disk shows the whole plane. Shapes near the rim look smaller than they are. Lines enclose 50% and 95% of
+# each posterior. The exact posterior is grey, and bends around the lighthouse. Maximising the ELBO makes both guides
+# too narrow: it penalises mass where the posterior has none more than it penalises missing mass. The diagonal guide
+# also cannot tilt. NUTS gives draws; a narrow wrapped normal at each draw turns them into a density.
 
 # %%
 about_median = ph.geometry.log0(M, ph.geometry.translate(M, ball.center, samples, inverse=True))

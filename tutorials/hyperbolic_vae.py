@@ -48,41 +48,13 @@ pyro.settings.set(module_local_params=True)
 # %% [markdown]
 # ## The model and the guide
 #
-# By default the decoder reads $\log_o z$, a tangent vector, and knows nothing else of the space. With `gyroplanes` its
-# first layer reads the point itself. It returns the distances to learned hyperplanes, with unit normal $w/|z|$ and at
-# distance $b$ from the origin,
-#
-# $$|z| \sqrt k \operatorname{asinh} \frac{\langle w, x \rangle}{\sqrt k\,|z|}, \qquad
-#   w = (|z| \sinh \tfrac{b}{\sqrt k},\ z \cosh \tfrac{b}{\sqrt k}),$$
-#
-# which is spacelike for every $z$ and $b$. Without curvature this is the linear layer $z \cdot x - b |z|$.
+# By default the decoder reads only the tangent vector $\log_o z$. With `gyroplanes` its first layer is
+# `ph.nn.Gyroplanes`: the distances of the point to learned hyperplanes.
 
 
 # %%
-class Gyroplanes(torch.nn.Module):
-    """Signed distances of points ``(*, n + 1)`` to learned hyperplanes, each times the length of its ``z``."""
-
-    def __init__(self, dim, out_dim, manifold):
-        super().__init__()
-        linear = torch.nn.Linear(dim, out_dim)
-        self.manifold, self.z, self.b = manifold, linear.weight, linear.bias
-
-    def forward(self, x):
-        length = self.z.norm(dim=-1, keepdim=True).mT
-        b = self.b.unsqueeze(-2)
-        if isinstance(self.manifold, geoopt.Euclidean):
-            return x @ self.z.mT - b * length
-        k = self.manifold.k
-        radius = k.sqrt().unsqueeze(-1) if k.dim() else k.sqrt()
-        # Both terms grow as e^r, and they cancel for points that are far out but near the plane. In single precision
-        # the worst of 4000 points has an error of 3e-4 radii at 8.5 radii, the largest distance of samples on the
-        # diffusion in 3000 epochs.
-        space = x[..., 1:] @ (self.z / length.mT).mT * (b / radius).cosh()
-        return length * radius * ((space - x[..., :1] * (b / radius).sinh()) / radius).asinh()
-
-
 class VAE(PyroModule):
-    """A variational autoencoder with its latent code on a manifold, and a wrapped normal or a flow as posterior."""
+    """A variational autoencoder with latents on a manifold, and a wrapped normal or a flow as posterior."""
 
     def __init__(self, data_dim, dim, manifold, coupling=None, hidden_dim=200, likelihood="normal", gyroplanes=False):
         super().__init__()
@@ -90,7 +62,7 @@ class VAE(PyroModule):
         self.encoder = DenseNN(data_dim, [hidden_dim], [dim, dim])
         self.decoder = DenseNN(dim, [hidden_dim], [data_dim])
         if gyroplanes:
-            self.decoder.layers[0] = Gyroplanes(dim, hidden_dim, manifold)
+            self.decoder.layers[0] = ph.nn.Gyroplanes(dim, hidden_dim, manifold)
         self.flow = ph.flows.coupling_flow(dim, 2, coupling, [128], manifold) if coupling else None
 
     @pyro_method
@@ -130,12 +102,12 @@ class VAE(PyroModule):
 
 # %%
 def train(vae, batches, epochs):
-    """Trains with SVI, and yields the epoch and the mean ELBO so far in it after each step."""
+    """Trains, and after each step yields the epoch and its mean ELBO so far."""
     elbo, optimizer = Trace_ELBO()(vae.model, vae.guide), torch.optim.Adam(vae.parameters(), lr=1e-3, fused=True)
     for epoch in range(1, epochs + 1):
         total, count = 0.0, 0
         for x in batches():
-            # Checks of every value and shape take a sixth of a step, so only the first epoch runs them.
+            # Validation takes a sixth of a step, so only the first epoch runs it.
             with pyro.validation_enabled(epoch == 1):
                 loss = elbo(x)
             optimizer.zero_grad()
@@ -147,11 +119,11 @@ def train(vae, batches, epochs):
 
 @torch.no_grad()
 def log_weights(vae, x, num_samples):
-    """Returns the logarithms of the importance weights ``(num_samples, len(x))``, and the samples they belong to."""
+    """Returns the log importance weights, shape ``(num_samples, len(x))``, and their samples."""
     _, model, guide = vectorized_importance_weights(
         vae.model, vae.guide, x, num_samples=num_samples, max_plate_nesting=1
     )
-    # The weights that it returns are summed over the data. The traces have one for each data point.
+    # The returned weights are summed over the data; the traces have one for each data point.
     log_p = model.nodes["z"]["log_prob"] + model.nodes["x"]["log_prob"]
     return log_p - guide.nodes["z"]["log_prob"], model.nodes["z"]["value"]
 
@@ -178,7 +150,7 @@ NAMES = {
 
 
 def name_of(manifold, posterior):
-    """Returns what a model is called in the table."""
+    """Returns the name of a model in the table."""
     return NAMES.get((manifold, posterior), f"{manifold} {posterior}")
 
 
@@ -215,13 +187,13 @@ def load(seed, path=None, device="cpu"):
 # %% [markdown]
 # ## One model, from data to a row of the table
 #
-# A product is written as its factors with their dimensions: `h2,h2,e2` are two hyperbolic planes, each with its own
-# curvature, and a Euclidean one; `b2` is a Poincaré disk.
+# A product is written as its factors with their dimensions: `h2,h2,e2` is two hyperbolic planes, each with its own
+# curvature, and a Euclidean plane; `b2` is a Poincaré disk.
 
 
 # %%
 def space(name, dim, learn_k):
-    """Returns the manifold of that name, and its dimension."""
+    """Returns the manifold of that name and its dimension."""
     if name == "euclidean":
         return geoopt.Euclidean(1), dim
     if name == "hyperbolic":
@@ -284,7 +256,7 @@ def run_all(function, jobs, epochs, processes=2):
         results = [pool.submit(function, *jobs[name], Report(state, name, epochs)) for name in jobs]
         done = False
         while not done:
-            done = all(result.done() for result in results)  # before the update, so that the last state is shown
+            done = all(result.done() for result in results)  # before the update, to show the last state
             for name, (epoch, elbo) in state.items():
                 progress.update(tasks[name], completed=epoch, elbo=elbo)
             time.sleep(0.2)

@@ -38,14 +38,14 @@ pyro.settings.set(module_local_params=True)
 # %% [markdown]
 # ## The ELBO as a module
 #
-# Do not use a plate that subsamples (`pyro.plate("data", N, subsample_size=...)` with the data indexed inside) with
-# several processes: those with the same seed would draw the same data. The sampler below distributes the data instead,
-# and only the scale of the plate remains, $N / |B_r|$.
+# With several processes, do not use a plate that subsamples (`pyro.plate("data", N, subsample_size=...)` with the data
+# indexed inside): processes with the same seed would draw the same data. The sampler below distributes the data, and
+# of the plate only its scale remains, $N / |B_r|$.
 
 
 # %%
 class Scaled(torch.nn.Module):
-    """The model or the guide of a VAE, scaled from a mini-batch to all data."""
+    """The model or the guide of a VAE, scaled from a mini-batch to the whole data."""
 
     def __init__(self, vae, method, size):
         super().__init__()
@@ -57,11 +57,11 @@ class Scaled(torch.nn.Module):
 
 
 def make_elbo(data, seed):
-    pyro.set_rng_seed(seed)  # the same start in all; DDP would copy the first process anyway
+    pyro.set_rng_seed(seed)  # the same initial weights in all processes, as DDP would ensure anyway
     vae = VAE(data.size(-1), 2, ph.manifolds.Lorentz(learnable=True))
     elbo = Trace_ELBO()(Scaled(vae, "model", len(data)), Scaled(vae, "guide", len(data)))
-    # An autoguide makes its parameters in the first run. DDP averages only parameters that exist when it wraps the
-    # module, and does not warn of later ones: the processes would silently drift apart.
+    # An autoguide creates its parameters in the first run. DDP averages only parameters that exist when it wraps the
+    # module, and does not warn about later ones: the processes would silently diverge.
     elbo(data[:2])
     return vae, elbo
 
@@ -76,18 +76,18 @@ def make_elbo(data, seed):
 # %%
 def share_of(data, batch_size, seed, rank, world):
     sampler = DistributedSampler(data, num_replicas=world, rank=rank, seed=seed)
-    # A loader draws a seed for its workers. With its own generator it leaves the global one to the model.
+    # A loader draws a seed for its workers; with its own generator it does not disturb the model's.
     return DataLoader(data, batch_size, sampler=sampler, generator=torch.Generator())
 
 
 def train(elbo, data, args, rank=0, world=1):
-    """Trains, and yields the epoch and this process's estimate of the ELBO of a data point after each step."""
+    """Trains, and after each step yields the epoch and this process's estimate of the ELBO per data point."""
     device = next(elbo.parameters()).device
     net = DistributedDataParallel(elbo) if world > 1 else elbo
     pyro.set_rng_seed(args.seed + rank)  # from here on each process has its own noise
     batches, optimizer = share_of(data, args.batch_size, args.seed, rank, world), torch.optim.Adam(net.parameters())
     for epoch in range(args.epochs):
-        batches.sampler.set_epoch(epoch)  # otherwise each epoch has the order of the first
+        batches.sampler.set_epoch(epoch)  # otherwise every epoch repeats the order of the first
         for x in batches:
             optimizer.zero_grad()
             loss = net(x.to(device))  # through DDP's own forward: elbo(x) would skip the averaging

@@ -1,8 +1,8 @@
 # %% [markdown]
-# # The same VAE on several processes, by Lightning
+# # The same VAE on several processes, with Lightning
 #
-# This does what `scale_out.py` does by hand, with the same loss and the same sampler (Lightning would add its own to a
-# loader that has none). Lightning starts the processes, wraps the module in DDP and calls `set_epoch`. Run it:
+# This does what `scale_out.py` does by hand, with the same loss and sampler (Lightning adds its own sampler to a loader
+# without one). Lightning starts the processes, wraps the module in DDP and calls `set_epoch`. Run it:
 #
 #     python tutorials/scale_out_lightning.py                                # one process
 #     python tutorials/scale_out_lightning.py --processes 2                  # two; gloo

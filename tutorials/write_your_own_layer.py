@@ -1,12 +1,12 @@
 # %% [markdown]
 # # Write your own layer, and let the laws find your mistakes
 #
-# We write a spiral layer of the hyperbolic plane. In tangent coordinates at the origin it stretches by $e^s$, and turns
-# by an angle that grows with the distance from the origin,
+# We write a spiral layer on the hyperbolic plane. In tangent coordinates at the origin it stretches by $e^s$ and
+# rotates by an angle that grows with the distance from the origin,
 #
 # $$y = \exp_o\big(e^s \, \mathrm{Rot}(a\,|v|)\, v\big), \qquad v = \log_o x.$$
 #
-# The first version has a mistake. `assert_transform_laws` finds it; we fix it, and use the layer in a guide.
+# The first version has a mistake. `assert_transform_laws` finds it. We fix it and use the layer in a guide.
 
 # %%
 import argparse
@@ -27,7 +27,7 @@ from pyro_hyperbolic import viz
 from pyro_hyperbolic.testing import LawViolation, assert_transform_laws
 
 torch.set_default_dtype(torch.float64)
-M = geoopt.Lorentz(k=2.0)  # not k = 1: a mistake with the radius would not show
+M = geoopt.Lorentz(k=2.0)  # not k = 1, which would hide mistakes with the radius
 
 
 def turned(v, angle):
@@ -38,7 +38,7 @@ def turned(v, angle):
 # %% [markdown]
 # ## First try
 #
-# Turning preserves areas. Stretching a plane by $e^s$ multiplies them by $e^{2s}$. So the log-determinant is $2s$?
+# Rotation preserves areas. Stretching a plane by $e^s$ multiplies them by $e^{2s}$. So is the log-determinant $2s$?
 
 
 # %%
@@ -66,7 +66,7 @@ class Spiral(dist.TransformModule):
 # %% [markdown]
 # ## The laws
 #
-# We use points at several distances, in double precision: residuals at different radii tell one mistake from another.
+# We use points at several distances, in float64: residuals at different radii tell mistakes apart.
 
 
 # %%
@@ -93,13 +93,13 @@ class SpiralWithVolume(Spiral):
 
 # %% [markdown]
 # Now every law holds. The base class `TangentModule` does the same in fewer lines. It handles charts, volumes, copies,
-# any manifold and curvature, and a safe cache, so that scoring an own sample costs no inverse. A subclass implements
-# the map of the tangent space and its log-determinant there. We also replace $|v|$, which is not smooth at the origin,
-# by $|v|^2$, which is.
+# any manifold and curvature, and a safe cache, so that the layer scores its own samples without an inverse. A subclass
+# implements the map of the tangent space and its log-determinant there. We also replace $|v|$, which is not smooth at
+# the origin, by $|v|^2$, which is.
 
 
 # %%
-class MendedSpiral(HT.TangentModule):
+class SmoothSpiral(HT.TangentModule):
     def __init__(self, manifold, log_scale=0.1, twist=0.3):
         super().__init__(manifold)
         self.log_scale = torch.nn.Parameter(torch.tensor(log_scale))
@@ -117,8 +117,8 @@ class MendedSpiral(HT.TangentModule):
 # %% [markdown]
 # ## In a guide
 #
-# The plane was wound around the origin, and one coordinate of a point was observed before that. The posterior of the
-# point lies along a spiral. (Winding preserves the prior, so the evidence is known: $\log N(0; 0, 1 + 0.2^2) = -0.94$.)
+# The plane was wound around the origin after we observed one coordinate of a point. The posterior of the wound point
+# lies along a spiral. (Winding preserves the prior, so the evidence is known: $\log N(0; 0, 1 + 0.2^2) = -0.94$.)
 
 
 # %%
@@ -145,13 +145,13 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("results/write_your_own_layer"))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    for name, layer in (("Spiral", Spiral()), ("SpiralWithVolume", SpiralWithVolume()), ("Mended", MendedSpiral(M))):
-        print(f"{name}: {laws_of(layer)}\n")
+    for layer in (Spiral(), SpiralWithVolume(), SmoothSpiral(M)):
+        print(f"{type(layer).__name__}: {laws_of(layer)}\n")
 
     figure = Figure(figsize=(9, 4.4), layout="constrained")
     flows = {
         "wrapped normal": None,
-        "with a spiral layer": MendedSpiral(M),
+        "with a spiral layer": SmoothSpiral(M),
     }
     for ax, (name, flow) in zip(figure.subplots(1, 2), flows.items(), strict=True):
         pyro.clear_param_store()

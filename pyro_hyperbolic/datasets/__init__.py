@@ -1,7 +1,7 @@
-r"""Data for experiments: seeded processes that are pure functions of their seed, exact densities, loaders of files.
+r"""Data for experiments: seeded random data, targets with exact densities, and file loaders.
 
-Random data come from a ``torch.Generator`` of their own, never from the global one. They are drawn in float64 on the
-CPU, so they are the same numbers in every default dtype. Density targets are distributions, and draw as those do.
+Random data are pure functions of their seed: they are drawn from their own ``torch.Generator``, in float64 on the CPU.
+Density targets are distributions, and sample from the global generator.
 """
 
 from .diffusion import BranchingDiffusion, branching_diffusion

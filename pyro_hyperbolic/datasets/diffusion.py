@@ -1,4 +1,4 @@
-r"""The branching diffusion process: noisy observations of a random walk on a tree."""
+r"""The branching diffusion process, :math:`\mathrm{child} = \mathrm{parent} + \mathcal N(0, I)` on a tree."""
 
 import math
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ __all__ = ["BranchingDiffusion", "branching_diffusion"]
 class BranchingDiffusion:
     r"""Noisy observations of a random walk on a tree, with the tree; made by :func:`branching_diffusion`.
 
-    Nodes are numbered level by level from the root, 0. With ``N`` nodes and ``B`` observations:
+    Nodes are numbered level by level; the root is 0. With ``N`` nodes and ``B`` observations:
 
     Attributes:
-        x: Observations, standardised, shape ``(B, dim)``.
-        node: The node that each observes, shape ``(B,)``.
+        x: Standardised observations, shape ``(B, dim)``.
+        node: The observed node of each observation, shape ``(B,)``.
         train: Indices of the training observations, a random subset in random order.
-        test: Indices of the others.
-        nodes: Coordinates of the nodes without noise, in the same standardisation, shape ``(N, dim)``.
+        test: Indices of the other observations.
+        nodes: Coordinates of the nodes without noise, standardised like ``x``, shape ``(N, dim)``.
         node_depth: Distance of each node from the root, in edges, shape ``(N,)``.
-        parent: The parent of each node, -1 at the root, shape ``(N,)``.
-        mean: What the standardisation subtracted, shape ``(dim,)``.
-        scale: What it divided by: ``scale * x + mean`` are the observations as drawn.
+        parent: The parent of each node, -1 for the root, shape ``(N,)``.
+        mean: Mean of the raw observations, shape ``(dim,)``.
+        scale: Their standard deviation, shape ``(dim,)``: the raw observations are ``scale * x + mean``.
     """
 
     x: Tensor
@@ -41,12 +41,12 @@ class BranchingDiffusion:
 
     @property
     def depth(self) -> Tensor:
-        """The depth of the node that each observation observes, shape ``(B,)``."""
+        """The depth of each observed node, shape ``(B,)``."""
         return self.node_depth[self.node]
 
     @property
     def edges(self) -> Tensor:
-        """Pairs (parent, child), shape ``(N - 1, 2)``, as :func:`pyro_hyperbolic.viz.tree` takes them."""
+        """Pairs (parent, child), shape ``(N - 1, 2)``, for :func:`pyro_hyperbolic.viz.tree`."""
         child = torch.arange(1, len(self.parent))
         return torch.stack([self.parent[1:], child], dim=-1)
 
@@ -63,24 +63,23 @@ def branching_diffusion(
 ) -> BranchingDiffusion:
     r"""Draws the branching diffusion process, :math:`\mathrm{child} = \mathrm{parent} + \mathcal N(0, I)`, root at 0.
 
-    Each node is observed several times with Gaussian noise; the nodes themselves are not data. The defaults are those
-    of the paper: 63 nodes, 315 observations, 220 of them for training and 95 for testing.
+    Each node is observed several times with Gaussian noise. The nodes themselves are not part of the data. The
+    defaults are those of the paper: 63 nodes and 315 observations, 220 for training and 95 for testing.
 
-    *Standardised* means: from each coordinate its mean over all observations is subtracted, and the result divided by
-    its standard deviation (that of the sample itself, not the unbiased one). As in the paper the statistics are those
-    of the whole data, test observations included.
+    Each coordinate is standardised by its mean and its standard deviation (without Bessel's correction) over all
+    observations, including test observations, as in the paper.
 
     Args:
-        seed: Of the generator from which everything is drawn: first the nodes, then the noise, then the split.
+        seed: Seed of the generator, which draws the nodes, then the noise, then the split.
         dim: Dimension of the observations.
-        depth: Edges from the root to each leaf; the root has depth 0.
-        branching: Children of each inner node.
-        observations: Noisy observations of each node.
+        depth: Number of edges from the root to each leaf.
+        branching: Number of children of each inner node.
+        observations: Number of noisy observations of each node.
         noise_variance: Variance of the noise in each coordinate.
-        test_fraction: Share of test observations, rounded up to whole ones.
+        test_fraction: Fraction of observations to test on; their number is rounded up.
 
     Returns:
-        A :class:`BranchingDiffusion`, floats in the default dtype.
+        A :class:`BranchingDiffusion` with floats in the default dtype.
 
     Raises:
         ValueError: If an argument is out of its range, or a coordinate has no variance.
@@ -113,7 +112,7 @@ def branching_diffusion(
     if noise_variance < 0:
         raise ValueError(f"noise_variance = {noise_variance}, but must be at least 0.")
     if not 0 <= test_fraction <= 1:
-        raise ValueError(f"test_fraction = {test_fraction}, but is a share of all observations, from 0 to 1.")
+        raise ValueError(f"test_fraction = {test_fraction}, but must be between 0 and 1.")
     generator = torch.Generator().manual_seed(seed)
 
     def normal(rows: int) -> Tensor:
@@ -121,7 +120,7 @@ def branching_diffusion(
 
     levels, parents = [torch.zeros(1, dim, dtype=torch.float64)], [torch.tensor([-1])]
     for _ in range(depth):
-        first = sum(len(level) for level in levels[:-1])  # the number of the first node of the last level
+        first = sum(len(level) for level in levels[:-1])  # index of the first node of the last level
         above = torch.arange(len(levels[-1])).repeat_interleave(branching)
         levels.append(levels[-1][above] + normal(len(above)))
         parents.append(first + above)
@@ -129,10 +128,10 @@ def branching_diffusion(
     x = nodes[node] + math.sqrt(noise_variance) * normal(len(node))
     mean, scale = x.mean(0), x.std(0, correction=0)
     if not bool((scale > 0).all()):
-        raise ValueError("a coordinate has no variance to standardise by; ask for more nodes, observations or noise.")
+        raise ValueError("a coordinate has zero variance; use more nodes, observations or noise.")
 
     order = torch.randperm(len(x), generator=generator)
-    # Rounded before up: 0.07 * 100 is 7.000000000000001.
+    # Rounded before ceil: 0.07 * 100 is 7.000000000000001.
     held_out = math.ceil(round(test_fraction * len(x), 6))
     dtype = torch.get_default_dtype()
     return BranchingDiffusion(

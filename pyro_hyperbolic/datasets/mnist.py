@@ -1,4 +1,4 @@
-r"""Loaders of files that users have: MNIST, and the idx format it comes in."""
+r"""Loaders of local files: MNIST, and the idx format it comes in."""
 
 import gzip
 import math
@@ -34,10 +34,10 @@ class MNIST:
 
 
 def load_mnist(path: str | os.PathLike[str]) -> MNIST:
-    r"""Reads MNIST, or a set in its format, from the four standard idx files in a directory, grey level / 255.
+    r"""Reads MNIST, or data in its format, from the four standard idx files in a directory, as grey level / 255.
 
     The files are ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte`` and
-    ``t10k-labels-idx1-ubyte``, each as it is or with ``.gz``. Nothing is downloaded.
+    ``t10k-labels-idx1-ubyte``, or these with ``.gz``. Nothing is downloaded.
 
     Args:
         path: The directory.
@@ -76,7 +76,7 @@ def load_mnist(path: str | os.PathLike[str]) -> MNIST:
     return MNIST(*parts)
 
 
-_IDX_DTYPES = {  # code in the magic number: dtype
+_IDX_DTYPES = {  # by the type code in the magic number
     0x08: torch.uint8,
     0x09: torch.int8,
     0x0B: torch.int16,
@@ -89,18 +89,18 @@ _IDX_DTYPES = {  # code in the magic number: dtype
 def load_idx(file: str | os.PathLike[str]) -> Tensor:
     r"""Reads one array in the idx format, gzipped or not: magic number ``00 00 type ndim``, sizes, values, big-endian.
 
-    No more is read, or inflated, than the header asks for, and nothing if the file cannot hold it.
+    Reads and inflates no more than the header states, and no values if the file is too short for them.
 
     Args:
-        file: The file; that it is gzipped is seen from its first bytes, not from its name.
+        file: The file. Gzip is detected from its first bytes, not from its name.
 
     Returns:
-        Tensor of the shape and dtype that the file states, on the CPU, with memory of its own.
+        Tensor of the shape and dtype that the file states, on the CPU, with its own memory.
 
     Raises:
         FileNotFoundError: If there is no such file.
         IsADirectoryError: If it is a directory.
-        ValueError: If its magic number is not that of an idx file, or its length is not what its header states.
+        ValueError: If it has no idx magic number, or a length that differs from its header.
 
     Example:
         >>> import pathlib, tempfile
@@ -114,9 +114,9 @@ def load_idx(file: str | os.PathLike[str]) -> Tensor:
 
 
 def _load(file: Path, item: tuple[int, ...] | None = None) -> Tensor:
-    """Returns the array in a file, which must be bytes and a number of items of that shape, if one is given."""
+    """Returns the array in a file; with ``item``, it must hold bytes of shape ``(N, *item)``."""
     if file.is_dir():
-        raise IsADirectoryError(f"{file} is a directory; give the path of an idx file, such as one that lies in it.")
+        raise IsADirectoryError(f"{file} is a directory; give the path of an idx file, such as one in it.")
     if not file.is_file():
         raise FileNotFoundError(f"{file} is not a file; give the path of an idx file, gzipped or not.")
     size = file.stat().st_size
@@ -126,16 +126,16 @@ def _load(file: Path, item: tuple[int, ...] | None = None) -> Tensor:
         if not gzipped:
             return _array(file, stored, size, item)
         try:
-            # No byte of deflate stands for more than 1032.
+            # Deflate compresses at most 1032 to 1.
             return _array(file, gzip.GzipFile(fileobj=stored), 1032 * size, item)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(
-                f"{file} is gzipped, but truncated or damaged, {size} bytes as it lies ({error}): fetch the file again."
+                f"{file} is gzipped, but truncated or damaged, {size} bytes on disk ({error}): fetch the file again."
             ) from error
 
 
 def _array(file: Path, stream: BinaryIO | gzip.GzipFile, most: int, item: tuple[int, ...] | None) -> Tensor:
-    """Returns the array in a stream of at most ``most`` bytes; checks the header before it reads the values."""
+    """Returns the array in a stream of at most ``most`` bytes, after checking the header."""
     magic = stream.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _IDX_DTYPES:
         raise ValueError(
@@ -147,12 +147,12 @@ def _array(file: Path, stream: BinaryIO | gzip.GzipFile, most: int, item: tuple[
     stated = stream.read(4 * ndim)
     if len(stated) < 4 * ndim:
         raise ValueError(
-            f"{file} is truncated: {4 + len(stated)} bytes, of a header of {header}; fetch the file again."
+            f"{file} is truncated: {4 + len(stated)} bytes, but its header needs {header}; fetch the file again."
         )
     sizes = struct.unpack(f">{ndim}I", stated)
     if ndim > 64 or math.prod(max(size, 1) for size in sizes) >= 2**63:
         found = f"{ndim} dimensions" if ndim > 64 else f"shape {sizes}"
-        raise ValueError(f"{file} has a header that asks for {found}, more than a tensor has; fetch the file again.")
+        raise ValueError(f"{file} states {found} in its header, more than a tensor can have; fetch the file again.")
     if item is not None and (dtype != torch.uint8 or not sizes or sizes[1:] != item):
         wanted = ", ".join(["N", *map(str, item)])
         raise ValueError(
@@ -160,17 +160,17 @@ def _array(file: Path, stream: BinaryIO | gzip.GzipFile, most: int, item: tuple[
             f"may be swapped."
         )
     expected = dtype.itemsize * math.prod(sizes)
-    asked = f"its header asks for {header + expected} for shape {sizes} of {dtype}; fetch the file again."
+    stated_size = f"its header states {header + expected} for shape {sizes} of {dtype}; fetch the file again."
     if header + expected > most:
         limit = "at most " if isinstance(stream, gzip.GzipFile) else ""
-        raise ValueError(f"{file} is truncated: {limit}{most} bytes, but {asked}")
+        raise ValueError(f"{file} is truncated: {limit}{most} bytes, but {stated_size}")
     data = bytearray()
-    # In parts, so that memory follows what is there; a byte more than expected, which reads to the end of the file.
+    # In parts, so that memory grows with the file; one byte more than expected, to detect a longer file.
     while part := stream.read(min(2**20, expected + 1 - len(data))):
         data += part
     if len(data) != expected:
         fault, more = ("truncated", "") if len(data) < expected else ("longer than one array", " or more")
-        raise ValueError(f"{file} is {fault}: {header + len(data)} bytes{more}, but {asked}")
+        raise ValueError(f"{file} is {fault}: {header + len(data)} bytes{more}, but {stated_size}")
     if not expected:
         return torch.empty(sizes, dtype=dtype)
     values = torch.frombuffer(data, dtype=torch.uint8)
@@ -180,13 +180,13 @@ def _array(file: Path, stream: BinaryIO | gzip.GzipFile, most: int, item: tuple[
 
 
 def _read(directory: Path, name: str, item: tuple[int, ...]) -> tuple[Path, Tensor]:
-    """Returns the path of ``name`` or ``name.gz`` and its array, a number of items of that shape."""
+    """Returns the path of ``name`` or ``name.gz`` and its array of bytes, shape ``(N, *item)``."""
     file = next((file for file in (directory / name, directory / f"{name}.gz") if file.exists()), None)
     if file is None:
         found = sorted(entry.name for entry in directory.iterdir())
         listed = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "") if found else "nothing"
         raise FileNotFoundError(
-            f"{directory} has neither {name} nor {name}.gz, but {listed}; put the standard file of MNIST there."
+            f"{directory} has neither {name} nor {name}.gz, but {listed}; put the standard MNIST file there."
         )
     array = _load(file, item)
     if not len(array):

@@ -19,20 +19,20 @@ __all__ = ["DENSITY_TARGETS", "binary_tree", "density_target"]
 
 
 def density_target(name: str, dtype: torch.dtype | None = None) -> dist.TorchDistribution:
-    r"""Returns a distribution on :math:`\mathbb H^2` to learn, with its exact log-density, by name.
+    r"""Returns a target distribution on :math:`\mathbb H^2` with exact log-density, by name.
 
-    With respect to Riemannian volume, at curvature -1. Four targets of Bose et al.: ``wrapped``, ``mixture`` (of four
-    blobs), ``spirals``, ``checkerboard``. Four of Lou et al.: ``one_wrapped``, ``five_gaussians``,
-    ``big_checkerboard``, ``four_wrapped``. And ``tree``, on which geometry matters: an equal mixture of 31 wrapped
-    normals of standard deviation 0.3 at the nodes of :func:`binary_tree`.
+    The density is with respect to Riemannian volume, at curvature -1. Four targets are from Bose et al.: ``wrapped``,
+    ``mixture`` (of four normals), ``spirals``, ``checkerboard``. Four are from Lou et al.: ``one_wrapped``,
+    ``five_gaussians``, ``big_checkerboard``, ``four_wrapped``. On ``tree`` geometry matters: it is an equal mixture of
+    31 wrapped normals of standard deviation 0.3 at the nodes of :func:`binary_tree`.
 
-    Those of them that are no wrapped normals are densities of the plane pushed through ``exp0``. The divergence of a
-    flow from them is that of a planar flow from a planar density: KL does not depend on coordinates.
+    ``mixture``, ``spirals``, ``five_gaussians`` and both boards are planar densities pushed through ``exp0``. The KL
+    divergence of a flow from them equals that of the planar flow from the planar density.
 
     Args:
         name: One of ``DENSITY_TARGETS``.
-        dtype: Of its samples; the default dtype if not given. In float32 a stored point far from the origin has lost
-            digits of its density (1e-4 at radius 6): score in float64.
+        dtype: Of the samples; the default dtype if not given. Use float64 to score: in float32 a stored point at
+            radius 6 has lost 1e-4 of its log-density.
 
     Returns:
         A distribution over points ``(3,)`` with ``sample`` and ``log_prob``, on the manifold ``Lorentz(k=1)``.
@@ -47,7 +47,7 @@ def density_target(name: str, dtype: torch.dtype | None = None) -> dist.TorchDis
         Ordinary Differential Equations*, 2020, arXiv:2006.10254.
 
     Example:
-        At the origin all maps stretch nothing; the middle one of five Gaussians of variance 1/4 has 1/5 of the mass:
+        At the origin ``exp0`` preserves volume, and the central of five Gaussians of variance 1/4 has 1/5 of the mass:
 
         >>> target = density_target("five_gaussians")
         >>> target.log_prob(torch.tensor([1.0, 0.0, 0.0])).exp()  # 1 / (5 pi / 2)
@@ -56,23 +56,23 @@ def density_target(name: str, dtype: torch.dtype | None = None) -> dist.TorchDis
         (torch.Size([4, 3]), on_manifold(Lorentz(k=1)))
     """
     if not isinstance(name, str) or name not in DENSITY_TARGETS:
-        raise ValueError(f"there is no density target {checks.shown(name)}, but {', '.join(DENSITY_TARGETS)}.")
+        raise ValueError(f"name = {checks.shown(name)}, but must be one of {', '.join(DENSITY_TARGETS)}.")
     return DENSITY_TARGETS[name](checks.floating_dtype(dtype))
 
 
 def binary_tree(depth: int = 4, edge_length: float = 1.8) -> tuple[Tensor, Tensor]:
-    r"""Embeds the binary tree in :math:`\mathbb H^2` so that every two edges of a node meet at :math:`120^\circ`.
+    r"""Embeds the binary tree in :math:`\mathbb H^2` with edges that meet at :math:`120^\circ`.
 
-    Nodes are numbered level by level from the root, which is at the origin and lacks one of three neighbours. In the
-    plane such a tree meets itself; here, from an edge length of log 3 on, branches keep apart for ever.
+    Nodes are numbered level by level from the root, which is at the origin and has two neighbours. In the Euclidean
+    plane the branches of such a tree would collide; here they never do if the edge length is at least log 3.
 
     Args:
-        depth: Edges from the root to each leaf.
+        depth: Number of edges from the root to each leaf.
         edge_length: In units of distance, at curvature -1.
 
     Raises:
         TypeError: If ``depth`` is not an integer, or ``edge_length`` not a number.
-        ValueError: If one of them is out of its range.
+        ValueError: If one of them is out of range.
 
     Returns:
         Nodes, points of shape ``(2^(depth + 1) - 1, 3)`` in float64, and edges, pairs (parent, child).
@@ -90,7 +90,7 @@ def binary_tree(depth: int = 4, edge_length: float = 1.8) -> tuple[Tensor, Tenso
     angles = torch.tensor([-2 * math.pi / 3, 2 * math.pi / 3], dtype=torch.float64)
     turns = torch.stack([angles.cos(), -angles.sin(), angles.sin(), angles.cos()], dim=-1).view(2, 1, 2, 2)
     level = geometry.origin(STANDARD, 2, dtype=torch.float64).unsqueeze(0)
-    back = torch.tensor([[0.0, -1.0]], dtype=torch.float64)  # towards the parent, in the frame that T carries to a node
+    back = torch.tensor([[0.0, -1.0]], dtype=torch.float64)  # towards the parent, in the frame at the node
     levels = [level]
     for _ in range(depth):
         steps = edge_length * (turns @ back.unsqueeze(-1)).squeeze(-1)
@@ -137,7 +137,7 @@ def _tree(dtype: torch.dtype) -> dist.TorchDistribution:
 #: Builders of the targets, functions of a dtype.
 DENSITY_TARGETS: dict[str, Callable[[torch.dtype], dist.TorchDistribution]] = {
     "wrapped": lambda dtype: _wrapped([-1.0, 1.0], [1.0, 0.25], dtype),
-    # Centres c / sqrt 2, and half of 1/4 of a standard normal, over sqrt 2.
+    # Centres c / sqrt(2), scale 1 / (8 sqrt(2)).
     "mixture": lambda dtype: _normals((_COMPASS / math.sqrt(2)).to(dtype), 0.125 / math.sqrt(2)),
     "spirals": lambda dtype: _lifted(TwoSpirals(dtype)),
     "checkerboard": lambda dtype: _lifted(Checkerboard(torch.tensor(0.25, dtype=dtype))),

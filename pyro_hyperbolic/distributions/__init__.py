@@ -1,4 +1,4 @@
-r"""Distributions on manifolds, with densities with respect to Riemannian volume, and their transforms."""
+r"""Distributions on manifolds, constraints and transforms; densities are with respect to Riemannian volume."""
 
 from . import constraints, transforms
 from .wrapped_normal import WrappedDistribution, WrappedMultivariateNormal, WrappedNormal

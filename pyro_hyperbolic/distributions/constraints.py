@@ -1,4 +1,4 @@
-r"""The constraint of being a point of a manifold."""
+r"""The constraint that events are points of a manifold."""
 
 from typing import Any
 
@@ -15,9 +15,9 @@ __all__ = ["OnManifold", "on_manifold"]
 class OnManifold(Constraint):
     r"""Constrains events to a manifold; on the hyperboloid :math:`x_0 > 0,\ |(\sqrt k, x_s)/x_0| = 1` up to rounding.
 
-    Two such constraints are equal if their manifolds are the same space: same geometry, same ``k``. ``biject_to`` and
-    ``transform_to`` give :class:`~pyro_hyperbolic.distributions.transforms.ExponentialMap`, so every Pyro autoguide,
-    HMC and ``pyro.param(constraint=...)`` work, with densities with respect to Riemannian volume.
+    Two constraints are equal if their manifolds have the same geometry and the same ``k``. ``biject_to`` and
+    ``transform_to`` return :class:`~pyro_hyperbolic.distributions.transforms.ExponentialMap`, so autoguides, HMC and
+    ``pyro.param(constraint=...)`` work, with densities with respect to Riemannian volume.
 
     Args:
         manifold: A geoopt manifold.
@@ -41,7 +41,7 @@ class OnManifold(Constraint):
         self.manifold = manifold
 
     def check(self, value: Tensor) -> Tensor:
-        """Returns whether each event of ``value`` lies on the manifold, shape ``(*)``; NaN does not."""
+        """Returns whether each event of ``value`` is on the manifold, shape ``(*)``; ``False`` for NaN."""
         return geometry.contains(self.manifold, value)
 
     @property
@@ -53,7 +53,7 @@ class OnManifold(Constraint):
         return isinstance(other, OnManifold) and geometry.same(self.manifold, other.manifold)
 
     def __hash__(self) -> int:
-        # Not of k: it can be a parameter, and equal objects must hash alike.
+        # k is left out, since it can be a parameter: equal constraints must hash alike.
         return hash((OnManifold, geometry.bind(self.manifold).name))
 
     def __repr__(self) -> str:

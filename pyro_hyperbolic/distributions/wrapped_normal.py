@@ -1,4 +1,4 @@
-r"""Wrapped normal distributions: a normal on the tangent space at the origin, wrapped and moved to a location."""
+r"""Wrapped normal distributions: a normal on the tangent space at the origin, mapped to the manifold around ``loc``."""
 
 import math
 from numbers import Real
@@ -12,53 +12,52 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
 from pyro_hyperbolic.distributions.transforms import ExponentialMap
-from pyro_hyperbolic.distributions.transforms.base import broadcast, without_autocast
+from pyro_hyperbolic.distributions.transforms.base import LEARN_LOC_HINT, broadcast, without_autocast
 from pyro_hyperbolic.geometry import Hadamard, checks
-from pyro_hyperbolic.manifolds import STANDARD, is_of_one_run, resolved
+from pyro_hyperbolic.manifolds import STANDARD, has_sampled_parameters, with_sampled_parameters
 
 __all__ = ["WrappedDistribution", "WrappedMultivariateNormal", "WrappedNormal"]
 
 _LOG_SQRT_2_PI = math.log(2 * math.pi) / 2
 
-#: Pyro's autoguides and MCMC keep the support of their first run, with the curvature of that run.
-_THAW_BY = (
-    "k is latent, so a support that was kept from another run has another k: reparametrise the site with "
-    "TransformReparam, or use the autoguides of pyro_hyperbolic.infer, which keep none"
+#: Pyro's autoguides and MCMC store the supports of their first run, with the k of that run.
+_LATENT_K_HINT = (
+    "k is latent, so a support stored in an earlier run has another k: reparametrise the site with TransformReparam, "
+    "or use the autoguides of pyro_hyperbolic.infer, which store no supports"
 )
 
 
 class WrappedDistribution(dist.TransformedDistribution):
     r"""Abstract base: the push-forward of a centred distribution on R^n by :math:`T_{loc} \circ \exp_o`.
 
-    A ``TransformedDistribution`` over one transform, so that Pyro's TransformReparam, AutoReparam, expansion and KL
-    rules work on it.
+    It is a ``TransformedDistribution`` with one transform, so Pyro's TransformReparam, AutoReparam and KL rules work.
     """
 
     def __init__(self, base: dist.TorchDistribution, loc: Tensor, space: Hadamard, validate_args: bool | None) -> None:
-        manifold: Manifold = space.manifold
-        self.manifold = manifold
-        chart = ExponentialMap(manifold, loc, validate_args=validate_args)
-        # What torch's constructor would find by asking the transform three times for shapes, at the price of the rest.
+        self.manifold: Manifold = space.manifold
+        chart = ExponentialMap(self.manifold, loc, validate_args=False)  # its arguments have been checked
+        chart._validate_args = validate_args
+        # torch's constructor asks the transform for shapes three times, which doubles the cost.
         batch = space.batch_of(loc.shape)
         batch_shape = broadcast(base.batch_shape, batch, *space.batch_shapes())
         self.base_dist = base if base.batch_shape == batch_shape else base.expand(batch_shape)
         self.transforms = [chart]
-        # Values are checked here, in the words of this distribution; torch's own checks fail on empty batches.
+        # The arguments are already checked, and torch's checks fail on empty batches.
         torch.distributions.Distribution.__init__(self, batch_shape, loc.shape[len(batch) :], validate_args=False)
         if validate_args is not None:
             self._validate_args = validate_args
-        else:  # set for the instance by torch's constructor: what Pyro's global setting says
+        else:  # remove the instance attribute, so that Pyro's global setting applies
             del self._validate_args
 
     @property
     def loc(self) -> Tensor:
-        """The location, where the origin is carried, shape ``(*, n + 1)``."""
+        """The location, shape ``(*, n + 1)``."""
         loc: Any = self.transforms[0].loc
         return loc.expand(self.batch_shape + self.event_shape)
 
     @property
     def mean(self) -> Tensor:
-        """The Fréchet mean, a copy of ``loc``: the density is symmetric under the geodesic reflection there."""
+        """The Fréchet mean, a copy of ``loc``: the density is symmetric under the geodesic reflection at ``loc``."""
         return self.loc.clone()
 
     @property
@@ -68,32 +67,33 @@ class WrappedDistribution(dist.TransformedDistribution):
 
     @property
     def variance(self) -> Tensor:
-        """Not defined by coordinates on a manifold."""
+        """Raises: the variance of coordinates means nothing on a manifold."""
         raise NotImplementedError(
-            f"{type(self).__name__} has no variance of its coordinates; in normal coordinates at loc, "
-            f"log0(M, translate(M, loc, x, inverse=True)), its covariance is that of the scale."
+            f"{type(self).__name__} has no variance, since points of a manifold have no linear coordinates; its scale "
+            f"describes the normal coordinates log0(M, translate(M, loc, x, inverse=True))."
         )
 
     def entropy(self) -> Tensor:
-        """Has no closed form on a curved manifold."""
+        """Raises: the entropy has no closed form on a curved manifold."""
         raise NotImplementedError(
-            f"{type(self).__name__} has no closed entropy; estimate it: -d.log_prob(d.rsample((1000,))).mean(0)."
+            f"the entropy of {type(self).__name__} has no closed form; estimate it: "
+            f"-d.log_prob(d.rsample((1000,))).mean(0)."
         )
 
     def log_prob(self, value: Tensor) -> Tensor:
         r"""Returns :math:`\log p` with respect to Riemannian volume, shape ``(*)``."""
         if self._validate_args:
             self._validate_sample(value)
-        elif is_of_one_run(self.manifold):
-            # MCMC turns validation off, and keeps the support of its first run, off the manifold of every other one.
-            if checks.tracing():  # at the k of that run: nothing shows until the compiled function meets another
-                raise ValueError(f"a compiled sampler scores a value on {type(self).__name__}, but {_THAW_BY}.")
+        elif has_sampled_parameters(self.manifold):
+            # MCMC turns validation off and stores the support of its first run, whose points are off this manifold.
+            if checks.tracing():  # while tracing, k is still that of the first run, so the check would pass
+                raise ValueError(f"a compiled sampler cannot score {type(self).__name__}: {_LATENT_K_HINT}.")
             finite = torch.where(value.isfinite().all(-1, keepdim=True), value, self.loc)
-            checks.check_points(self.manifold, finite, "value", validate=True, advice=_THAW_BY)
-        v, log_det = self.transforms[0].undo(value)
-        return self._log_prob_of_tangent(v) - log_det
+            checks.check_points(self.manifold, finite, "value", validate=True, advice=_LATENT_K_HINT)
+        v, log_det = self.transforms[0].inverse_and_log_det(value)
+        return self._tangent_log_prob(v) - log_det
 
-    def _log_prob_of_tangent(self, v: Tensor) -> Tensor:
+    def _tangent_log_prob(self, v: Tensor) -> Tensor:
         raise NotImplementedError
 
     @constraints.dependent_property(is_discrete=False, event_dim=1)
@@ -102,7 +102,7 @@ class WrappedDistribution(dist.TransformedDistribution):
         return self.transforms[0].codomain
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "WrappedDistribution":
-        """Returns this distribution with a larger batch shape, of the same class."""
+        """Returns a distribution of the same class, expanded to ``batch_shape``."""
         new = self._get_checked_instance(type(self), _instance)
         new.manifold = self.manifold
         new.base_dist = self.base_dist.expand(batch_shape)
@@ -110,13 +110,13 @@ class WrappedDistribution(dist.TransformedDistribution):
         torch.distributions.Distribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
         if "_validate_args" in self.__dict__:
             new._validate_args = self._validate_args
-        else:  # as in the constructor
+        else:
             del new._validate_args
         return new
 
     def _validate_sample(self, value: Tensor) -> None:
-        # The words for shapes are torch's; its check of the support is left out, ours says more.
-        advice = _THAW_BY if is_of_one_run(self.manifold) else ""
+        # Our check of the support says more than torch's; the messages about shapes are torch's.
+        advice = _LATENT_K_HINT if has_sampled_parameters(self.manifold) else ""
         checks.check_points(self.manifold, value, "value", validate=self._validate_args, advice=advice)
         if value.shape[value.dim() - self.event_dim :] != self.event_shape:
             raise ValueError(
@@ -150,18 +150,17 @@ class WrappedNormal(WrappedDistribution):
     .. math:: \log p(x) = \sum_i \log N(v_i; 0, s_i^2) - (n - 1) \log \frac{\sinh r}{r},
         \qquad v = \log_o T_{loc}^{-1} x, \quad r = |v| / \sqrt k
 
-    with respect to Riemannian volume. :math:`T_{loc}` is parallel transport of the tangent space from the origin to
-    ``loc`` followed by the exponential map there, so the axes of ``scale`` are those of the origin. On
-    ``geoopt.Euclidean(1)`` it is ``Normal(loc, scale).to_event(1)``.
+    with respect to Riemannian volume. The axes of ``scale`` are the coordinate axes at the origin, parallel-transported
+    to ``loc``. On ``geoopt.Euclidean(1)`` this is ``Normal(loc, scale).to_event(1)``.
 
-    Scoring a sample of this distribution uses the tangent vector that made it, which is exact at any distance; scoring
-    a *stored* point is limited by its rounded coordinates, to 1e-3 at ``r = 27`` in float64 and ``r = 8`` in float32.
+    A sample of this distribution is scored by the tangent vector it was made from, exactly at any distance. The score
+    of a *stored* point is limited by its rounded coordinates: to 1e-3 at ``r = 27`` in float64, ``r = 8`` in float32.
 
     Shapes: ``loc`` and ``scale`` broadcast to ``batch_shape``; events are ``(n + 1,)``.
 
     Args:
         loc: Location, a point of the manifold, shape ``(*, n + 1)``.
-        scale: Standard deviations in tangent coordinates, shape ``(*, n)`` (or ``(*, 1)``, or a number: isotropic),
+        scale: Standard deviations in tangent coordinates, shape ``(*, n)``, or ``(*, 1)`` or a number if isotropic;
             positive, in units of distance.
         manifold: A geoopt manifold; the hyperboloid of curvature -1 by default.
         validate_args: Whether to check arguments and values; Pyro's global setting by default.
@@ -195,22 +194,21 @@ class WrappedNormal(WrappedDistribution):
         manifold: Manifold | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        manifold = STANDARD if manifold is None else resolved(manifold)
-        space = _space_of(manifold, loc, validate_args)
+        manifold = STANDARD if manifold is None else with_sampled_parameters(manifold)
+        space = _checked_geometry(manifold, loc)
         if isinstance(scale, Real) and not isinstance(scale, bool):
             scale = torch.as_tensor(float(scale), dtype=loc.dtype, device=loc.device)
-        scale = _isotropic(space, scale, loc)  # type: ignore[arg-type]
+        scale = _checked_scale(space, scale, loc)  # type: ignore[arg-type]
         checks.check_batches(loc=space.batch_of(loc.shape), scale=scale.shape[:-1])
-        remedy = "it holds standard deviations; pass a network's output through softplus or exp."
-        checks.check_positive("scale", scale, remedy, validate=validate_args)
+        _check_values(space, loc, scale, validate_args)
         base = dist.Normal(scale.new_zeros(()), scale, validate_args=False).to_event(1)
         super().__init__(base, loc, space, validate_args)
 
-    def _log_prob_of_tangent(self, v: Tensor) -> Tensor:
-        # That of the base, in half the operations, and without the square of a scale, which can underflow.
+    def _tangent_log_prob(self, v: Tensor) -> Tensor:
+        # base_dist.log_prob takes twice as many operations, and squares the scale, which can underflow.
         scale = self.scale
         z = v / scale
-        # The constant once for each coordinate: in a trace their number is a tensor, and a product with it is float32.
+        # The constant is added per coordinate: n times it would be float32 in a trace, where n is a tensor.
         return torch.sub(-(scale.log() + _LOG_SQRT_2_PI).sum(-1), (z * z).sum(-1), alpha=0.5)
 
     @property
@@ -220,26 +218,27 @@ class WrappedNormal(WrappedDistribution):
 
 
 class WrappedMultivariateNormal(WrappedDistribution):
-    r"""Normal of full covariance wrapped onto a manifold, :math:`x = T_{loc} \exp_o(v),\ v \sim N(0, \Sigma)`.
+    r"""Normal with full covariance wrapped onto a manifold, :math:`x = T_{loc} \exp_o(v),\ v \sim N(0, \Sigma)`.
 
     .. math:: \log p(x) = \log N(v; 0, \Sigma) - (n - 1) \log \frac{\sinh r}{r},
         \qquad v = \log_o T_{loc}^{-1} x, \quad r = |v| / \sqrt k
 
-    with respect to Riemannian volume; the axes of the covariance are those of the origin, transported to ``loc``.
+    with respect to Riemannian volume. The axes of :math:`\Sigma` are the coordinate axes at the origin,
+    parallel-transported to ``loc``.
 
     Shapes: ``loc`` and the matrix broadcast to ``batch_shape``; events are ``(n + 1,)``.
 
     Args:
         loc: Location, a point of the manifold, shape ``(*, n + 1)``.
         covariance_matrix: Positive definite, shape ``(*, n, n)``, in units of squared distance.
-        precision_matrix: Its inverse, in place of it.
-        scale_tril: Its lower Cholesky factor with positive diagonal, in place of it.
+        precision_matrix: The inverse of the covariance; give one of the three.
+        scale_tril: The lower Cholesky factor of the covariance, with positive diagonal.
         manifold: A geoopt manifold; the hyperboloid of curvature -1 by default.
         validate_args: Whether to check arguments and values; Pyro's global setting by default.
 
     Raises:
         TypeError: If the arguments are not floating point tensors of one dtype.
-        ValueError: If not exactly one matrix is given, shapes do not fit or, while validating, ``loc`` is off the
+        ValueError: If no matrix or more than one is given, shapes do not fit or, while validating, ``loc`` is off the
             manifold, ``k`` is not positive or the matrix is not positive definite.
 
     References:
@@ -268,8 +267,8 @@ class WrappedMultivariateNormal(WrappedDistribution):
         manifold: Manifold | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        manifold = STANDARD if manifold is None else resolved(manifold)
-        space = _space_of(manifold, loc, validate_args)
+        manifold = STANDARD if manifold is None else with_sampled_parameters(manifold)
+        space = _checked_geometry(manifold, loc)
         dim = space.dim(loc.shape)
         matrices = {
             "covariance_matrix": covariance_matrix,
@@ -281,28 +280,29 @@ class WrappedMultivariateNormal(WrappedDistribution):
             checks.check_floating(name, value)
         if len(given) != 1:
             raise ValueError(
-                f"{sorted(given) or 'no matrix'} given, but exactly one of {', '.join(matrices)} must be specified."
+                f"{sorted(given) or 'no matrix'} given, but exactly one of {', '.join(matrices)} is needed."
             )
         ((name, matrix),) = given.items()
         checks.check_same_dtype(loc=loc, **given)
         if matrix.shape[-2:] != (dim, dim):
             raise ValueError(
-                f"{name} has shape {tuple(matrix.shape)}, but loc of shape {tuple(loc.shape)} lives in n = {dim} "
+                f"{name} has shape {tuple(matrix.shape)}, but loc of shape {tuple(loc.shape)} has n = {dim} "
                 f"dimensions; give a matrix (*, {dim}, {dim})."
             )
         checks.check_batches(loc=space.batch_of(loc.shape), **{name: matrix.shape[:-2]})
+        _check_values(space, loc, None, validate_args)
         validate = validate_args if matrix.numel() else False  # torch's check cannot reshape an empty batch
         base = dist.MultivariateNormal(matrix.new_zeros(dim), **given, validate_args=validate)
         super().__init__(base, loc, space, validate_args)
 
-    def _log_prob_of_tangent(self, v: Tensor) -> Tensor:
+    def _tangent_log_prob(self, v: Tensor) -> Tensor:
         if v.numel() == 0 or 0 in self.batch_shape:  # torch's MultivariateNormal cannot reshape an empty batch
             return v.new_zeros(torch.broadcast_shapes(v.shape[:-1], self.batch_shape))
         return self.base_dist.log_prob(v)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Returns points of shape ``sample_shape + batch_shape + event_shape``, without gradients."""
-        with without_autocast(self.loc):  # a covariance is not to be rounded to bfloat16
+        with without_autocast(self.loc):  # which would round the covariance to bfloat16
             return super().sample(torch.Size(sample_shape))
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
@@ -328,13 +328,31 @@ class WrappedMultivariateNormal(WrappedDistribution):
         return self.base_dist.scale_tril
 
 
-def _space_of(manifold: Manifold, loc: Tensor, validate: bool | None) -> Hadamard:
-    space = checks.check_chart(manifold, validate=validate)
+def _checked_geometry(manifold: Manifold, loc: Tensor) -> Hadamard:
+    space = checks.check_chart(manifold, validate=False)
     checks.check_shape(space, loc, "loc")
     return space
 
 
-def _isotropic(space: Hadamard, scale: Tensor, loc: Tensor) -> Tensor:
+def _check_values(space: Hadamard, loc: Tensor, scale: Tensor | None, validate: bool | None) -> None:
+    """Raises unless ``k`` and ``scale`` are positive and ``loc`` is a point; valid arguments cost one sync."""
+    if not checks.validating(validate):
+        return
+    checks.check_batch_of_parameters(space, "loc", space.batch_of(loc.shape))
+    conditions = [space.contains(loc).all(), *space.parameters_are_positive()]
+    if scale is not None:
+        conditions.append(checks.is_positive(scale).all())
+    if checks.all_hold(conditions):
+        return
+    checks.check_manifold(space, validate=True)
+    checks.check_points(space, loc, "loc", validate=True, advice=LEARN_LOC_HINT)
+    if scale is not None:
+        remedy = "these are standard deviations; pass a network's output through softplus or exp."
+        checks.check_positive("scale", scale, remedy, validate=True)
+
+
+def _checked_scale(space: Hadamard, scale: Tensor, loc: Tensor) -> Tensor:
+    """Returns the scale expanded to ``(*, n)``, or raises."""
     dim = space.dim(loc.shape)
     checks.check_floating("scale", scale)
     checks.check_same_dtype(loc=loc, scale=scale)
@@ -350,6 +368,6 @@ def _isotropic(space: Hadamard, scale: Tensor, loc: Tensor) -> Tensor:
     if size == loc.size(-1) and not (checks.validating(True) and bool(space.contains(loc).all())):
         raise ValueError(f"{shapes}, but {points}; if loc holds tangent coordinates, give exp0(M, loc).")
     raise ValueError(
-        f"{shapes}, but loc lives in n = {dim} dimensions; give standard deviations of the tangent coordinates, shape "
-        f"(*, {dim}), or (*, 1) for the same in every direction."
+        f"{shapes}, but loc has n = {dim} dimensions; give standard deviations of the tangent coordinates, shape "
+        f"(*, {dim}), or (*, 1) if isotropic."
     )

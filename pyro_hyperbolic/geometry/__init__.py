@@ -1,14 +1,15 @@
-r"""The three primitives on which everything stands: ``exp0/log0``, its volume stretch, and the isometry ``T_p``.
+r"""Maps of a manifold: :math:`\exp_o` and its inverse, its log-volume, and the isometries :math:`T_p`.
 
-On a Hadamard symmetric space (hyperbolic space, Euclidean space, their products) the exponential map at the origin is
-a global chart, and for every point ``p`` one isometry ``T_p`` carries the origin to ``p`` with
-:math:`\exp_p \circ \mathrm{PT}_{o \to p} = T_p \circ \exp_o`. Distributions and flows are compositions of these.
+On a Hadamard symmetric space (hyperbolic space, Euclidean space, SPD matrices, their products) the exponential map at
+the origin is a global chart, and for every point ``p`` one isometry ``T_p`` carries the origin to ``p`` with
+:math:`\exp_p \circ \mathrm{PT}_{o \to p} = T_p \circ \exp_o`. Distributions and flows are compositions of these maps.
 
-Each function takes a geoopt manifold first, checks its arguments, and asks the geometry that is registered for the
-manifold's type. A further manifold is one file: a subclass of :class:`Hadamard`, made known by :func:`register`.
+Each function takes a geoopt manifold first, checks its arguments, and calls the geometry registered for that type of
+manifold. To add a manifold, subclass :class:`Hadamard` in a file of its own and call :func:`register`.
 
-Shapes: ``n`` is the intrinsic dimension; tangent coordinates ``v`` at the origin are ``(*, n)``; points are
-``(*, n + 1)`` on ``geoopt.Lorentz`` and ``(*, n)`` on ``geoopt.Euclidean(1)``. Batch shapes broadcast.
+Shapes: ``n`` is the intrinsic dimension. Tangent coordinates ``v`` at the origin are ``(*, n)``. Points are
+``(*, n + 1)`` on ``geoopt.Lorentz``, and the docstrings below say so; they are ``(*, n)`` on ``geoopt.Euclidean(1)``
+and ``geoopt.PoincareBall``. Batch shapes broadcast.
 """
 
 import torch
@@ -62,8 +63,8 @@ __all__ = [
 def contains(manifold: Manifold, x: Tensor) -> Tensor:
     r"""Returns whether each event lies on the manifold: :math:`x_0 > 0,\ |(\sqrt k, x_s)/x_0| = 1` up to 64 eps.
 
-    The tolerance is relative to the time coordinate, so correctly rounded points pass at every radius and a 0.1%
-    error fails at every radius. NaN, infinities and the lower sheet fail. On Euclidean space: finite.
+    The formula is for the hyperboloid. Its tolerance is relative to the time coordinate: at every radius correctly
+    rounded points pass and a 0.1% error fails. NaN, infinities and the lower sheet fail.
 
     Args:
         manifold: A geoopt manifold.
@@ -91,14 +92,14 @@ def origin(
 ) -> Tensor:
     r"""Returns the origin :math:`o = (\sqrt k, 0, \ldots, 0)`, with a gradient to ``k``.
 
-    The tensor that is returned is known to be the origin (:func:`is_known_origin`), so that a distribution placed there
-    needs no isometry, which is half of its cost.
+    The returned tensor is marked as the origin (:func:`is_known_origin`). A distribution centred there skips the
+    isometry, which is half of its cost.
 
     Args:
         manifold: A geoopt manifold.
         n: Intrinsic dimension.
-        dtype: Of the result; that of ``k`` by default.
-        device: Of the result; that of ``k`` by default.
+        dtype: Dtype of the result; the dtype of ``k`` by default.
+        device: Device of the result; the device of ``k`` by default.
 
     Returns:
         Tensor of shape ``(n + 1,)``, with the batch shape of ``k`` before it if ``k`` has one.
@@ -110,7 +111,7 @@ def origin(
         >>> origin(geoopt.Lorentz(k=4.0), 2)
         tensor([2., 0., 0.])
     """
-    check_count("n", n, 1, "it is the intrinsic dimension, that of tangent coordinates")
+    check_count("n", n, 1, "it is the intrinsic dimension, the number of tangent coordinates")
     return remember_origin(check_chart(manifold).origin(n, dtype, device))
 
 
@@ -146,7 +147,7 @@ def log0(manifold: Manifold, x: Tensor) -> Tensor:
         x: Points, shape ``(*, n + 1)``.
 
     Returns:
-        Tangent coordinates, shape ``(*, n)``, in units of distance: ``|v|`` is the distance from the origin.
+        Tangent coordinates, shape ``(*, n)``; ``|v|`` is the distance from the origin.
 
     Raises:
         TypeError: If ``x`` is not a floating point tensor.
@@ -164,12 +165,12 @@ def log0(manifold: Manifold, x: Tensor) -> Tensor:
 def log_volume(manifold: Manifold, v: Tensor) -> Tensor:
     r"""Returns :math:`\log |\det d \exp_o|_v = (n - 1) \log \frac{\sinh r}{r}`, :math:`r = |v| / \sqrt k`.
 
-    The log-determinant of :func:`exp0` from Lebesgue measure of the tangent coordinates to Riemannian volume; its
+    The log-determinant of :func:`exp0`, from Lebesgue measure of the tangent coordinates to Riemannian volume. Its
     relative error is of the order of the unit roundoff at every radius.
 
     Args:
         manifold: A geoopt manifold.
-        v: Tangent coordinates at the origin, shape ``(*, n)``.
+        v: Tangent coordinates at the origin, shape ``(*, n)``, in units of distance.
 
     Returns:
         Tensor of shape ``(*)``.
@@ -179,7 +180,7 @@ def log_volume(manifold: Manifold, v: Tensor) -> Tensor:
         ValueError: While validating, if ``v`` is not finite or ``k <= 0``.
 
     Example:
-        Zero on a line, log sinh(1) in the hyperbolic plane at distance one:
+        Zero on a line, and log sinh(1) in the hyperbolic plane at distance one:
 
         >>> M = geoopt.Lorentz()
         >>> log_volume(M, torch.tensor([1.0])), log_volume(M, torch.tensor([1.0, 0.0]))
@@ -191,16 +192,16 @@ def log_volume(manifold: Manifold, v: Tensor) -> Tensor:
 
 
 def translate(manifold: Manifold, p: Tensor, x: Tensor, *, inverse: bool = False) -> Tensor:
-    r"""Returns :math:`T_p\, x`, the isometry that carries the origin to ``p`` along the geodesic (a boost).
+    r"""Returns :math:`T_p\, x`; the isometry :math:`T_p` (a boost) carries the origin to ``p`` along the geodesic.
 
-    :math:`T_p \circ \exp_o = \exp_p \circ \mathrm{PT}_{o \to p}`; on Euclidean space ``x + p``. Its log-determinant
+    :math:`T_p \circ \exp_o = \exp_p \circ \mathrm{PT}_{o \to p}`; in Euclidean space ``x + p``. Its log-determinant
     with respect to Riemannian volume is zero.
 
     Args:
         manifold: A geoopt manifold.
-        p: Where the origin goes, shape ``(*, n + 1)``.
+        p: Image of the origin, shape ``(*, n + 1)``.
         x: Points to move, shape ``(*, n + 1)``.
-        inverse: Apply :math:`T_p^{-1} = T_{-p}` instead, which carries ``p`` to the origin.
+        inverse: Whether to apply :math:`T_p^{-1}`, which carries ``p`` to the origin.
 
     Returns:
         Points, shape ``(*, n + 1)``.
@@ -217,7 +218,7 @@ def translate(manifold: Manifold, p: Tensor, x: Tensor, *, inverse: bool = False
     Example:
         >>> M = geoopt.Lorentz()
         >>> p = exp0(M, torch.tensor([1.0, 0.0]))
-        >>> log0(M, translate(M, p, p)).round(decimals=4)  # twice as far on the same geodesic
+        >>> log0(M, translate(M, p, p)).round(decimals=4)  # twice as far along the same geodesic
         tensor([2., 0.])
         >>> translate(M, p, p, inverse=True)
         tensor([1., 0., 0.])
@@ -232,11 +233,11 @@ def translate(manifold: Manifold, p: Tensor, x: Tensor, *, inverse: bool = False
 def distance(manifold: Manifold, x: Tensor, y: Tensor) -> Tensor:
     r"""Returns the geodesic distance, :math:`2 \sqrt k \operatorname{asinh} \frac{|\rho x_s - y_s / \rho|}{2 \sqrt k}`.
 
-    With :math:`\rho^2 = (1 + y_0/\sqrt k) / (1 + x_0/\sqrt k)`; equal to :math:`\sqrt k \operatorname{arcosh}(-\langle
-    x, y \rangle / k)` without its cancellation: exactly zero at ``x = y``, where the gradient is taken to be zero
-    (:func:`squared_distance` is smooth there), and exact along a ray, however far. Points far from the origin and near
-    each other are as far apart as their rounded coordinates say, which is uncertain by the unit roundoff times
-    :math:`\sqrt k \sinh r`; the triangle inequality with the origin holds nevertheless.
+    Here :math:`\rho^2 = (1 + y_0/\sqrt k) / (1 + x_0/\sqrt k)`. This equals :math:`\sqrt k
+    \operatorname{arcosh}(-\langle x, y \rangle / k)` without its cancellation. It is exact along a ray at any distance,
+    and exactly zero at ``x = y``, where the gradient is defined as zero (:func:`squared_distance` is smooth there).
+    Nearby points at scaled radius ``r`` have an uncertain distance, by the unit roundoff times :math:`\sqrt k \sinh r`,
+    because their coordinates are rounded. The triangle inequality with the origin still holds.
 
     Args:
         manifold: A geoopt manifold.
@@ -244,7 +245,7 @@ def distance(manifold: Manifold, x: Tensor, y: Tensor) -> Tensor:
         y: Points, shape ``(*, n + 1)``.
 
     Returns:
-        Tensor of shape ``(*)``.
+        Tensor of shape ``(*)``, in units of distance.
 
     Raises:
         TypeError: If an argument is not a floating point tensor, or the dtypes differ.
@@ -262,8 +263,8 @@ def distance(manifold: Manifold, x: Tensor, y: Tensor) -> Tensor:
 def squared_distance(manifold: Manifold, x: Tensor, y: Tensor) -> Tensor:
     r"""Returns :math:`d(x, y)^2`, smooth everywhere: at ``x = y`` its Hessian is twice the metric.
 
-    The square of :func:`distance` has the same value, but no second derivative at ``x = y``, where the distance itself
-    is not differentiable. Energies, Gaussian kernels and Fréchet means want this one.
+    The square of :func:`distance` has the same value but no second derivative at ``x = y``. Prefer this function for
+    energies, Gaussian kernels and Fréchet means.
 
     Args:
         manifold: A geoopt manifold.
@@ -290,13 +291,13 @@ def squared_distance(manifold: Manifold, x: Tensor, y: Tensor) -> Tensor:
 def exp_at(manifold: Manifold, p: Tensor, v: Tensor) -> Tensor:
     r"""Maps normal coordinates at ``p`` to the manifold, :math:`x = T_p \exp_o(v)`.
 
-    The exponential map at ``p``, of the tangent vector with components ``v`` in the frame that is carried along the
-    geodesic from the origin.
+    The exponential map at ``p``, applied to the tangent vector with components ``v`` in the frame transported from the
+    origin along the geodesic.
 
     Args:
         manifold: A geoopt manifold.
         p: Centre of the coordinates, shape ``(*, n + 1)``.
-        v: Coordinates, shape ``(*, n)``, in units of distance.
+        v: Normal coordinates, shape ``(*, n)``, in units of distance.
 
     Returns:
         Points, shape ``(*, n + 1)``.
@@ -328,7 +329,7 @@ def log_at(manifold: Manifold, p: Tensor, x: Tensor) -> Tensor:
         x: Points, shape ``(*, n + 1)``.
 
     Returns:
-        Coordinates, shape ``(*, n)``: ``|v|`` is the distance of ``x`` from ``p``.
+        Normal coordinates, shape ``(*, n)``; ``|v|`` is the distance from ``p`` to ``x``.
 
     Raises:
         TypeError: If an argument is not a floating point tensor, or the dtypes differ.
@@ -350,7 +351,7 @@ def geodesic(manifold: Manifold, x: Tensor, y: Tensor, t: Tensor | float) -> Ten
         manifold: A geoopt manifold.
         x: Points, shape ``(*, n + 1)``.
         y: Points, shape ``(*, n + 1)``.
-        t: A number, or a tensor ``(*)`` that broadcasts with the batch: 0 at ``x``, 1 at ``y``.
+        t: A number, or a tensor ``(*)`` that broadcasts with the batch; 0 gives ``x``, 1 gives ``y``.
 
     Returns:
         Points, shape ``(*, n + 1)``.
@@ -373,23 +374,24 @@ def geodesic(manifold: Manifold, x: Tensor, y: Tensor, t: Tensor | float) -> Ten
 def frechet_mean(manifold: Manifold, x: Tensor, weights: Tensor | None = None, dim: int = 0) -> Tensor:
     r"""Returns the point of least mean squared distance, :math:`\arg\min_m \sum_i w_i\, d(m, x_i)^2`.
 
-    It is unique on a Hadamard manifold. Newton's method in normal coordinates at the current point, in double
-    precision; the gradient, to points, weights and curvature, is that of the minimiser (implicit function theorem),
-    exact to 1e-8.
+    The minimiser is unique on a Hadamard manifold. It is computed in float64 by Newton's method in normal coordinates
+    at the current point. Gradients with respect to points, weights and curvature come from the implicit function
+    theorem and are exact to 1e-8.
 
     Args:
         manifold: A geoopt manifold.
         x: Points, shape ``(*, N, *, n + 1)``.
-        weights: Nonnegative, shape ``(N,)`` or that of the batch of ``x``; normalised here. Equal by default.
+        weights: Nonnegative weights, shape ``(N,)`` or the batch shape of ``x``; they need not sum to one. Equal by
+            default.
         dim: The batch dimension to average over.
 
     Returns:
-        Points, the shape of ``x`` without that dimension.
+        Points, shape of ``x`` without dimension ``dim``.
 
     Raises:
         TypeError: If an argument is not a floating point tensor.
-        ValueError: If there is no such dimension or no point or, while validating, a point is off the manifold or
-            weights are negative or sum to zero.
+        ValueError: If ``x`` has no batch dimension ``dim`` or no points along it or, while validating, a point is off
+            the manifold or weights are negative or sum to zero.
 
     Example:
         >>> M = geoopt.Lorentz()
@@ -403,17 +405,16 @@ def frechet_mean(manifold: Manifold, x: Tensor, weights: Tensor | None = None, d
 
 
 def translate_tangent(manifold: Manifold, t: Tensor, v: Tensor, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
-    r"""Returns :math:`w = \log_o(T_t \exp_o(v))` and :math:`\log|\det dw/dv|`, the translation seen in the chart.
+    r"""Returns :math:`w = \log_o(T_t \exp_o(v))` and :math:`\log|\det dw/dv|`: the translation in tangent coordinates.
 
     The determinant is with respect to Lebesgue measure of the tangent coordinates on both sides,
     :math:`(n - 1)[\log \operatorname{sinhc}|v| - \log \operatorname{sinhc}|w|]` at ``k = 1``.
 
     Args:
         manifold: A geoopt manifold.
-        t: *Spatial* coordinates of the point to which the origin goes, shape ``(*, n)``: any vector is one, and the
-            point is never off the manifold.
-        v: Tangent coordinates at the origin, shape ``(*, n)``.
-        inverse: Apply the inverse, the translation by ``-t``.
+        t: *Spatial* coordinates of the image of the origin, any vector of shape ``(*, n)``.
+        v: Tangent coordinates at the origin, shape ``(*, n)``, in units of distance.
+        inverse: Whether to apply the inverse, the translation by ``-t``.
 
     Returns:
         ``w`` of shape ``(*, n)`` and the log-determinant of shape ``(*)``.
@@ -431,8 +432,8 @@ def translate_tangent(manifold: Manifold, t: Tensor, v: Tensor, *, inverse: bool
     geometry = chart(manifold)
     if not isinstance(geometry, Nested):
         raise TypeError(
-            f"{geometry.name} has no translation of tangent coordinates: a block of them is no point of a manifold of "
-            f"its kind; use log0(M, translate(M, p, exp0(M, v)))."
+            f"translate_tangent needs a geometry.Nested manifold, but {geometry.name} is not one; use "
+            f"log0(M, translate(M, p, exp0(M, v)))."
         )
     for name, value in {"t": t, "v": v}.items():
         check_vectors(geometry, value, name)

@@ -1,10 +1,10 @@
-r"""What a manifold can do: the capabilities that every other part of the package asks for, and what follows from them.
+r"""Abstract base classes of geometries, one class per capability of a manifold.
 
-A geometry is bound to one geoopt manifold object for the length of one call: it reads the parameters of the object,
-such as ``k``, at most once. Nothing outside of a manifold's own file knows its formulas.
+A geometry is bound to one geoopt manifold object for the duration of one call. It reads each parameter of the object,
+such as ``k``, at most once. The formulas of a manifold are in its own file and nowhere else.
 
-Shapes: ``n`` is the intrinsic dimension; tangent coordinates at the origin are ``(*, n)``, points ``(*, *event)`` with
-the event shape that the geometry says, ``(n + 1,)`` on the hyperboloid.
+Shapes: ``n`` is the intrinsic dimension. Tangent coordinates at the origin are ``(*, n)``, points ``(*, *event)``,
+where ``event`` is ``event_shape(n)``, for example ``(n + 1,)`` on the hyperboloid.
 """
 
 from abc import ABC, abstractmethod
@@ -23,19 +23,19 @@ __all__ = ["Geometry", "Hadamard", "Nested"]
 
 
 class Geometry(ABC):
-    """Any manifold: sizes, parameters, membership, distance, and its own words for errors.
+    """Any manifold: sizes, parameters, membership, distance, and parts of error messages.
 
     Args:
         manifold: The geoopt manifold object.
     """
 
-    #: The name of the geoopt class, in messages and in saved files.
+    #: The name of the geoopt class, used in messages and in saved files.
     name: ClassVar[str]
-    #: Number of dimensions of an event.
+    #: The number of dimensions of an event.
     event_dim: ClassVar[int] = 1
-    #: The event shape in words.
+    #: The shape of points, for error messages.
     coordinates: ClassVar[str] = "(*, n)"
-    #: What a parameter is, for the error that one is out of its domain.
+    #: The end of the error message about an invalid parameter.
     parameter_remedy: ClassVar[str] = ""
 
     def __init__(self, manifold: Manifold) -> None:
@@ -47,18 +47,18 @@ class Geometry(ABC):
 
     @abstractmethod
     def dim(self, shape: Sequence[int]) -> int:
-        """Returns the intrinsic dimension of points of that shape, or less than 1 if no point has it."""
+        """Returns the intrinsic dimension of points of this shape; less than 1 if points cannot have it."""
 
     def parameters(self) -> dict[str, Tensor]:
-        """Returns the positive tensors that tell one manifold of this kind from another; none by default."""
+        """Returns the positive tensors that distinguish manifolds of this kind; none by default."""
         return {}
 
     def curvature(self) -> Tensor | None:
-        """Returns the sectional curvature where it is constant, shape ``()`` or a batch; None (default) elsewhere."""
+        """Returns the sectional curvature, shape ``()`` or a batch shape, or None (default) if it is not constant."""
         return None
 
-    def check_settings(self) -> None:  # noqa: B027 - most have none
-        """Raises a ValueError if the geoopt object has settings under which points are something else."""
+    def check_settings(self) -> None:  # noqa: B027 - most manifolds need no check
+        """Raises a ValueError if the geoopt object has settings that this geometry does not support."""
 
     @abstractmethod
     def contains(self, x: Tensor) -> Tensor:
@@ -73,27 +73,27 @@ class Geometry(ABC):
         """Returns the square of the distance, smooth at ``x = y``, shape ``(*)``."""
 
     def explain(self, outside: Tensor, where: Tensor) -> tuple[str, str]:
-        """Returns words for events off the manifold: what is wrong with the first, and how points are made.
+        """Returns what is wrong with the first event off the manifold, and the remedy, for an error message.
 
         Args:
-            outside: The events, shape ``(N, *event)``, on the CPU.
-            where: Which of the batch they are, boolean.
+            outside: The events off the manifold, shape ``(N, *event)``, on the CPU.
+            where: Boolean mask of these events in the batch.
         """
-        return "", "map tangent coordinates with exp0(M, v), and use one manifold and one dtype all along"
+        return "", "map tangent coordinates with exp0(M, v), and use the same manifold and dtype everywhere"
 
     def mistake(self, event: Tensor) -> str:
-        """Returns what one finite event that is off the manifold looks like, a known mistake or "unclear"."""
+        """Returns the likely mistake that put a finite event off the manifold, or "unclear"."""
         return "unclear"
 
     def with_parameters(self, parameters: dict[str, Tensor]) -> Manifold:
-        """Returns a manifold of this kind with other values of its parameters."""
+        """Returns a manifold of this kind with the given parameters."""
         if parameters:
-            raise NotImplementedError(f"{type(self).__name__} does not say how to make one of its manifolds")
+            raise NotImplementedError(f"{type(self).__name__} has parameters; override with_parameters")
         manifold: Manifold = self.manifold
         return manifold
 
     def parameters_are_positive(self) -> list[Tensor]:
-        """Returns whether they are, and finite, each as a boolean tensor; nothing waits for their values."""
+        """Returns whether each parameter is positive and finite, as boolean tensors, without a host-device sync."""
         return [((value > 0) & value.isfinite()).all() for value in self.parameters().values()]
 
     def batch_of(self, shape: torch.Size) -> torch.Size:
@@ -105,7 +105,7 @@ class Geometry(ABC):
         return [value.shape for value in self.parameters().values()]
 
     def __eq__(self, other: object) -> bool:
-        """Whether two geometries are the same space: of one kind, with the same parameters."""
+        """Returns whether two geometries are of the same kind and have the same parameters."""
         if not isinstance(other, Geometry) or type(self) is not type(other):
             return False
         if self.manifold is other.manifold:
@@ -123,25 +123,25 @@ class Geometry(ABC):
 class Hadamard(Geometry):
     r"""A manifold on which ``exp0`` is a global chart and an isometry :math:`T_p` carries the origin to ``p``.
 
-    Of an implementation three functions are asked for, ``exp0``, ``log0`` and ``translate``; the rest follows, and may
-    be overridden where that is faster or more accurate. :math:`T_p` must move along the geodesic from the origin:
-    :math:`T_p \circ \exp_o = \exp_p \circ \mathrm{PT}_{o \to p}`.
+    Implement ``exp0``, ``log0`` and ``translate``. The other maps follow from these; override one if that is faster or
+    more accurate. :math:`T_p` must move along the geodesic from the origin, :math:`T_p \circ \exp_o = \exp_p \circ
+    \mathrm{PT}_{o \to p}`. Log-volumes are with respect to Riemannian volume and have shape ``(*)``.
     """
 
     @abstractmethod
     def exp0(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Returns :math:`\exp_o(v)` and :math:`\log |\det d\exp_o|` there, with respect to Riemannian volume."""
+        r"""Returns :math:`\exp_o(v)`, a new tensor, and the log-volume :math:`\log |\det d\exp_o|` at ``v``."""
 
     @abstractmethod
     def log0(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Returns :math:`v = \log_o(x)`, a fresh tensor, and :math:`\log |\det d\exp_o|` at ``v``."""
+        r"""Returns :math:`v = \log_o(x)`, a new tensor, and the log-volume at ``v``."""
 
     @abstractmethod
     def translate(self, p: Tensor, x: Tensor, inverse: bool = False) -> Tensor:
         r"""Returns :math:`T_p\, x`, or :math:`T_p^{-1} x`."""
 
     def origin(self, n: int, dtype: torch.dtype | None, device: torch.device | None) -> Tensor:
-        """Returns the origin, with the batch shape of the parameters and a gradient to them."""
+        """Returns the origin, with the batch shape of the parameters and gradients to them."""
         values = list(self.parameters().values())
         like = values[0] if values else torch.empty(())
         return self.exp0(like.new_zeros(n, dtype=dtype or like.dtype, device=device or like.device))[0]
@@ -156,23 +156,21 @@ class Hadamard(Geometry):
         return self.log0(self.translate(p, x, inverse=True))
 
     def log_volume(self, v: Tensor) -> Tensor:
-        r"""Returns :math:`\log |\det d\exp_o|` at ``v``, with respect to Riemannian volume, shape ``(*)``."""
+        r"""Returns :math:`\log |\det d\exp_o|` at ``v``, with respect to Riemannian volume."""
         return self.exp0(v)[1]
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
-        """Returns the geodesic distance, shape ``(*)``."""
         return norm(self.log_at(y, x)[0]).squeeze(-1)
 
     def squared_distance(self, x: Tensor, y: Tensor) -> Tensor:
-        """Returns the square of the distance, smooth at ``x = y``, shape ``(*)``."""
         return (self.log_at(y, x)[0] ** 2).sum(-1)
 
     def log_at_of_tangent(self, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Returns ``log_at(p, exp0(v))``, where it can also if that point is out of range."""
+        r"""Returns ``log_at(p, exp0(v))``; override it if it can be computed where ``exp0(v)`` overflows."""
         return self.log_at(p, self.exp0(v)[0])
 
-    def recalled(self, x: Tensor, loc: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Returns ``log0(x)`` or ``log_at(loc, x)``, by the vector of which ``x`` was made where it is out of range."""
+    def overflow_safe_log(self, x: Tensor, loc: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Returns ``log0(x)`` or ``log_at(loc, x)``, from the known tangent vector of ``x`` where ``x`` overflowed."""
         known = known_tangent(x)
         if known is None:
             return self.log0(x) if loc is None else self.log_at(loc, x)
@@ -187,19 +185,19 @@ class Hadamard(Geometry):
 
 
 class Nested(Hadamard):
-    """A Hadamard manifold whose coordinate subspaces through the origin are manifolds of its own kind and parameters.
+    """A Hadamard manifold whose coordinate subspaces through the origin are manifolds of the same kind and parameters.
 
-    So a block of tangent coordinates is a point of a smaller such manifold, which an isometry can move.
+    A block of tangent coordinates is then a point of a smaller manifold of this kind, and has isometries of its own.
     """
 
     @abstractmethod
     def translate_tangent(
         self, t: Tensor, v: Tensor, inverse: bool = False, bound: float | None = None
     ) -> tuple[Tensor, Tensor]:
-        r"""Returns :math:`w = \log_o(T_t \exp_o(v))` and :math:`\log |\det dw/dv|`, of Lebesgue measure.
+        r"""Returns :math:`w = \log_o(T_t \exp_o(v))` and :math:`\log |\det dw/dv|` with respect to Lebesgue measure.
 
         Args:
-            t: The target of the translation, any vector ``(*, n)``.
+            t: Spatial coordinates of the image of the origin, any vector ``(*, n)``.
             v: Tangent coordinates, shape ``(*, n)``.
             inverse: Whether to apply the inverse.
             bound: If given and ``n > 1``, ``t`` is shortened smoothly so that the isometry is well-conditioned.

@@ -1,4 +1,4 @@
-r"""Euclidean space :math:`\mathbb{R}^n` (``geoopt.Euclidean(1)``): the flat limit of every other file."""
+r"""Euclidean space :math:`\mathbb{R}^n` (``geoopt.Euclidean(1)``)."""
 
 from collections.abc import Sequence
 
@@ -13,9 +13,10 @@ __all__ = ["Euclidean"]
 
 
 class Euclidean(Nested):
-    """Euclidean space. ``exp0`` and ``log0`` return fresh tensors, never their argument.
+    """Euclidean space: points ``(*, n)``.
 
-    (A parameter that aliases its own constrained value is corrupted by the optimiser's in-place update.)
+    ``exp0`` and ``log0`` return copies, because an optimiser's in-place update would corrupt a parameter that aliases
+    its own constrained value.
     """
 
     name = "Euclidean"
@@ -67,7 +68,7 @@ class Euclidean(Nested):
     def translate_tangent(
         self, t: Tensor, v: Tensor, inverse: bool = False, bound: float | None = None
     ) -> tuple[Tensor, Tensor]:
-        # No bound: flat space has no radius to count lengths in, and is well-conditioned everywhere.
+        # The bound is ignored: translations of flat space are always well-conditioned.
         w = v - t if inverse else v + t
         return w, _zero(w)
 

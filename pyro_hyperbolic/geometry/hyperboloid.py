@@ -1,17 +1,17 @@
 r"""The hyperboloid :math:`\{x : -x_0^2 + |x_s|^2 = -k,\ x_0 > 0\}`, curvature :math:`-1/k`.
 
-Only the spatial part :math:`x_s` of a point is read; the time coordinate is derived from it. Reading both and forming
-:math:`-x_0 y_0 + x_s \cdot y_s` loses a factor :math:`e^{2r}`, the main defect of ``geoopt.Lorentz``, whose manifold
-object this geometry takes. Inside, lengths are in units of :math:`R = \sqrt k`, so that the curvature enters twice, on
-the way in and on the way out; radii are kept from zero by what is lost in rounding, and computed in float64, one for
-each event; and what is moved by an isometry meets its target in the Poincare ball, as ``b = t / (1 + t_0)``, where the
-two may cancel and nothing else can:
+Only the spatial part :math:`x_s` of a point is read; the time coordinate is derived from it. The usual inner product
+:math:`-x_0 y_0 + x_s \cdot y_s`, as in ``geoopt.Lorentz``, loses a factor :math:`e^{2r}` of precision.
+
+- Lengths are in units of :math:`R = \sqrt k`: arguments are divided by it, results multiplied.
+- Radii, one for each event, are computed in float64 and floored below rounding error (:func:`_floor`).
+- Translations are computed in the Poincaré ball, ``b = t / (1 + t_0)``, where only the sum of two points can cancel:
 
 .. math:: \sinh^2 \tfrac{d(x, -t)}{2} = \tfrac{1 + x_0}{2} \tfrac{1 + t_0}{2}
     \left| \frac{x_s}{1 + x_0} + \frac{t_s}{1 + t_0} \right|^2.
 
 Shapes: points ``(*, n + 1)``, tangent coordinates ``(*, n)``, ``k`` ``()`` or any batch shape that broadcasts with
-``(*)``. The methods are pure and free of data-dependent branches.
+``(*)``. The methods are pure and have no data-dependent branches.
 """
 
 import math
@@ -29,10 +29,10 @@ from .base import Nested
 
 __all__ = ["Hyperboloid", "square_norm", "time_of"]
 
-#: Half a radius at which ``1 / cosh(r / 2)**2`` is next to nothing, and not yet out of range.
+#: The half radius at which ``cosh(r / 2)**-2`` is clamped, close to underflow.
 _FAR = 350.0
 
-#: Radius beyond which ``cosh`` is out of range.
+#: The radius beyond which ``cosh`` overflows.
 _REACH = {torch.float32: 89.0, torch.float64: 710.0}
 
 
@@ -45,14 +45,14 @@ class Hyperboloid(Nested):
         "on Lorentz it is the squared radius, curvature is -1/k; learn it with constraint=constraints.positive."
     )
 
-    # Read and computed once, in the dtype of the call.
+    # Caches, in the dtype of the call.
     _k: Tensor | None = None
     _radius: Tensor | None = None
     _twice: Tensor | None = None
 
     @property
     def k(self) -> Tensor:
-        """The squared radius, read once: where it is a Pyro parameter that is slow."""
+        """The squared radius, read once because reading a Pyro parameter is slow."""
         if self._k is None:
             self._k = self.manifold.k
         return self._k
@@ -61,7 +61,7 @@ class Hyperboloid(Nested):
         """Returns ``sqrt(k)`` in the dtype of ``like``, ``()`` or ``(*, 1)``."""
         if self._radius is None or self._radius.dtype != like.dtype:
             radius = self.k.to(like.dtype).sqrt()
-            # A 0-dim k stays 0-dim: torch lets it live on another device than the points.
+            # A 0-dim k stays 0-dim, since torch allows it on another device than the points.
             self._radius = radius.unsqueeze(-1) if radius.dim() else radius
         return self._radius
 
@@ -85,10 +85,10 @@ class Hyperboloid(Nested):
     def explain(self, outside: Tensor, where: Tensor) -> tuple[str, str]:
         k = self.k.detach().cpu().double().expand(where.shape)[where.cpu()]
         event, space = outside[0], outside[:, 1:].double()
-        time, squares = event[0].double(), space[0].square().sum()  # in double: this is a message, and the form cancels
+        time, squares = event[0].double(), space[0].square().sum()  # in float64, because <x, x> cancels
         needed = (k[0] + squares).sqrt()
         sheet = "; this is the lower sheet, and x_0 > 0 is needed" if time < 0 else ""
-        # Points are longer than sqrt(k), those of the ball are not.
+        # Points of the hyperboloid have norm at least sqrt(k), points of the ball less.
         in_ball = bool((outside.double().square().sum(-1) < k).all())
         ball = ", points of the Poincaré ball with charts.from_poincare_ball(M, p)" if in_ball else ""
         return (
@@ -122,8 +122,8 @@ class Hyperboloid(Nested):
 
     def contains(self, x: Tensor) -> Tensor:
         time, space = x[..., :1], x[..., 1:]
-        # Divided by the time coordinate first: no square overflows, and the tolerance is relative, as rounding is. A
-        # correctly rounded point is within a few eps; 64 eps leaves room for long sums.
+        # Dividing by the time coordinate first avoids overflow and makes the tolerance relative. A correctly rounded
+        # point is within a few eps; 64 eps leaves room for long sums.
         norm = torch.sqrt((self.radius(x) / time) ** 2 + square_norm(space / time))
         inside = (time > 0) & ((norm - 1).abs() <= 64 * torch.finfo(x.dtype).eps)
         return inside.squeeze(-1)
@@ -131,7 +131,7 @@ class Hyperboloid(Nested):
     def exp0(self, v: Tensor) -> tuple[Tensor, Tensor]:
         radius = self.radius(v)
         r = (_sum_of_squares(v / radius) + _floor(v) ** 2).sqrt()
-        # Beyond reach the point is infinite, and its derivatives are zero; the volume is what it is.
+        # Beyond reach the point is infinite with zero derivatives; the log-volume is still accurate.
         reach = _REACH[v.dtype]
         beyond, within = r > reach, r.clamp(max=reach)
         ratio = _near(lambda: r * r, sinhc, r, lambda r: within.sinh() / r, v)
@@ -151,7 +151,7 @@ class Hyperboloid(Nested):
         return space * ratio.to(x.dtype), (1 - space.size(-1)) * _log_ratio(ratio, r, x, inverse=True)
 
     def log_volume(self, v: Tensor) -> Tensor:
-        # Not the by-product of exp0: this one is accurate relative to its own size near the origin.
+        # Unlike the log-volume that exp0 returns, this one has small relative error near the origin.
         v = v / self.radius(v)
         near = (v.detach().abs() < 1).all(-1, keepdim=True)
         r = norm(v.masked_fill(near, 1.0).to(_wide(v)))
@@ -175,7 +175,7 @@ class Hyperboloid(Nested):
             total = _meet(_along(tangent, eta, tanh, shrink, v), half_x.reciprocal(), ball_t, inverse_t)
             space = (total + ball_t * (square_norm(total) * half_t)) * (2 * half_x)
             log_volume_ = (v.size(-1) - 1) * _log_ratio(shrink * half_x, eta, v, half=True)
-        # The time coordinate is that of the spatial part as it was rounded: the point must be on the manifold.
+        # The time coordinate comes from the rounded spatial part, so that the point is on the manifold.
         space = space.to(v.dtype)
         return radius * torch.cat([time_of(space), space], dim=-1), log_volume_
 
@@ -194,7 +194,7 @@ class Hyperboloid(Nested):
         height = torch.add(square, inverse_x, alpha=_floor(x) ** 2)
         root, root_x = height.sqrt(), half_x.sqrt()
         eta = _asinh(root * root_x, x)
-        # One quotient at a time, as everywhere: derivatives divide by each again, and a product would leave the range.
+        # Divide by one factor at a time: derivatives divide by it again, and a product would leave the range.
         cosh = (height + inverse_x).sqrt()
         unwrap = _near(
             lambda: (root * root_x) ** 2,
@@ -203,7 +203,8 @@ class Hyperboloid(Nested):
             lambda root: eta / cosh / root,
             x,
         )
-        v = (total * unwrap + ball_t * (unwrap * square)).to(x.dtype)
+        outward = _outward(unwrap * square, eta, inverse_x, height, x)
+        v = (total * unwrap + ball_t * outward).to(x.dtype)
         return v * diameter, (1 - v.size(-1)) * _log_ratio(unwrap * inverse_x, eta, x, half=True, inverse=True)
 
     def translate(self, p: Tensor, x: Tensor, inverse: bool = False) -> Tensor:
@@ -216,7 +217,7 @@ class Hyperboloid(Nested):
             ball_x, half_x, inverse_x = _in_ball(_widened(space / self._diameter(x)), x)
             total = _meet(ball_x, inverse_x, ball_t, inverse_t)
             moved = (total + ball_t * (square_norm(total) * half_t)) * (2 * half_x)
-        # From the spatial part as it was rounded, not from the boost: the point must be on the manifold.
+        # The time coordinate comes from the rounded spatial part, so that the point is on the manifold.
         moved = moved.to(x.dtype)
         return radius * torch.cat([time_of(moved), moved], dim=-1)
 
@@ -246,7 +247,7 @@ class Hyperboloid(Nested):
         if inverse:
             t = -t
         if v.size(-1) == 1:
-            # H^1 is flat: the boost is a shift by the distance to the target.
+            # H^1 is flat, so the boost is a shift by the distance to the target.
             w = v + radius * _asinh((t / radius).to(_wide(v)), v).to(v.dtype)
             return w, w.new_zeros(()).expand(w.shape[:-1])
         diameter = self._diameter(v)
@@ -254,21 +255,29 @@ class Hyperboloid(Nested):
         eta = _norm_with(v, _floor(v), v)
         tanh, single = eta.tanh(), v.dtype != _wide(v)
         sech2: Any = None if single and bound is not None else eta.clamp(max=_FAR).cosh() ** -2  # else not needed
+        if single:
+            tanh2 = tanh * tanh
+        else:
+            # tanh**2 with the derivatives of 1 - sech2. torch derives tanh by 1 - tanh**2, which far out is rounding
+            # error, and a second derivative multiplies that by eta**2: 600 u at eta = 19.
+            tanh = tanh.detach()
+            tanh2 = torch.addcmul(sech2.detach() - sech2, tanh, tanh)
+            tanh = tanh2.sqrt()
         shrink = _near(lambda: eta * eta, lambda z: sinhc(z) * sech2.sqrt(), eta, lambda eta: tanh / eta, v)
-        # Of half the radius of the image, root is the sine and root_w the cosine, over cosh(eta).
+        # With r the radius of the image, root = sinh(r / 2) / cosh(eta) and root_w = cosh(r / 2) / cosh(eta).
         if bound is None:
             ball, half_t, inverse_t = _in_ball(_widened(t / diameter), t)
             total = _meet(_along(_widened(v), eta, tanh, shrink, v), sech2, ball, inverse_t)
             height = torch.add(square_norm(total) * half_t, sech2, alpha=_floor(v) ** 2)
             total, ball_t = total.to(v.dtype), ball.to(v.dtype)
-        else:  # in the ball the radius of a near target is not lost
+        else:  # a bounded target is near, and its radius is not lost in the ball
             ball, inverse_t = _in_ball_to(bound, t, diameter)
             ball_t = ball.to(v.dtype)
             total = v * shrink.to(v.dtype) + ball_t
             height = _sum_of_squares(total) / inverse_t + _floor(v) ** 2
-        excess = height - tanh * tanh
+        excess = height - tanh2
         root, root_w = height.sqrt(), (1 + excess if sech2 is None else height + sech2).sqrt()
-        # The difference of the radii is of the size of the target, however far both are.
+        # The difference of the radii is computed directly: it is at most the target's radius, however far v and w are.
         eta_w = eta + (excess / (root + tanh * root_w)).asinh()
         if sech2 is None:
             unwrap = eta_w / (root * root_w)
@@ -282,14 +291,15 @@ class Hyperboloid(Nested):
                 lambda root: eta_w / root_w / root,
                 v,
             )
-        if bound is not None:  # the height is
+        if bound is not None:  # then the height is bounded too
             w = (total + ball_t * height.to(v.dtype)) * (unwrap * diameter).to(v.dtype)
         else:
-            w = (total * unwrap.to(v.dtype) + ball_t * (unwrap * height).to(v.dtype)) * diameter
+            outward = _outward(unwrap * height, eta_w, sech2, height, v)
+            w = (total * unwrap.to(v.dtype) + ball_t * outward.to(v.dtype)) * diameter
         if single:
-            # The cosh of one cancels that of the other.
+            # The cosh factors of shrink and unwrap cancel.
             return w, ((v.size(-1) - 1) * (shrink * unwrap).log()).squeeze(-1).to(v.dtype)
-        # Near the origin the series: the logarithm of a ratio rounded in its own dtype has no derivative there.
+        # Near the origin use the series: in one dtype, the log of the rounded ratio has no accurate derivative there.
         eta_w = unwrap * root_w * root
         near, near_w = eta < 0.7, eta_w < 0.7
         series = near_log_sinhc(4 * (eta**2).masked_fill(~near, 0.0))
@@ -303,7 +313,7 @@ class Hyperboloid(Nested):
         return w, self.log_volume(w)
 
     def _chord(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the radius and a vector of length ``sinh(d(x, y) / 2)``, ``d`` in radii, zero at ``x = y``."""
+        """Returns ``sqrt(k)`` and a vector of length ``sinh(d(x, y) / 2)``, with ``d`` in radii; zero at ``x = y``."""
         radius = self.radius(x)
         ball_x, half_x, inverse_x = _in_ball(_widened(x[..., 1:] / self._diameter(x)), x)
         ball_y, half_y, inverse_y = _in_ball(_widened(-y[..., 1:] / self._diameter(x)), y)
@@ -311,11 +321,12 @@ class Hyperboloid(Nested):
 
 
 def _meet(ball_x: Tensor, inverse_x: Tensor, ball_t: Tensor, inverse_t: Tensor) -> Tensor:
-    """Returns the sum ``c`` of two points of the Poincare ball, ``inverse_x = 2 / (1 + x_0)``, accurate on a ray too.
+    """Returns the sum ``c = b_x + b_t`` of two points of the Poincaré ball, accurate even on opposite rays.
 
-    Far points on opposite rays have coordinates near 1 and -1, and their sum has lost both radii. But with the
-    difference ``z`` of the two ``c . z = |b_x|^2 - |b_t|^2 = 2 / (1 + t_0) - 2 / (1 + x_0)``, which has not: what ``c``
-    lacks along ``z`` is put back. (Divided by 4, the square of ``z`` where it matters; elsewhere nothing is lacking.)
+    Far points on opposite rays have coordinates near 1 and -1, so their rounded sum loses both radii. With
+    ``z = b_x - b_t`` the product ``c . z = |b_x|^2 - |b_t|^2 = 2 / (1 + t_0) - 2 / (1 + x_0)`` keeps them, and corrects
+    ``c`` along ``z``. The divisor 4 is ``|z|^2`` on opposite rays; elsewhere the correction vanishes. ``inverse_x`` is
+    ``2 / (1 + x_0)``, and ``inverse_t`` likewise.
     """
     total, between = ball_x + ball_t, ball_x - ball_t
     excess = (total * between).sum(-1, keepdim=True) - (inverse_t - inverse_x)
@@ -323,9 +334,9 @@ def _meet(ball_x: Tensor, inverse_x: Tensor, ball_t: Tensor, inverse_t: Tensor) 
 
 
 def _along(v: Tensor, eta: Tensor, tanh: Tensor, shrink: Tensor, like: Tensor) -> Tensor:
-    """Returns ``v * shrink``, the point of the ball; far out as a direction first, which on an axis is exact.
+    """Returns ``v * shrink``, a point of the ball; far out it normalises ``v`` first, which is exact on an axis.
 
-    There the length is not ``eta``, which was kept from zero: in float32 by more than the rounding of float64.
+    In float32 it normalises by the true length, because the floor of ``eta`` exceeds the rounding of float64.
     """
     far = eta > 1
     length = eta
@@ -341,9 +352,9 @@ def _near(
     far: Callable[[Tensor], Tensor],
     like: Tensor,
 ) -> Tensor:
-    """Returns ``far(divisor)``; near zero, where a ratio of float64 has no second derivative, ``series(square())``.
+    """Returns ``far(divisor)``, or ``series(square())`` near zero, where a float64 ratio has no second derivative.
 
-    Where points are of float32 radii are of float64, and accurate enough for both derivatives.
+    For float32 points the radii are float64, and ``far`` is accurate enough for both derivatives.
     """
     if like.dtype != _wide(like):
         return far(divisor)
@@ -352,16 +363,28 @@ def _near(
     return torch.where(near, series(z.masked_fill(~near, 0.0)), far(divisor.masked_fill(near, 1.0)))
 
 
+def _outward(product: Tensor, eta: Tensor, sech2: Tensor, height: Tensor, like: Tensor) -> Tensor:
+    """Returns ``eta * tanh(eta)``: ``product`` near zero, and else with ``tanh(eta)**-2 = 1 + sech2 / height``.
+
+    Both are equal. But the factors of the product grow and fall by ``exp(2 r)`` where a point at radius ``r`` passes
+    behind a far target, and the terms of its second derivative, as large as that, cancel. float64 has room for it where
+    points are of float32.
+    """
+    if like.dtype != _wide(like):
+        return product
+    return torch.where(eta < 0.1, product, eta * (1 + sech2 / height).rsqrt())
+
+
 def _asinh(x: Tensor, like: Tensor) -> Tensor:
-    """Returns asinh; torch's own cubes ``x`` in its derivatives, which is in range where points are of float32."""
+    """Returns asinh; ``torch.asinh`` cubes ``x`` in its derivatives, which is in range for float32 points."""
     return x.asinh() if like.dtype != _wide(like) else asinh(x)
 
 
-# ---- the hyperbolic line, where radii have a sign and add up, and no angle hides how exactly ----
+# ---- the hyperbolic line, where translations add signed radii ----
 
 
 def _growth(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns ``exp(asinh(|x|))`` in parts, a constant and what varies, both at least one."""
+    """Returns two factors of ``exp(asinh(|x|))``, both at least one; the first is constant under autograd."""
     scale = x.detach().abs().clamp(min=1.0)
     x = x / scale
     return scale, torch.hypot(x, 1 / scale) + x.abs()
@@ -403,7 +426,7 @@ def _shifted(t: Tensor, v: Tensor) -> Tensor:
 
 
 def _in_ball(t: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns ``b = t / (1 + t_0)``, in the Poincare ball, ``(1 + t_0) / 2`` and its inverse, given ``t / 2``."""
+    """Returns ``b = t / (1 + t_0)`` in the Poincaré ball, ``(1 + t_0) / 2`` and its inverse, from ``t / 2``."""
     t, scale = _scaled(t, like)
     if scale is None:
         half = _norm_with(t, 0.5, like) + 0.5
@@ -415,28 +438,28 @@ def _in_ball(t: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _in_ball_to(bound: float, t: Tensor, diameter: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns ``b = (t / 2) / sqrt(1 + |t / 2|^2 / c^2)``, shorter than ``c``, and ``2 / (1 + t_0)`` there.
+    """Returns ``b = (t / 2) / sqrt(1 + |t / 2|^2 / c^2)``, shorter than ``c``, and the ``2 / (1 + t_0)`` of ``b``.
 
-    Of :func:`_in_ball`, ``c`` is ``|b|`` at ``|t| = bound``. It is closer to the point meant than if ``t`` were
-    shortened so, and fewer operations; no distance to the border is lost.
+    Here ``c`` is ``|b|`` of :func:`_in_ball` at ``|t| = bound``. Bounding ``b`` changes near targets less than bounding
+    ``t``, and takes fewer operations.
     """
     longest = bound / (1 + math.sqrt(1 + bound**2))
-    # Out to r = 88 the derivatives of float32 targets are in range of float64 only.
+    # In float64, because the derivatives of float32 targets up to r = 88 overflow float32.
     half = _widened(t / (diameter * longest))
     shrink = longest * _norm_with(half, 1.0, t).reciprocal()
     return half * shrink, (1 - longest**2) + shrink * shrink
 
 
 def _widened(x: Tensor) -> Tensor:
-    """Returns ``x`` in float64: points of float32 are out to r = 88, where their squares and inverses are in range."""
+    """Returns ``x`` in float64, where squares and inverses of float32 points, out to r = 88, are in range."""
     return x.to(_wide(x))
 
 
 def _scaled(space: Tensor, like: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Returns a vector over its size, and the size, a constant of at least one; for float32 itself, and None.
+    """Returns a vector over its size, and the size, a constant of at least one; a float32 vector as it is, and None.
 
-    Derivatives are in units of the vector then: the second one of a point at radius ``r`` is ``exp(-2 r)`` in its own,
-    formed from parts as small as ``exp(-3 r)``, which underflow from ``r = 240``.
+    Without scaling, second derivatives of a point at radius ``r`` are of size ``exp(-2 r)`` with intermediate values
+    of size ``exp(-3 r)``, which underflow beyond ``r = 240``.
     """
     if like.dtype != _wide(like):
         return space, None
@@ -449,8 +472,8 @@ def square_norm(v: Tensor) -> Tensor:
 
 
 def _sum_of_squares(v: Tensor) -> Tensor:
-    """Returns :func:`square_norm` in float64, for functions of it."""
-    return square_norm(v).to(_wide(v))  # not summed in it: torch would copy the whole vectors first
+    """Returns :func:`square_norm`, converted to float64."""
+    return square_norm(v).to(_wide(v))  # summing with dtype=float64 would copy the whole vectors first
 
 
 def time_of(space: Tensor) -> Tensor:
@@ -459,9 +482,9 @@ def time_of(space: Tensor) -> Tensor:
 
 
 def _norm_with(space: Tensor, coordinate: float, like: Tensor) -> Tensor:
-    """Returns the norm of a vector with one more coordinate, in float64."""
-    # A norm that is positive is smooth, and takes fewer kernels than a square, a sum and a root. In float64, since the
-    # square of a float32 point at r > 44 overflows; what is of float64 itself is scaled for the same reason.
+    """Returns the norm of a vector extended by one coordinate, in float64."""
+    # A positive norm is smooth, and takes fewer kernels than a square, a sum and a root. It is computed in float64
+    # because the square of a float32 point at r > 44 overflows; float64 vectors are scaled for the same reason.
     extended = pad(space, (0, 1), value=coordinate)
     if like.dtype == _wide(like):
         return norm(extended)
@@ -469,26 +492,26 @@ def _norm_with(space: Tensor, coordinate: float, like: Tensor) -> Tensor:
 
 
 def _floor(x: Tensor) -> float:
-    """Returns what a radius is kept from zero by, through the root of a sum of squares: what is lost in rounding.
+    """Returns the floor of a radius, added in quadrature: small enough to be lost in rounding.
 
-    Then ``sinh(r) / r`` needs no Taylor branch where points are of float32 and radii, one for each event, of float64:
-    its derivative is noise of size u / r near zero, but what multiplies it is a vector times ``v / r``.
+    With it ``sinh(r) / r`` needs no Taylor branch for float32 points, whose radii are float64. Near zero its derivative
+    is noise of size ``u / r``, with ``u`` the unit roundoff, but it is multiplied by vectors of size ``r``.
     """
     return float(2.0**-26 if x.dtype == _wide(x) == torch.float64 else 2.0**-12)
 
 
 def _log_ratio(ratio: Tensor, eta: Tensor, like: Tensor, *, half: bool = False, inverse: bool = False) -> Tensor:
-    """Returns the logarithm of ``ratio = sinh(r) / r``, or of its inverse, shape ``(*)``; ``eta`` is r or half of it.
+    """Returns the logarithm of ``ratio = sinh(r) / r`` or its inverse, shape ``(*)``; ``eta`` is ``r`` or ``r / 2``.
 
-    It has derivatives in ``r^2``, and is accurate to the rounding of ``like``.
+    It is differentiable in ``r^2``, and accurate to the rounding of ``like``.
     """
     if like.dtype != _wide(like):
         return ratio.squeeze(-1).log().to(like.dtype)
-    # No vector multiplies this derivative: in one and the same dtype the logarithm of the ratio has none at the origin.
+    # No vector multiplies this derivative, and in one dtype the log of the rounded ratio has none at the origin.
     log_ratio = log_sinhc((4 if half else 1) * eta * eta).squeeze(-1)
     return -log_ratio if inverse else log_ratio
 
 
 def _wide(x: Tensor) -> torch.dtype:
-    """Returns float64, in which norms are computed whatever the dtype; on Apple's GPUs, which have none, the dtype."""
+    """Returns the dtype of norms: float64, or the dtype of ``x`` on Apple GPUs, which lack float64."""
     return x.dtype if x.device.type == "mps" else torch.float64

@@ -8,8 +8,8 @@ from .checks import check_batches, check_floating, check_same_dtype, validating
 
 __all__ = ["mean"]
 
-#: Newton's method needs five to ten; backtracking a few more.
-_MOST_STEPS = 100
+#: Far above what is needed: Newton's method takes five to ten steps, backtracking a few more.
+_MAX_STEPS = 100
 
 
 def mean(geometry: Hadamard, x: Tensor, weights: Tensor | None, dim: int) -> Tensor:
@@ -17,24 +17,25 @@ def mean(geometry: Hadamard, x: Tensor, weights: Tensor | None, dim: int) -> Ten
     batch_dim = x.dim() - geometry.event_dim
     if not -batch_dim <= dim < batch_dim:
         raise ValueError(
-            f"dim = {dim}, but x of shape {tuple(x.shape)} has {batch_dim} batch dimensions; give one of them."
+            f"dim = {dim}, but x of shape {tuple(x.shape)} has {batch_dim} batch dimensions; choose one of them."
         )
     dim %= batch_dim
     if x.size(dim) == 0:
-        raise ValueError(f"x has shape {tuple(x.shape)}, but the mean of no points is not defined; give 1 or more.")
-    w = _normalised(x, weights, dim, batch_dim)
+        raise ValueError(f"x has shape {tuple(x.shape)}, but the mean of no points is undefined; pass at least 1.")
+    w = _normalised_weights(x, weights, dim, batch_dim)
     dtype, x, w = x.dtype, x.movedim(dim, 0).double(), w.double()
     with torch.no_grad():
         u = _minimiser(geometry, x.detach(), w.detach())
-    # One more Newton step, with gradients: that of the minimiser to points, weights and curvature.
+    # One more Newton step, now differentiable, has the gradient of the minimiser (implicit function theorem).
     m = geometry.exp0(u)[0]
-    pull = (w.unsqueeze(-1) * geometry.log_at(m, x)[0]).sum(0)
-    step = torch.linalg.solve(_hessian(geometry, m.detach(), x.detach(), w.detach()), pull.unsqueeze(-1)).squeeze(-1)
+    mean_log = (w.unsqueeze(-1) * geometry.log_at(m, x)[0]).sum(0)
+    hessian = _hessian(geometry, m.detach(), x.detach(), w.detach())
+    step = torch.linalg.solve(hessian, mean_log.unsqueeze(-1)).squeeze(-1)
     return geometry.exp0(geometry.log0(geometry.exp_at(m, step)[0])[0].to(dtype))[0]
 
 
-def _normalised(x: Tensor, weights: Tensor | None, dim: int, batch_dim: int) -> Tensor:
-    """Returns weights that sum to one over the first dimension, of the batch shape of the points after it is moved."""
+def _normalised_weights(x: Tensor, weights: Tensor | None, dim: int, batch_dim: int) -> Tensor:
+    """Returns weights that sum to one over the first dimension and broadcast with ``x.movedim(dim, 0)``."""
     if weights is None:
         return x.new_full((x.size(dim),) + (1,) * (batch_dim - 1), 1 / x.size(dim))
     check_floating("weights", weights)
@@ -46,21 +47,22 @@ def _normalised(x: Tensor, weights: Tensor | None, dim: int, batch_dim: int) -> 
     total = weights.expand(batch).sum(0)
     if validating() and not bool(((weights >= 0).all() & (total > 0) & total.isfinite()).all()):
         raise ValueError(
-            f"weights have the least {weights.min().item():.6g}, but are nonnegative, with a positive sum."
+            f"weights has minimum {weights.min().item():.6g} and sums to {total.min().item():.6g}, but must be "
+            f"nonnegative with a positive finite sum; use softplus or exp, or None for equal weights."
         )
     return weights / total
 
 
 def _minimiser(geometry: Hadamard, x: Tensor, w: Tensor) -> Tensor:
-    """Returns tangent coordinates at the origin of the mean, by Newton's method with backtracking."""
+    """Returns ``log0`` of the mean, by Newton's method with backtracking."""
     batch = torch.broadcast_shapes(w.shape[1:], geometry.batch_of(x.shape)[1:], *geometry.batch_shapes())
     m = x[0].expand(*batch, *x.shape[x.dim() - geometry.event_dim :])
     value = (w * geometry.squared_distance(m, x)).sum(0)
-    for _ in range(_MOST_STEPS):
-        pull = (w.unsqueeze(-1) * geometry.log_at(m, x)[0]).sum(0)
-        step = torch.linalg.solve(_hessian(geometry, m, x, w), pull.unsqueeze(-1)).squeeze(-1)
+    for _ in range(_MAX_STEPS):
+        mean_log = (w.unsqueeze(-1) * geometry.log_at(m, x)[0]).sum(0)
+        step = torch.linalg.solve(_hessian(geometry, m, x, w), mean_log.unsqueeze(-1)).squeeze(-1)
         size = torch.ones_like(value)
-        for _ in range(_MOST_STEPS):
+        for _ in range(_MAX_STEPS):
             moved = geometry.exp_at(m, size.unsqueeze(-1) * step)[0]
             new = (w * geometry.squared_distance(moved, x)).sum(0)
             worse = ~(new <= value)
@@ -79,16 +81,17 @@ def _minimiser(geometry: Hadamard, x: Tensor, w: Tensor) -> Tensor:
 def _hessian(geometry: Hadamard, m: Tensor, x: Tensor, w: Tensor) -> Tensor:
     """Returns the Hessian of half the mean squared distance in normal coordinates at ``m``, shape ``(*, n, n)``.
 
-    By central differences of the gradient, which every geometry has. Exact to 1e-9 in double precision where the
-    gradient is zero; elsewhere it only directs a step.
+    Central differences of the gradient, which need nothing beyond ``exp_at`` and ``log_at``. At the mean they are exact
+    to 1e-9 in float64; elsewhere the Hessian only sets the direction of a step.
     """
     step = torch.finfo(x.dtype).eps ** (1 / 3) * (1 + geometry.distance(m, x).amax(0))
 
-    def pull(v: Tensor) -> Tensor:
+    def mean_log(v: Tensor) -> Tensor:
         return (w.unsqueeze(-1) * geometry.log_at(geometry.exp_at(m, v)[0], x)[0]).sum(0)
 
     n = geometry.dim(m.shape)
     unit = torch.eye(n, dtype=x.dtype, device=x.device)
-    columns = [(pull(-step.unsqueeze(-1) * e) - pull(step.unsqueeze(-1) * e)) / (2 * step.unsqueeze(-1)) for e in unit]
+    step = step.unsqueeze(-1)
+    columns = [(mean_log(-step * e) - mean_log(step * e)) / (2 * step) for e in unit]
     hessian = torch.stack(columns, -1)
     return (hessian + hessian.mT) / 2

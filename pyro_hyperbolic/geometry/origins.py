@@ -1,7 +1,7 @@
-"""What is known of a tensor without a look at its values: that it is the origin, or of which tangent vector it is.
+"""Remembers which tensors were made as the origin, and from which tangent vector others were made.
 
-A prior at the origin is the commonest of all, and needs no isometry: `exp0` and `log0` are less than half of the price
-of `exp_at` and `log_at`. Reading the values to find out would make a GPU wait.
+A prior at the origin is the most common one and needs no isometry: `exp0` and `log0` cost less than half of `exp_at`
+and `log_at`. Comparing values instead would be a host-device sync.
 """
 
 import torch
@@ -10,43 +10,43 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 __all__ = ["is_known_origin", "known_tangent", "remember_origin", "remember_tangent"]
 
-_MADE = WeakTensorKeyDictionary()
+_ORIGINS = WeakTensorKeyDictionary()
 
 
 def remember_origin(x: Tensor) -> Tensor:
-    """Returns ``x``, which was made as the origin of a manifold."""
+    """Marks ``x`` as the origin of a manifold, and returns it."""
     if not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active():
-        _MADE[x] = None
+        _ORIGINS[x] = None
     return x
 
 
 def is_known_origin(x: Tensor) -> bool:
-    """Returns whether this very tensor was made by :func:`origin` and has not been edited: no copy of it counts.
+    """Returns whether this tensor object was made by :func:`origin` and has not been edited; ``False`` is inconclusive.
 
-    Nor does a parameter: its gradient is that of a point which can move. Nor does a tensor of inference mode, whose
-    edits are not counted; those through ``.data`` are counted of no tensor, and must not be made to an origin.
+    Always ``False`` for copies, for parameters (they can move), and for tensors made in inference mode (their edits are
+    not tracked). Edits through ``.data`` are not tracked either; do not make any.
 
     Args:
         x: Any tensor; its values are not read.
 
     Returns:
-        Whether it is known. False says nothing: it may well be the origin.
+        A Python bool.
 
     Example:
         >>> o = ph.geometry.origin(geoopt.Lorentz(), 2)
         >>> is_known_origin(o), is_known_origin(o.clone())
         (True, False)
     """
-    if torch.compiler.is_compiling() or x not in _MADE:
+    if torch.compiler.is_compiling() or x not in _ORIGINS:
         return False
     return not x.is_inference() and x._version == 0 and not (x.requires_grad and (x.is_leaf or x.retains_grad))
 
 
 def remember_tangent(x: Tensor, v: Tensor, volume: Tensor) -> Tensor:
-    """Returns ``x``, which with ``volume`` is ``exp0(v)``, and can be out of range where ``v`` is not.
+    """Attaches ``v`` and ``volume`` to ``x``, where ``(x, volume)`` is ``exp0(v)``, and returns ``x``.
 
-    The inverse of a flow gives such points, in float32 beyond 88 radii, to a base distribution, which needs their
-    tangent vectors only.
+    The inverse of a flow can reach points that overflow, beyond 88 radii in float32. The base distribution then uses
+    their tangent vectors.
     """
     if not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active() and not x.is_inference():
         x._known_tangent = (x._version, v, volume)  # type: ignore[attr-defined]
@@ -54,6 +54,6 @@ def remember_tangent(x: Tensor, v: Tensor, volume: Tensor) -> Tensor:
 
 
 def known_tangent(x: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Returns the tangent vector of which this very tensor was made and the log-volume there, if they are known."""
+    """Returns the tangent vector and log-volume attached by :func:`remember_tangent`, if ``x`` has not been edited."""
     known = None if torch.compiler.is_compiling() else getattr(x, "_known_tangent", None)
     return None if known is None or x.is_inference() or known[0] != x._version else known[1:]

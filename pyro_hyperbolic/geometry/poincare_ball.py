@@ -1,14 +1,15 @@
 r"""The Poincaré ball :math:`\{p : |p| < R\}`, :math:`R = 1/\sqrt c`, curvature :math:`-c` (``geoopt.PoincareBall``).
 
-Two points meet in their difference :math:`\delta`, where alone they may cancel (Möbius addition, rearranged):
+The maps use Möbius addition, rearranged so that only the difference :math:`\delta` of two points can cancel:
 
 .. math:: p \oplus x = \frac{|\delta|^2 p + \alpha \delta}{|\delta|^2 + \alpha\beta}, \qquad
     \sinh^2 \tfrac{d(-p, x)}{2} = \frac{|\delta|^2}{\alpha\beta}, \qquad
     \delta = p + x,\ \alpha = 1 - |p|^2,\ \beta = 1 - |x|^2
 
-in units of R. Tangent coordinates at the origin are those of the hyperboloid of the same curvature. A ball squeezes
-what is far into its rim: with the unit roundoff u, rounding moves a point at scaled radius r by ``u exp(r)`` radii, and
-from r = 36 on (16 in float32) the nearest coordinates are no point.
+in units of R. Tangent coordinates at the origin are the same as on the hyperboloid of the same curvature.
+
+Precision: with unit roundoff u, rounding moves a point at scaled radius r by ``u exp(r)`` radii. Beyond r = 36 (16 in
+float32) coordinates round to the boundary, and ``exp0`` and ``translate`` return infinity.
 
 References:
     *Hyperbolic Neural Networks*, O.-E. Ganea, G. Bécigneul, T. Hofmann, 2018, arXiv:1805.09112.
@@ -34,13 +35,13 @@ class PoincareBall(Nested):
     """The open ball of radius ``1 / sqrt(c)``: points ``(*, n)``."""
 
     name = "PoincareBall"
-    parameter_remedy = "on PoincareBall the curvature is -c, and c = 1 / k on Lorentz."
+    parameter_remedy = "the curvature of PoincareBall is -c, so c = 1 / k of Lorentz."
 
     _c: Tensor | None = None
 
     @property
     def c(self) -> Tensor:
-        """Minus the curvature, read once."""
+        """Minus the curvature, read once because it may be a Pyro parameter."""
         if self._c is None:
             self._c = self.manifold.c
         return self._c
@@ -72,17 +73,17 @@ class PoincareBall(Nested):
             f" with |p| = {outside[0].double().norm().item():.9g}, but the open ball has radius 1/sqrt(c) = "
             f"{radius.item():.9g}",
             "map tangent coordinates with exp0(M, v), and points of the hyperboloid with "
-            "charts.to_poincare_ball(M, x); near the boundary use geoopt.Lorentz, or float64",
+            "charts.to_poincare_ball(M, x); near the boundary use float64 or geoopt.Lorentz",
         )
 
     def exp0(self, v: Tensor) -> tuple[Tensor, Tensor]:
         half = square_norm(v / (2 * self._radius(v)))
-        # tanh(r / 2) / r, by sinh and cosh of r / 2 where these are in range.
+        # Near zero tanh(r) / r is computed from sinhc, which is smooth at the origin.
         near = half < 1
         safe = half.masked_fill(~near, 0.0)
         r = half.masked_fill(near, 1.0).sqrt()
         ratio = torch.where(near, sinhc(safe) / (1 + safe * sinhc(safe) ** 2).sqrt(), r.tanh() / r)
-        return self._or_infinite(v * ratio / 2), (v.size(-1) - 1) * log_sinhc(4 * half).squeeze(-1)
+        return self._rim_to_infinity(v * ratio / 2), (v.size(-1) - 1) * log_sinhc(4 * half).squeeze(-1)
 
     def log0(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.log_at(torch.zeros_like(x), x)
@@ -92,16 +93,16 @@ class PoincareBall(Nested):
         p, x = (-p if inverse else p) / radius, x / radius
         delta, alpha, beta = p + x, _gap(p), _gap(x)
         square = square_norm(delta)
-        return self._or_infinite(radius * (square * p + alpha * delta) / (square + alpha * beta))
+        return self._rim_to_infinity(radius * (square * p + alpha * delta) / (square + alpha * beta))
 
     def log_at(self, p: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         radius = self._radius(x)
         p, x = -p / radius, x / radius
         delta, alpha, beta = p + x, _gap(p), _gap(x)
         square = square_norm(delta)
-        sinh2 = square / (alpha * beta)  # of half the distance
+        sinh2 = square / (alpha * beta)  # sinh^2 of half the distance
         ratio = asinhc(sinh2)
-        # The direction of the Möbius sum, and the distance from what did not cancel.
+        # The direction comes from the Möbius sum, the length from sinh2, which does not cancel.
         v = (square * p + alpha * delta) * (2 * radius * ratio / (alpha * beta * (square + alpha * beta)).sqrt())
         return v, (v.size(-1) - 1) * log_sinhc(4 * sinh2 * ratio * ratio).squeeze(-1)
 
@@ -125,13 +126,13 @@ class PoincareBall(Nested):
         return self._hyperboloid().translate_tangent(t, v, inverse, bound)
 
     def _chord(self, x: Tensor, y: Tensor) -> Tensor:
-        """Returns a vector of length ``sinh(d(x, y) / 2)``, ``d`` in radii."""
+        """Returns a vector of length ``sinh(d(x, y) / 2)``, with ``d`` in radii."""
         x, y = x / self._radius(x), y / self._radius(y)
         return (x - y) / (_gap(x) * _gap(y)).sqrt()
 
-    def _or_infinite(self, x: Tensor) -> Tensor:
-        """Returns points, infinite where what is far was rounded to the rim, or to the last numbers before it."""
-        # From r = -log(eps) on, 36 radii and 16 in float32: |x| is 1 - 2 exp(-r), and no number tells r any more.
+    def _rim_to_infinity(self, x: Tensor) -> Tensor:
+        """Returns the points, with those within rounding error of the boundary replaced by infinity."""
+        # |x| = 1 - 2 exp(-r), so r is lost to rounding beyond -log(eps): 36 radii, or 16 in float32.
         return x.masked_fill(norm(x.detach() / self._radius(x)) > 1 - 2 * torch.finfo(x.dtype).eps, math.inf)
 
     def _radius(self, like: Tensor) -> Tensor:

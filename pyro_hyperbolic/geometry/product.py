@@ -1,7 +1,7 @@
 r"""Products of Hadamard manifolds, :math:`M_1 \times \dots \times M_m` (``geoopt.ProductManifold``).
 
-Points side by side, tangent coordinates side by side: every map acts factor by factor, log-volumes add, and squared
-distances do. Each factor has its own curvature, learnable, latent or a batch.
+Points and tangent coordinates of the factors are concatenated. Every map acts on each factor separately; log-volumes
+and squared distances add up. Each factor has its own curvature, which can be learnable, latent or a batch.
 """
 
 import math
@@ -23,7 +23,7 @@ __all__ = ["Product"]
 class Product(Hadamard):
     """A product of Hadamard manifolds: points ``(*, sum of the factors' sizes)``."""
 
-    #: Returns the geometry of a factor; set by the registry, which knows all kinds.
+    #: Returns the geometry of a factor. The registry sets it, to avoid a circular import.
     bind: Callable[..., Hadamard]
 
     manifold: ProductManifold
@@ -36,24 +36,22 @@ class Product(Hadamard):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """The factors with their dimensions, ``Lorentz(2) x Euclidean(3)``."""
+        """The factors with their dimensions, for example ``Lorentz(2) x Euclidean(3)``."""
         return " x ".join(f"{factor.name}({n})" for factor, n in zip(self.factors, self.dims, strict=True))
 
     @property
     def coordinates(self) -> str:  # type: ignore[override]
-        """The event shape in words."""
         return f"(*, {self.manifold.n_elements})"
 
     @property
     def parameter_remedy(self) -> str:  # type: ignore[override]
-        """What the parameters of the factors are."""
         return " ".join(dict.fromkeys(factor.parameter_remedy for factor in self.factors))
 
     def event_shape(self, n: int) -> torch.Size:
         if n != sum(self.dims):
             raise ValueError(
-                f"{self.name} has {sum(self.dims)} dimensions, but {n} were asked for; they are fixed by the sizes "
-                f"that geoopt.ProductManifold is given."
+                f"{self.name} has {sum(self.dims)} dimensions, but {n} were requested; the sizes passed to "
+                f"geoopt.ProductManifold fix them."
             )
         return torch.Size((self.manifold.n_elements,))
 
@@ -80,18 +78,18 @@ class Product(Hadamard):
             if n < 1 or tuple(factor.event_shape(n)) != tuple(shape):
                 raise ValueError(
                     f"factor {i} of the product, {factor.name}, has size {tuple(shape)}, but its points in n >= 1 "
-                    f"dimensions are {factor.coordinates}; give geoopt.ProductManifold that size."
+                    f"dimensions are {factor.coordinates}; pass such a size to geoopt.ProductManifold."
                 )
 
     def contains(self, x: Tensor) -> Tensor:
-        inside = [factor.contains(part) for factor, part in self._with(self.split(x))]
+        inside = [factor.contains(part) for factor, part in self._zip(self.split(x))]
         return torch.stack(torch.broadcast_tensors(*inside)).all(0)
 
     def explain(self, outside: Tensor, where: Tensor) -> tuple[str, str]:
         first = torch.zeros_like(where)
         first.view(-1)[int(where.reshape(-1).nonzero()[0])] = True
-        for i, (factor, part) in enumerate(self._with(self.split(outside[:1]))):
-            # Where the parameters are a batch the first event need not be in the first manifold.
+        for i, (factor, part) in enumerate(self._zip(self.split(outside[:1]))):
+            # With a batch of parameters this event may be a point of another manifold in the batch, so always explain.
             if any(factor.batch_shapes()) or not bool(factor.contains(part)):
                 defect, remedy = factor.explain(part, first)
                 return f": factor {i}, {factor.name},{defect}", remedy
@@ -99,59 +97,59 @@ class Product(Hadamard):
 
     def origin(self, n: int, dtype: torch.dtype | None, device: torch.device | None) -> Tensor:
         self.event_shape(n)
-        return self._joined([factor.origin(m, dtype, device) for factor, m in self._with(self.dims)])
+        return self._join([factor.origin(m, dtype, device) for factor, m in self._zip(self.dims)])
 
     def exp0(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        return self._points(f.exp0(part) for f, part in self._with(self.split_tangent(v)))
+        return self._join_pairs(f.exp0(part) for f, part in self._zip(self.split_tangent(v)))
 
     def log0(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return _vectors(f.log0(part) for f, part in self._with(self.split(x)))
+        return _cat_pairs(f.log0(part) for f, part in self._zip(self.split(x)))
 
     def exp_at(self, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        return self._points(f.exp_at(a, b) for f, a, b in self._with(self.split(p), self.split_tangent(v)))
+        return self._join_pairs(f.exp_at(a, b) for f, a, b in self._zip(self.split(p), self.split_tangent(v)))
 
     def log_at(self, p: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        return _vectors(f.log_at(a, b) for f, a, b in self._with(self.split(p), self.split(x)))
+        return _cat_pairs(f.log_at(a, b) for f, a, b in self._zip(self.split(p), self.split(x)))
 
     def log_at_of_tangent(self, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        return _vectors(f.log_at_of_tangent(a, b) for f, a, b in self._with(self.split(p), self.split_tangent(v)))
+        return _cat_pairs(f.log_at_of_tangent(a, b) for f, a, b in self._zip(self.split(p), self.split_tangent(v)))
 
     def log_volume(self, v: Tensor) -> Tensor:
-        return _sum(f.log_volume(part) for f, part in self._with(self.split_tangent(v)))
+        return _sum(f.log_volume(part) for f, part in self._zip(self.split_tangent(v)))
 
     def translate(self, p: Tensor, x: Tensor, inverse: bool = False) -> Tensor:
-        return self._joined([f.translate(a, b, inverse) for f, a, b in self._with(self.split(p), self.split(x))])
+        return self._join([f.translate(a, b, inverse) for f, a, b in self._zip(self.split(p), self.split(x))])
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
-        parts = [f.distance(a, b) for f, a, b in self._with(self.split(x), self.split(y))]
+        parts = [f.distance(a, b) for f, a, b in self._zip(self.split(x), self.split(y))]
         return norm(torch.stack(torch.broadcast_tensors(*parts), -1)).squeeze(-1)
 
     def squared_distance(self, x: Tensor, y: Tensor) -> Tensor:
-        return _sum(f.squared_distance(a, b) for f, a, b in self._with(self.split(x), self.split(y)))
+        return _sum(f.squared_distance(a, b) for f, a, b in self._zip(self.split(x), self.split(y)))
 
     def split(self, x: Tensor) -> list[Tensor]:
-        """Returns the factors' points of ``x``, each of its own event shape."""
+        """Returns the points of the factors, each of its own event shape."""
         parts = x.split([math.prod(shape) for shape in self.manifold.shapes], -1)
         return [part.unflatten(-1, tuple(shape)) for part, shape in zip(parts, self.manifold.shapes, strict=True)]
 
     def split_tangent(self, v: Tensor) -> tuple[Tensor, ...]:
-        """Returns the factors' tangent coordinates of ``v``."""
+        """Returns the tangent coordinates of the factors."""
         self.event_shape(v.size(-1))
         return v.split(self.dims, -1)
 
-    def _with(self, *parts: Iterable[Any]) -> Iterable[Any]:
+    def _zip(self, *parts: Iterable[Any]) -> Iterable[Any]:
         return zip(self.factors, *parts, strict=True)
 
-    def _joined(self, parts: Sequence[Tensor]) -> Tensor:
-        """Returns factors' points as points of the product, their batch shapes broadcast."""
-        return _cat([part.flatten(part.dim() - factor.event_dim) for factor, part in self._with(parts)])
+    def _join(self, parts: Sequence[Tensor]) -> Tensor:
+        """Returns points of the product from points of the factors, whose batch shapes broadcast."""
+        return _cat([part.flatten(part.dim() - factor.event_dim) for factor, part in self._zip(parts)])
 
-    def _points(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    def _join_pairs(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         points, volumes = zip(*pairs, strict=True)
-        return self._joined(points), _sum(volumes)
+        return self._join(points), _sum(volumes)
 
 
-def _vectors(pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def _cat_pairs(pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     vectors, volumes = zip(*pairs, strict=True)
     return _cat(vectors), _sum(volumes)
 

@@ -1,14 +1,14 @@
-"""Which geometry serves which manifold."""
+"""The registry of geometries by type of manifold."""
 
 import geoopt
 from geoopt.manifolds.base import Manifold
 
 from .base import Geometry, Hadamard
 from .euclidean import Euclidean
-from .guesses import manifold_remedy, shown
 from .hyperboloid import Hyperboloid
 from .poincare_ball import PoincareBall
 from .product import Product
+from .remedies import manifold_remedy, shown
 from .spd import SymmetricPositiveDefinite
 
 __all__ = ["bind", "chart", "register", "same"]
@@ -17,7 +17,7 @@ _GEOMETRIES: dict[type, type[Geometry]] = {}
 
 
 def register(manifold_type: type, geometry: type[Geometry]) -> None:
-    """Makes a geometry serve ``manifold_type`` and its subclasses."""
+    """Registers a geometry for manifolds of type ``manifold_type`` and its subclasses."""
     _GEOMETRIES[manifold_type] = geometry
 
 
@@ -29,9 +29,10 @@ register(geoopt.SymmetricPositiveDefinite, SymmetricPositiveDefinite)
 
 
 def bind(manifold: Manifold | Geometry) -> Geometry:
-    """Returns the geometry of this manifold object, that of the nearest registered base class; one itself as it is.
+    """Returns the geometry bound to this manifold object; a geometry is returned unchanged.
 
-    It is meant for one call, and reads each parameter of the manifold at most once.
+    The class is the one registered for the nearest base class of the manifold. The geometry reads each parameter of the
+    manifold at most once, so bind the manifold in each call.
 
     Raises:
         TypeError: If no geometry is registered for the type of the manifold.
@@ -47,12 +48,12 @@ def bind(manifold: Manifold | Geometry) -> Geometry:
         if base in _GEOMETRIES:
             return _GEOMETRIES[base](manifold)
     known = " or ".join(f"geoopt.{base.__name__}" for base in _GEOMETRIES)
-    remedy = manifold_remedy(manifold) or "use one of these, as geoopt.Lorentz(), or register a geometry for it"
+    remedy = manifold_remedy(manifold) or "use one of these, such as geoopt.Lorentz(), or register a geometry for it"
     raise TypeError(f"the manifold is {shown(manifold)}, but must be a {known}; {remedy}.")
 
 
 def chart(manifold: Manifold | Geometry) -> Hadamard:
-    """Returns the geometry of this manifold object, which has a global chart.
+    """Returns the geometry bound to this manifold object, like :func:`bind`, if it has a global chart.
 
     Raises:
         TypeError: If no geometry is registered for the type of the manifold, or it has no global chart.
@@ -61,14 +62,14 @@ def chart(manifold: Manifold | Geometry) -> Hadamard:
     if not isinstance(found, Hadamard):
         known = ", ".join(kind.__name__ for kind, space in _GEOMETRIES.items() if issubclass(space, Hadamard))
         raise TypeError(
-            f"{found.name} has no global chart: no map of R^n is a bijection onto it, so neither an ExponentialMap nor "
-            f"a wrapped normal is one; use a manifold that has one ({known})."
+            f"{found.name} has no global chart: no map of R^n is a bijection onto it, so ExponentialMap and wrapped "
+            f"normals are not defined; use a manifold with a global chart ({known})."
         )
     return found
 
 
 def same(a: Manifold | Geometry, b: Manifold | Geometry) -> bool:
-    """Returns whether two manifold objects are the same space: the same geometry with the same parameters."""
+    """Returns whether two manifold objects have the same geometry and the same parameters."""
     return a is b or bind(a) == bind(b)
 
 

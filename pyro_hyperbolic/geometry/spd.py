@@ -1,13 +1,13 @@
 r"""Symmetric positive definite matrices with the affine-invariant metric (``geoopt.SymmetricPositiveDefinite``).
 
 Points are ``(*, m, m)``, in :math:`n = m (m + 1) / 2` dimensions; the origin is the identity. Tangent coordinates are
-those of a symmetric matrix V in an orthonormal basis: its diagonal, then :math:`\sqrt 2` times what is below it.
+the diagonal of a symmetric matrix V, followed by :math:`\sqrt 2` times the entries below it (an orthonormal basis).
 
 .. math:: \exp_o(V) = e^V, \qquad T_P X = P^{1/2} X P^{1/2}, \qquad
     \log |\det d\exp_o| = \sum_{i < j} \log \operatorname{sinhc} \frac{\lambda_i(V) - \lambda_j(V)}{2}
 
-Functions of matrices are differentiated by divided differences, which are finite where eigenvalues are equal; once, not
-twice.
+Matrix functions have first derivatives only. These are computed by divided differences, which stay finite at equal
+eigenvalues.
 
 References:
     *Geometry Processing and Medical Imaging by Riemannian Tensor Computing*, X. Pennec, P. Fillard, N. Ayache, 2006.
@@ -38,7 +38,7 @@ class SymmetricPositiveDefinite(Hadamard):
     def event_shape(self, n: int) -> torch.Size:
         m = (math.isqrt(8 * n + 1) - 1) // 2
         if m * (m + 1) // 2 != n:
-            raise ValueError(f"n = {n}, but m x m matrices have m (m + 1) / 2 dimensions: 1, 3, 6, 10, ...")
+            raise ValueError(f"n = {n}, but m x m matrices have m (m + 1) / 2 dimensions; choose 1, 3, 6, 10, ...")
         return torch.Size((m, m))
 
     def dim(self, shape: Sequence[int]) -> int:
@@ -47,8 +47,8 @@ class SymmetricPositiveDefinite(Hadamard):
     def check_settings(self) -> None:
         if self.manifold.default_metric.value != "AIM":
             raise ValueError(
-                f"the metric is {self.manifold.default_metric.value}, but distances and volumes here are those of the "
-                f"affine-invariant one; use geoopt.SymmetricPositiveDefinite()."
+                f"the metric is {self.manifold.default_metric.value}, but must be AIM (affine-invariant); use "
+                f"geoopt.SymmetricPositiveDefinite()."
             )
 
     def contains(self, x: Tensor) -> Tensor:
@@ -62,20 +62,20 @@ class SymmetricPositiveDefinite(Hadamard):
         least = torch.linalg.eigvalsh((first + first.mT) / 2)[0].item() if bool(first.isfinite().all()) else math.nan
         skew = (first - first.mT).abs().max().item()
         return (
-            f" with least eigenvalue {least:.6g}, and {skew:.2g} from symmetric",
-            "map tangent coordinates with exp0(M, v), and make a matrix symmetric by (x + x.mT) / 2",
+            f" with least eigenvalue {least:.6g} and max |x - x.mT| = {skew:.2g}",
+            "map tangent coordinates with exp0(M, v), and symmetrise matrices with (x + x.mT) / 2",
         )
 
     def exp0(self, v: Tensor) -> tuple[Tensor, Tensor]:
         V = _matrix(v)
-        return _function(V, "exp"), _log_volume(V)
+        return _matrix_function(V, "exp"), _log_volume(V)
 
     def log0(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        V = _function(x, "log")
+        V = _matrix_function(x, "log")
         return _vector(V), _log_volume(V)
 
     def translate(self, p: Tensor, x: Tensor, inverse: bool = False) -> Tensor:
-        root = _function(p, "root of the inverse" if inverse else "root")
+        root = _matrix_function(p, "rsqrt" if inverse else "sqrt")
         moved = root @ x @ root
         return (moved + moved.mT) / 2
 
@@ -90,7 +90,8 @@ def _matrix(v: Tensor) -> Tensor:
     m = (math.isqrt(8 * v.size(-1) + 1) - 1) // 2
     if m * (m + 1) // 2 != v.size(-1):
         raise ValueError(
-            f"tangent coordinates are {tuple(v.shape)}, but m x m matrices have m (m + 1) / 2 dimensions: 1, 3, 6, ..."
+            f"tangent coordinates have shape {tuple(v.shape)}, but m x m matrices have m (m + 1) / 2 dimensions; use a "
+            f"last dimension of 1, 3, 6, 10, ..."
         )
     i, j = torch.tril_indices(m, m, -1, device=v.device)
     place = torch.diag(torch.arange(m, device=v.device))
@@ -121,17 +122,17 @@ def _log_slope(a: Tensor, b: Tensor) -> Tensor:
     return asinhc((a - b) ** 2 / (4 * a * b)) / (a * b).sqrt()  # log(a / b) = 2 asinh((a - b) / sqrt(4 a b))
 
 
-#: Each function, and its divided difference ``(f(a) - f(b)) / (a - b)``, which has no cancellation.
+#: Functions ``f``, with their divided differences ``(f(a) - f(b)) / (a - b)`` in a form without cancellation.
 _FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
     "exp": (torch.exp, lambda a, b: ((a + b) / 2).exp() * sinhc(((a - b) / 2) ** 2)),
     "log": (torch.log, _log_slope),
-    "root": (torch.sqrt, lambda a, b: 1 / (a.sqrt() + b.sqrt())),
-    "root of the inverse": (torch.rsqrt, lambda a, b: -1 / ((a * b).sqrt() * (a.sqrt() + b.sqrt()))),
+    "sqrt": (torch.sqrt, lambda a, b: 1 / (a.sqrt() + b.sqrt())),
+    "rsqrt": (torch.rsqrt, lambda a, b: -1 / ((a * b).sqrt() * (a.sqrt() + b.sqrt()))),
 }
 
 
-class _Function(torch.autograd.Function):
-    """A function of symmetric matrices by their eigenvalues."""
+class _MatrixFunction(torch.autograd.Function):
+    """Applies a scalar function to the eigenvalues of symmetric matrices."""
 
     generate_vmap_rule = True
 
@@ -156,6 +157,6 @@ class _Function(torch.autograd.Function):
         return vectors @ (slopes * (vectors.mT @ gradient @ vectors)) @ vectors.mT, None
 
 
-def _function(X: Tensor, name: str) -> Tensor:
-    Y: Tensor = _Function.apply(X, name)[0]
+def _matrix_function(X: Tensor, name: str) -> Tensor:
+    Y: Tensor = _MatrixFunction.apply(X, name)[0]
     return Y

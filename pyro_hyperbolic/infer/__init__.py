@@ -1,4 +1,4 @@
-r"""What Pyro's inference needs beyond the registered bijection: autoguides that know locations, KL rules."""
+r"""Inference on manifolds: autoguides with wrapped posteriors, KL rules, a guard for LocScaleReparam."""
 
 from . import kl, reparam
 from .autoguide import AutoWrappedMultivariateNormal, AutoWrappedNormal, GeodesicBall

@@ -1,4 +1,4 @@
-r"""Autoguides that know where their latents are: a wrapped normal at a learned location for each site on a manifold."""
+r"""Autoguides with a wrapped normal at a learned location for each site on a manifold."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -36,13 +36,13 @@ from pyro_hyperbolic.geometry import checks
 __all__ = ["AutoWrappedMultivariateNormal", "AutoWrappedNormal", "GeodesicBall"]
 
 
-_TO_MEAN = init_to_mean(fallback=init_to_feasible)
+_INIT_TO_MEAN = init_to_mean(fallback=init_to_feasible)
 
-#: The stretch of volume per dimension, log(sinh(r) / r) at r = 1, beyond which an anchor follows.
-_STRETCH = math.log(math.sinh(1.0))
+#: An anchor moves to its location if the log-volume per dimension exceeds this, log(sinh(r) / r) at r = 1.
+_MAX_LOG_VOLUME = math.log(math.sinh(1.0))
 
-#: Supports made of another. Before torch 2.8 a mixture has that of its components, without a constraint round it.
-_LAYERS = tuple(
+#: Constraints that wrap another one. Before torch 2.8 a mixture has the support of its components, unwrapped.
+_WRAPPERS = tuple(
     getattr(constraints, name) for name in ("independent", "MixtureSameFamilyConstraint") if hasattr(constraints, name)
 )
 
@@ -62,35 +62,33 @@ class GeodesicBall(NamedTuple):
 class AutoWrappedNormal(AutoGuide):
     r"""Guide with :math:`q(z) = \operatorname{WrappedNormal}(loc_z, scale_z)` at sites on manifolds, Normal elsewhere.
 
-    A site on a manifold, in any number of plates and of any curvature, gets a wrapped normal with a location and scales
-    of its own; every other site what ``AutoNormal`` gives it. The guides of Pyro are normal in the chart at the
-    *origin*, where a round posterior at distance ``r`` is thinner than it is long by ``sinh(r) / r``, and bent: they
-    miss it from ``r = 5`` or so. This one does not see where the origin is.
+    A site on a manifold, in any number of plates and of any curvature, gets a wrapped normal with its own location and
+    scales. Every other site gets what ``AutoNormal`` gives it. Pyro's autoguides are normal in the chart at the
+    *origin*, where a round posterior at distance ``r`` is bent, and longer than wide by a factor ``sinh(r) / r``, so
+    they fail from ``r = 5`` or so. This guide works at any distance from the origin.
 
-    It is used as ``AutoNormal`` is: under any ELBO, ``TraceEnum_ELBO`` included; in an ``AutoGuideList``; on a model
-    from which ``poutine.block`` hides or exposes sites. Each run of the guide also runs the model, to learn of the
-    priors and plates of that run: a *latent* curvature works, since locations are stored in coordinates and each run
-    has them on its own manifold; so do plates whose batch the model is given, and ``obs_mask``, as masks of the model
-    hold for the guide's sites too. Other handlers of the model leave the guide's sites and parameters alone.
+    Use it like ``AutoNormal``: with any ELBO, ``TraceEnum_ELBO`` included, in an ``AutoGuideList``, or on a model in
+    which ``poutine.block`` hides sites. Each run of the guide also runs the model, and uses the priors, plates and
+    masks of that run, so a *latent* curvature, plates sized by the model's arguments, and ``obs_mask`` all work. Other
+    handlers in the model do not affect the guide's sites and parameters.
 
-    Locations are learned in normal coordinates about an anchor, ``loc = T_anchor exp_o(v)``, so that a step of any
-    optimiser by ``v`` is a step of length ``|v|`` wherever the anchor is; whenever ``|v|`` exceeds ``sqrt(k)`` the
-    anchor follows, which changes the coordinates and not the location (that at the ``k`` of the run, if ``k`` is
-    latent). Optimisers that compare points of several steps, such as ``LBFGS``, do not stand that; under
-    ``JitTrace_ELBO`` the anchor stays where its first step is.
+    Locations are learned in normal coordinates about an anchor, ``loc = T_anchor exp_o(v)``, so that an optimiser step
+    ``v`` has length ``|v|`` at any distance from the origin. When ``|v|`` exceeds ``sqrt(k)``, the anchor moves to the
+    location. The coordinates change, the location does not (at the ``k`` of that run, if ``k`` is latent). This breaks
+    optimisers that compare the parameters of several steps, such as ``LBFGS``. Under ``JitTrace_ELBO`` the anchor never
+    moves.
 
-    **Initialisation.** By default each site starts at its prior's mean. Latents of *one* prior that interact by their
-    distances only then start at one point. There every distance is zero and so is its gradient: a saddle, which the
-    noise of a guide leaves slowly. Pass ``init_loc_fn=init_to_sample``, or ``init_to_value(values={...})``.
+    **Initialisation.** By default each site starts at its prior's mean. Latents with the *same* prior that interact
+    only through their distances then all start at one point. Every distance and its gradient are zero there, a saddle
+    that the guide's noise leaves slowly. Pass ``init_loc_fn=init_to_sample`` or ``init_to_value(values={...})``.
 
     Args:
         model: A Pyro model.
-        init_loc_fn: Initialisation per site, any of ``pyro.infer.autoguide.initialization``: the prior's mean by
-            default.
+        init_loc_fn: A strategy of ``pyro.infer.autoguide.initialization`` for each site; the prior's mean by default.
         init_scale: Initial standard deviation, in tangent coordinates (units of distance) or unconstrained ones.
         amortized_plates: Names of plates over which parameters are shared.
-        create_plates: A function of the model's arguments that returns plates, as for ``AutoNormal``. Needed only
-            where the plates of the model are not to be used.
+        create_plates: A function of the model's arguments that returns plates, as for ``AutoNormal``. Needed only to
+            replace the model's own plates.
 
     Raises:
         ValueError: If ``init_scale`` is not positive and finite, or the model is wrapped in ``poutine.seed``.
@@ -114,38 +112,39 @@ class AutoWrappedNormal(AutoGuide):
         self,
         model: Callable[..., Any],
         *,
-        init_loc_fn: Callable[..., Any] = _TO_MEAN,
+        init_loc_fn: Callable[..., Any] = _INIT_TO_MEAN,
         init_scale: float = 0.1,
         amortized_plates: Sequence[str] = (),
         create_plates: Callable[..., Any] | None = None,
     ) -> None:
         if not 0 < init_scale < math.inf:
-            raise ValueError(f"init_scale = {init_scale}, but it must be positive and finite.")
+            raise ValueError(f"init_scale = {init_scale}, but must be > 0 and finite; give a standard deviation.")
         checks.check_callable("model", model, "it samples the latents, as the model of any Pyro guide")
         if _is_seeded(model):
             raise ValueError(
-                "The model is wrapped in poutine.seed. The guide runs the model and draws meanwhile, so all its draws "
-                "would be the same: call pyro.set_rng_seed once before training instead."
+                "the model is wrapped in poutine.seed, but the guide draws its samples while it runs the model, so all "
+                "draws would be the same; call pyro.set_rng_seed once before training instead."
             )
         super().__init__(model, create_plates=create_plates)
         self.init_loc_fn = init_loc_fn
         self.amortized_plates = (amortized_plates,) if isinstance(amortized_plates, str) else tuple(amortized_plates)
         self._init_scale = init_scale
-        self._seen: dict[str, Tensor] = {}
+        self._last_checked: dict[str, Tensor] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        # AutoGuide leaves out its model, also of the guide that is copied; this guide runs it.
+        # AutoGuide's method drops the model, even from the original; this guide needs it.
         return {**self.__dict__, "master": None}
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Draws from the guide, given the arguments of the model; returns the values of the latent sites."""
+        """Samples the latent sites, given the arguments of the model, and returns their values."""
         if self.prototype_trace is None:
             self._setup_prototype(*args, **kwargs)
-        own = self.master is None and self.create_plates is None
-        return self._run(_Drawing(self, {} if own else self._create_plates(*args, **kwargs)), args, kwargs)
+        uses_model_plates = self.master is None and self.create_plates is None
+        plates = {} if uses_model_plates else self._create_plates(*args, **kwargs)
+        return self._run(_SampleRun(self, plates), args, kwargs)
 
     def get_posterior(self, name: str, prior: Any) -> Any:
-        """Returns the posterior of a site, given its prior under the values of the sites before it."""
+        """Returns the posterior of a site, given its prior in this run."""
         manifold = _manifold_of(prior.support)
         if manifold is not None:
             return self._wrapped(name, manifold).to_event(prior.event_dim - geometry.bind(manifold).event_dim)
@@ -156,21 +155,20 @@ class AutoWrappedNormal(AutoGuide):
     @pyro_method
     @torch.no_grad()
     def median(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Returns the location of each site on a manifold, and the median of every other one.
+        """Returns the location of each site on a manifold, and the median of every other site.
 
-        Where the model subsamples a plate, those of all its members.
+        If the model subsamples a plate, all members of the plate are included.
         """
-        return self._summary(self._medians, args, kwargs)
+        return self._summary(self._median_of, args, kwargs)
 
     @pyro_method
     @torch.no_grad()
     def quantiles(self, quantiles: Sequence[float] | Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        r"""Returns, for each site on a manifold, the geodesic balls about its location that hold such parts of it.
+        r"""Returns geodesic balls for sites on manifolds, and the quantiles of ``AutoNormal`` for other sites.
 
-        A manifold has no order, so no quantiles of coordinates: the ball of quantile ``q`` has the radius
-        :math:`\rho` with :math:`q(d(z, loc) \le \rho) = q`, by 4096 quasi-random points, whose ball holds ``q`` to
-        within 0.002. Every other site has the quantiles of ``AutoNormal``. Where the prior of a site depends on other
-        latents, these are at their medians.
+        Points of a manifold have no order. The ball of quantile ``q`` is centred at the location and contains
+        probability ``q``: its radius :math:`\rho` satisfies :math:`P(d(z, loc) \le \rho) = q`, to within 0.002 (by 4096
+        quasi-random points). If the prior of a site depends on other latents, these are set to their medians.
 
         Args:
             quantiles: Numbers between 0 and 1, exclusive.
@@ -186,46 +184,46 @@ class AutoWrappedNormal(AutoGuide):
         levels = torch.as_tensor(quantiles, dtype=torch.float64).flatten()
         if not bool(((levels > 0) & (levels < 1)).all()):
             raise ValueError(f"quantiles = {levels.tolist()}, but each must be in (0, 1).")
-        return self._summary(partial(self._balls_or_intervals, levels), args, kwargs)
+        return self._summary(partial(self._quantiles_of, levels), args, kwargs)
 
     def _summary(self, report: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Any]:
         if self.prototype_trace is None:
             self._setup_prototype(*args, **kwargs)
-        return self._run(_Summary(self, report), args, kwargs)
+        return self._run(_SummaryRun(self, report), args, kwargs)
 
-    def _run(self, run: "_Run", args: Any, kwargs: Any) -> dict[str, Any]:
+    def _run(self, run: "_GuideRun", args: Any, kwargs: Any) -> dict[str, Any]:
         with run:
             self.model(*args, **kwargs)
-        return run.found
+        return run.results
 
-    def _point(self, name: str, prior: Any) -> Tensor:
+    def _center_of(self, name: str, prior: Any) -> Tensor:
         manifold = _manifold_of(prior.support)
         if manifold is not None:
             return self._loc(name, manifold)
         return biject_to(prior.support)(self._parameter("locs", name))
 
-    def _medians(self, name: str, prior: Any, batch: Sequence[int]) -> Tensor:
-        return _expanded(self._point(name, prior), batch, prior.event_dim).clone()  # of the parameter, often
+    def _median_of(self, name: str, prior: Any, batch: Sequence[int]) -> Tensor:
+        return _expand(self._center_of(name, prior), batch, prior.event_dim).clone()  # it may be the parameter itself
 
-    def _balls_or_intervals(self, levels: Tensor, name: str, prior: Any, batch: Sequence[int]) -> Tensor | GeodesicBall:
+    def _quantiles_of(self, levels: Tensor, name: str, prior: Any, batch: Sequence[int]) -> Tensor | GeodesicBall:
         manifold = _manifold_of(prior.support)
         if manifold is not None:
             center, radius = _balls(self._wrapped(name, manifold), levels)
-            per_point = prior.event_dim - geometry.bind(manifold).event_dim
+            radius_event_dim = prior.event_dim - geometry.bind(manifold).event_dim
             return GeodesicBall(
-                _expanded(center, batch, prior.event_dim), _expanded(radius, batch, per_point, leading=1)
+                _expand(center, batch, prior.event_dim), _expand(radius, batch, radius_event_dim, leading=1)
             )
         loc, scale = self._parameter("locs", name), self._parameter("scales", name)
         noise = dist.Normal(0.0, 1.0).icdf(levels).to(loc).reshape(-1, *(1 for _ in loc.shape))
-        return _expanded(biject_to(prior.support)(loc + scale * noise), batch, prior.event_dim, leading=1)
+        return _expand(biject_to(prior.support)(loc + scale * noise), batch, prior.event_dim, leading=1)
 
     def _wrapped(self, name: str, manifold: Manifold) -> WrappedDistribution:
         return WrappedNormal(self._loc(name, manifold), self._parameter("scales", name), manifold)
 
     def _loc(self, name: str, manifold: Manifold) -> Tensor:
-        """Returns the location, a point of the manifold of this run's prior."""
+        """Returns the location on the manifold of this run's prior."""
         if torch.is_grad_enabled() and not checks.tracing():
-            self._follow(name, manifold)
+            self._move_anchor(name, manifold)
         anchor, v = self._parameter("anchors", name), self._parameter("locs", name)
         space = geometry.chart(manifold)
         return space.translate(space.exp0(anchor.detach())[0], space.exp0(v)[0])
@@ -238,7 +236,7 @@ class AutoWrappedNormal(AutoGuide):
             super()._setup_prototype(*args, **kwargs)
         finally:
             self._model = model
-        self.prototype_trace.remove_node("_INPUT")  # the data, which are not the guide's to keep and pickle
+        self.prototype_trace.remove_node("_INPUT")  # the data, which would be kept and pickled with the guide
         try:
             for name, site in self.prototype_trace.iter_stochastic_nodes():
                 self._initialise(name, site)
@@ -247,14 +245,14 @@ class AutoWrappedNormal(AutoGuide):
             raise
 
     def _initialise(self, name: str, site: Any) -> None:
-        """Makes the parameters of a site, at the value that it has in the prototype."""
+        """Creates the parameters of a site from its value in the prototype."""
         prior, value, manifold = site["fn"], site["value"], _manifold_of(site["fn"].support)
         try:
             value = value.expand(prior.shape())
         except RuntimeError:
             raise ValueError(
-                f"The initial value of {name!r} has shape {tuple(value.shape)}, which does not expand to the shape of "
-                f"its prior, {tuple(prior.shape())}. Make points of normal coordinates by geometry.exp0(manifold, v)."
+                f"the initial value of {name!r} has shape {tuple(value.shape)}, which does not expand to the shape of "
+                f"its prior, {tuple(prior.shape())}; map tangent coordinates to points with geometry.exp0(M, v)."
             ) from None
         if manifold is None:
             with helpful_support_errors(site):
@@ -262,18 +260,18 @@ class AutoWrappedNormal(AutoGuide):
         else:
             start = geometry.log0(manifold, value)
         event_dim = prior.event_dim + start.dim() - value.dim()
-        start = self._of_plates(start, event_dim, site["cond_indep_stack"])
+        start = self._expand_to_plates(start, event_dim, site["cond_indep_stack"])
         scale = torch.full_like(start, self._init_scale)
         if manifold is not None:
             deep_setattr(self, f"anchors.{name}", PyroParam(start, event_dim=event_dim))
-            # A parameter, so that it is saved, loaded and subsampled with the others; not one for an optimiser.
-            self._stored("anchors", name).requires_grad_(False)
+            # A parameter, so that it is saved, loaded and subsampled like the others, but not optimised.
+            self._full_parameter("anchors", name).requires_grad_(False)
             start = torch.zeros_like(start)
         deep_setattr(self, f"locs.{name}", PyroParam(start, event_dim=event_dim))
         deep_setattr(self, f"scales.{name}", PyroParam(scale, constraint=constraints.positive, event_dim=event_dim))
 
-    def _of_plates(self, value: Tensor, event_dim: int, frames: Sequence[Any]) -> Tensor:
-        """Returns initial values for all members of subsampled plates, and one for those of an amortised plate."""
+    def _expand_to_plates(self, value: Tensor, event_dim: int, frames: Sequence[Any]) -> Tensor:
+        """Returns initial values for all members of subsampled plates, and one value for each amortised plate."""
         for frame in frames:
             dim, full_size = frame.dim - event_dim, frame.full_size or frame.size
             if frame.name in self.amortized_plates:
@@ -285,43 +283,43 @@ class AutoWrappedNormal(AutoGuide):
         return value
 
     @torch.no_grad()
-    def _follow(self, name: str, manifold: Manifold) -> None:
-        """Moves each anchor to its location where the chart about it stretches; the locations stay where they are."""
-        anchor, v = self._stored("anchors", name), self._stored("locs", name)
-        # At most once after each step of the optimiser: later runs share these tensors with graphs still to go back.
-        seen = self._seen.get(name)
-        if seen is not None and torch.equal(seen.to(v), v):  # v may have moved to another device
+    def _move_anchor(self, name: str, manifold: Manifold) -> None:
+        """Moves each anchor to its location if that is far; the locations do not change."""
+        anchor, v = self._full_parameter("anchors", name), self._full_parameter("locs", name)
+        # At most once per optimiser step: the graphs of earlier runs in this step hold these tensors.
+        last = self._last_checked.get(name)
+        if last is not None and torch.equal(last.to(v), v):  # v may have moved to another device
             return
         space = geometry.chart(manifold)
-        # A curvature of each particle, or of the members of a subsample, is not one of each anchor.
+        # A batch of k over particles, or over a subsample, does not match the anchors.
         batches = [batch for batch in space.batch_shapes() if batch]
         subsampled = any(_is_subsampled(frame) for frame in get_plates())
         if not batches or (not subsampled and all(_expands_to(batch, v.shape[:-1]) for batch in batches)):
-            far = space.log_volume(v) > _STRETCH * max(v.size(-1) - 1, 1)
+            far = space.log_volume(v) > _MAX_LOG_VOLUME * max(v.size(-1) - 1, 1)
             if bool(far.any()):
                 moved, _ = space.log0(space.translate(space.exp0(anchor)[0], space.exp0(v)[0]))
                 anchor.copy_(torch.where(far.unsqueeze(-1), moved, anchor))
                 v.masked_fill_(far.unsqueeze(-1), 0.0)
-        self._seen[name] = v.clone()
+        self._last_checked[name] = v.clone()
 
     def _parameter(self, kind: str, name: str) -> Tensor:
         return attrgetter(f"{kind}.{name}")(self)
 
-    def _stored(self, kind: str, name: str) -> Tensor:
-        """Returns the tensor that the optimiser edits, whole also in a subsampled plate."""
+    def _full_parameter(self, kind: str, name: str) -> Tensor:
+        """Returns the whole tensor that the optimiser edits, even in a subsampled plate."""
         return attrgetter(f"{kind}.{name}_unconstrained")(self)
 
 
 class AutoWrappedMultivariateNormal(AutoWrappedNormal):
     r"""Guide with :math:`q(z) = \operatorname{WrappedMultivariateNormal}(loc_z, L_z)` at sites on manifolds.
 
-    As :class:`AutoWrappedNormal`, with a full covariance in the tangent coordinates of each location,
-    :math:`L = \operatorname{diag}(scale) L'` with ``L'`` unit lower triangular; other sites are Normal, and sites are
-    independent of each other.
+    Like :class:`AutoWrappedNormal`, but with a full covariance in the tangent coordinates of each location,
+    :math:`L = \operatorname{diag}(scale) L'` with ``L'`` unit lower triangular. Other sites are Normal; different sites
+    are independent.
 
     Args:
         model: A Pyro model.
-        init_loc_fn: Initialisation per site, as for :class:`AutoWrappedNormal`: the prior's mean by default.
+        init_loc_fn: An initialisation strategy for each site; the prior's mean by default.
         init_scale: Initial standard deviation, in tangent coordinates (units of distance) or unconstrained ones.
         amortized_plates: Names of plates over which parameters are shared.
         create_plates: A function of the model's arguments that returns plates, as for ``AutoNormal``.
@@ -336,145 +334,145 @@ class AutoWrappedMultivariateNormal(AutoWrappedNormal):
         super()._initialise(name, site)
         manifold = _manifold_of(site["fn"].support)
         if manifold is not None:
-            scale = self._stored("scales", name)
+            scale = self._full_parameter("scales", name)
             tril = torch.eye(scale.size(-1), dtype=scale.dtype, device=scale.device).repeat(*scale.shape[:-1], 1, 1)
             event_dim = site["fn"].event_dim - geometry.bind(manifold).event_dim + 2
             value = PyroParam(tril, constraint=constraints.unit_lower_cholesky, event_dim=event_dim)
             deep_setattr(self, f"scale_trils.{name}", value)
 
 
-class _Run(Messenger):
-    """A run of the model as a run of the guide: it lets out what the guide says, and keeps in what the model says.
+class _GuideRun(Messenger):
+    """Runs the model as the guide: handlers outside it see the guide's statements only.
 
-    Entered before the model's own handlers, it sees messages last of them all. Sites that the guide has no posterior
-    for stay inside, so that no handler of the guide (a trace, importance weights, Predictive) takes them for its own:
-    observed sites, those blocked from the guide, and those that are latent in this run only.
+    It is entered before the model's own handlers, so it sees messages after them. It stops sites that have no posterior
+    (observed, hidden from the guide, or latent in this run only), so that handlers of the guide, such as a trace,
+    importance weights or Predictive, do not see them.
     """
 
     def __init__(self, guide: AutoWrappedNormal) -> None:
         super().__init__()
         self.guide = guide
-        self.found: dict[str, Any] = {}
+        self.results: dict[str, Any] = {}
 
     def _pyro_sample(self, msg: Any) -> None:
         if site_is_subsample(msg):
-            self._subsample(msg)
+            self._handle_subsample(msg)
         elif msg["is_observed"] or msg["name"] not in self.guide.prototype_trace.nodes:
             msg["stop"] = True
         else:
-            self._latent(msg)
+            self._handle_latent(msg)
 
-    def _subsample(self, msg: Any) -> None:
+    def _handle_subsample(self, msg: Any) -> None:
         raise NotImplementedError
 
-    def _latent(self, msg: Any) -> None:
+    def _handle_latent(self, msg: Any) -> None:
         raise NotImplementedError
 
     @contextmanager
-    def _outside(self, *, plates: bool) -> Iterator[list[Messenger]]:
-        """Runs statements of the guide out of the reach of the model's handlers, in its plates or not."""
+    def _block_model_handlers(self, *, keep_plates: bool) -> Iterator[list[Messenger]]:
+        """Hides the model's handlers, and unless ``keep_plates`` its plates, from statements of the guide."""
         inside = False
 
-        def is_of_the_model(messenger: Messenger) -> bool:  # asked from the outermost to the innermost
+        def is_blocked(messenger: Messenger) -> bool:  # called from the outermost to the innermost
             nonlocal inside
             inside = inside or messenger is self
-            return inside and not (plates and isinstance(messenger, IndepMessenger))
+            return inside and not (keep_plates and isinstance(messenger, IndepMessenger))
 
-        with block_messengers(is_of_the_model) as blocked:
+        with block_messengers(is_blocked) as blocked:
             yield blocked
 
 
-class _Drawing(_Run):
-    """Draws from the posteriors. With plates, those of an ``AutoGuideList``, the model takes their subsamples."""
+class _SampleRun(_GuideRun):
+    """Samples from the posteriors. The plates of an ``AutoGuideList`` set the subsamples of the model."""
 
     def __init__(self, guide: AutoWrappedNormal, plates: dict[str, Any]) -> None:
         super().__init__(guide)
         self.plates = plates
-        self.known: set[str] = set()
-        self.replaced: set[str] = set()
+        self.known_plates: set[str] = set()
+        self.replaced_plates: set[str] = set()
 
-    def _subsample(self, msg: Any) -> None:
+    def _handle_subsample(self, msg: Any) -> None:
         name = msg["name"]
-        self.known.add(name)
+        self.known_plates.add(name)
         if name in self.plates:
             msg["value"] = self.plates[name].indices
-        # Plates that the list has announced, or of observations only, are not the guide's to announce.
+        # The guide emits neither plates that the AutoGuideList has emitted, nor plates of observations only.
         msg["stop"] = bool(self.plates) or name not in self.guide._prototype_frames
 
-    def _latent(self, msg: Any) -> None:
+    def _handle_latent(self, msg: Any) -> None:
         name, prior = msg["name"], msg["fn"]
         self._match_hidden_plates()
-        replaced = [frame.name for frame in msg["cond_indep_stack"] if frame.name in self.replaced]
+        replaced = [frame.name for frame in msg["cond_indep_stack"] if frame.name in self.replaced_plates]
         if replaced and _is_batched(_manifold_of(prior.support)):
             raise ValueError(
-                f"The model has a curvature for each member of plate {replaced[0]!r}, which poutine.block hides from "
-                f"the guide: expose {replaced[0]!r} too."
+                f"the model has a curvature for each member of plate {replaced[0]!r}, which poutine.block hides from "
+                f"the guide; expose {replaced[0]!r} too."
             )
-        with self._outside(plates=True):
+        with self._block_model_handlers(keep_plates=True):
             posterior = self.guide.get_posterior(name, prior)
         if posterior.batch_shape != prior.batch_shape:
             posterior = posterior.expand(prior.batch_shape)
-        scale = 1.0  # that of the plates, and not of poutine.scale: a tempered model has an entropy as any other
+        scale = 1.0  # plates scale the entropy of the guide; poutine.scale in the model does not
         for frame in msg["cond_indep_stack"]:
             scale = scale * (frame.full_size or frame.size) / frame.size
         msg.update(fn=posterior, scale=scale, infer={}, value=None, done=False)
-        self.found[name] = None  # known to be the guide's, whatever its own handlers hide
+        self.results[name] = None  # marks a site of the guide, for _pyro_post_sample
 
     def _match_hidden_plates(self) -> None:
-        """Gives plates that ``poutine.block`` hides from the guide the subsample that the model will see in its run."""
-        with self._outside(plates=False) as inner:
-            for plate in inner:
-                if isinstance(plate, SubsampleMessenger) and plate.size > 0 and plate.name not in self.known:
-                    self.known.add(plate.name)
+        """Gives plates that ``poutine.block`` hides from the guide the subsample that the model will use."""
+        with self._block_model_handlers(keep_plates=False) as blocked:
+            for plate in blocked:
+                if isinstance(plate, SubsampleMessenger) and plate.size > 0 and plate.name not in self.known_plates:
+                    self.known_plates.add(plate.name)
                     own = plate.indices
                     if plate.name in self.plates:
                         plate._indices = self.plates[plate.name].indices
                     else:
                         plate._indices = pyro.plate(plate.name, plate.size, subsample=own, dim=plate.dim).indices
                     if not torch.equal(own, plate.indices):
-                        self.replaced.add(plate.name)
+                        self.replaced_plates.add(plate.name)
 
     def _pyro_post_sample(self, msg: Any) -> None:
-        if msg["name"] in self.found:
-            self.found[msg["name"]] = msg["value"]
+        if msg["name"] in self.results:
+            self.results[msg["name"]] = msg["value"]
 
 
-class _Summary(_Run):
-    """Sets each site to its median, and finds what is reported of its posterior. No statement gets out."""
+class _SummaryRun(_GuideRun):
+    """Sets each site to its median, and collects a report of its posterior. All messages are stopped."""
 
     def __init__(self, guide: AutoWrappedNormal, report: Callable[..., Any]) -> None:
         super().__init__(guide)
         self.report = report
 
-    def _subsample(self, msg: Any) -> None:
+    def _handle_subsample(self, msg: Any) -> None:
         msg["stop"] = True
 
-    def _latent(self, msg: Any) -> None:
+    def _handle_latent(self, msg: Any) -> None:
         name, prior = msg["name"], msg["fn"]
         subsampled = [frame for frame in msg["cond_indep_stack"] if _is_subsampled(frame)]
         if _is_batched(_manifold_of(prior.support)):
-            subsampled = []  # the other members may have other curvatures
+            subsampled = []  # the curvatures of the other members are not known
         batch = list(prior.batch_shape)
         for frame in subsampled:
             batch[frame.dim] = frame.full_size
-        with self._outside(plates=not subsampled):
-            self.found[name] = self.report(name, prior, batch)
-        with self._outside(plates=True):
-            value = self.guide._point(name, prior)
-        msg.update(value=_expanded(value, prior.batch_shape, prior.event_dim), stop=True)
+        with self._block_model_handlers(keep_plates=not subsampled):
+            self.results[name] = self.report(name, prior, batch)
+        with self._block_model_handlers(keep_plates=True):
+            value = self.guide._center_of(name, prior)
+        msg.update(value=_expand(value, prior.batch_shape, prior.event_dim), stop=True)
 
 
 def _initial_value(init_loc_fn: Callable[..., Any], site: Any) -> Tensor:
     try:
         return init_loc_fn(site)
-    except NotImplementedError:  # torch knows no bijection to the support of a mixture, for which strategies ask
+    except NotImplementedError:  # the strategy needs biject_to, which torch does not define for mixtures
         if _manifold_of(site["fn"].support) is None:
             raise
         return site["fn"].sample()
 
 
 def _is_seeded(model: Any) -> bool:
-    # Pyro's handlers make nested partials of (handler, function); a seed is on no stack, where one could see it.
+    # Pyro's handlers wrap a function in nested partials of (handler, function).
     while isinstance(model, partial):
         if any(isinstance(arg, SeedMessenger) for arg in model.args):
             return True
@@ -491,8 +489,8 @@ def _is_subsampled(frame: Any) -> bool:
 
 
 def _manifold_of(support: Constraint) -> Manifold | None:
-    """Returns the manifold of a support that is one: of independent copies, or of the components of a mixture."""
-    while isinstance(support, _LAYERS):
+    """Returns the manifold of a support, looking into independent copies and mixtures, or None."""
+    while isinstance(support, _WRAPPERS):
         support = support.base_constraint
     return support.manifold if isinstance(support, OnManifold) else None
 
@@ -501,8 +499,8 @@ def _expands_to(batch: torch.Size, full: torch.Size) -> bool:
     return len(batch) <= len(full) and all(i in (1, j) for i, j in zip(batch[::-1], full[::-1], strict=False))
 
 
-def _expanded(value: Tensor, batch: Sequence[int], event_dim: int, leading: int = 0) -> Tensor:
-    """Returns the value with its batch, between leading and event dimensions, expanded."""
+def _expand(value: Tensor, batch: Sequence[int], event_dim: int, leading: int = 0) -> Tensor:
+    """Expands the batch dimensions of ``value``, which lie between ``leading`` and event dimensions."""
     before, after = value.shape[:leading], value.shape[value.dim() - event_dim :]
     within = value.shape[leading : value.dim() - event_dim]
     value = value.reshape([*before, *(1 for _ in range(len(batch) - len(within))), *within, *after])
@@ -514,7 +512,7 @@ def _balls(posterior: WrappedDistribution, levels: Tensor) -> GeodesicBall:
     scale_tril = posterior.scale_tril if full else torch.diag_embed(posterior.scale)
     uniform = torch.quasirandom.SobolEngine(scale_tril.size(-1), scramble=True, seed=0).draw(4096, dtype=torch.float64)
     noise = dist.Normal(0.0, 1.0).icdf(uniform).to(scale_tril)
-    # One member of the batch at a time: 4096 points of each at once would be large.
+    # One batch member at a time, to save memory.
     radii = [
         (noise @ each.mT).norm(dim=-1).quantile(levels.to(noise))
         for each in scale_tril.reshape(-1, *scale_tril.shape[-2:])

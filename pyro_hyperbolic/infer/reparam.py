@@ -1,4 +1,4 @@
-r"""Refuses LocScaleReparam for wrapped distributions, on import: a point of a manifold has no multiples."""
+r"""Makes LocScaleReparam raise for wrapped distributions, on import: a point of a manifold cannot be scaled."""
 
 import functools
 from typing import Any
@@ -14,17 +14,17 @@ __all__: list[str] = []
 _apply = LocScaleReparam.apply
 
 
-# In place of Pyro's method, which has no registry to refuse by. It makes a wrapped normal at ``centered * loc`` of the
-# default manifold, and where nothing is validated, in MCMC, samples from it without a word.
+# Patches Pyro's method, since Pyro has no hook for this. Unpatched, it builds a wrapped normal at ``centered * loc`` on
+# the default manifold. MCMC does not validate, and would sample from it silently.
 @functools.wraps(_apply)
-def _apply_or_refuse(self: LocScaleReparam, msg: Any) -> Any:
+def _apply_or_raise(self: LocScaleReparam, msg: Any) -> Any:
     fn, _ = self._unwrap(msg["fn"])
     if isinstance(fn, WrappedDistribution) and not is_identically_one(self.centered):
         raise NotImplementedError(
-            f"LocScaleReparam wants multiples of loc, which a point of a manifold does not have ({type(fn).__name__} "
-            f"on {checks.describe(fn.manifold)}); reparametrise the site {msg['name']!r} with TransformReparam."
+            f"LocScaleReparam scales loc, but a point of a manifold cannot be scaled ({type(fn).__name__} on "
+            f"{checks.describe(fn.manifold)}); reparametrise the site {msg['name']!r} with TransformReparam."
         )
     return _apply(self, msg)
 
 
-LocScaleReparam.apply = _apply_or_refuse
+LocScaleReparam.apply = _apply_or_raise

@@ -1,8 +1,8 @@
 r"""The property-test kit: laws that every transform and distribution on a manifold obeys.
 
-A broken law raises :class:`LawViolation`, an AssertionError that says which law, where, and what it looks like.
-``pyro_hyperbolic.testing.strategies`` generates points and distributions for hypothesis; it needs the extra
-``testing``, and is imported when it is first used.
+A broken law raises :class:`LawViolation`, an AssertionError that names the law, the failing input and the likely cause.
+``pyro_hyperbolic.testing.strategies`` generates points and distributions for hypothesis. It needs the extra
+``testing``, and is imported on first use.
 """
 
 import importlib

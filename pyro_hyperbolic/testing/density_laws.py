@@ -1,4 +1,4 @@
-r"""Laws of distributions: mass one with respect to Riemannian volume, and samples that follow the density."""
+r"""Laws of distributions: :math:`\int p\, dvol = 1` over Riemannian volume, and samples that follow the density."""
 
 import contextlib
 import math
@@ -23,11 +23,11 @@ __all__ = [
     "total_mass_is_one",
 ]
 
-#: How often a correct distribution may fail a random law.
+#: The rate at which a correct distribution may fail a random law.
 FAILURE_RATE = 2e-5
 
-#: An error of the mass beyond which an integral says nothing: the density is too far from a cloud around its centre.
-_USELESS = 0.2
+#: Above this error of the mass an integral is inconclusive: the density is not concentrated around its centre.
+_INCONCLUSIVE = 0.2
 
 
 def total_mass_is_one(
@@ -35,16 +35,16 @@ def total_mass_is_one(
 ) -> None:
     r"""Checks :math:`\int p\, dvol = 1` with respect to Riemannian volume.
 
-    By quadrature in polar coordinates in one and two dimensions, where the error is below 1e-3, or what fewer angles
-    change, or five times the mass in the outermost sixth of the radius, and by importance sampling above, where it is
-    five standard errors. Volumes are those of geoopt's ``inner``, which is lost in rounding at scaled radius 14: five
-    times the share of the samples beyond is part of the error. Where the error exceeds 0.2 nothing is known, and a
-    warning says so. ``nodes`` can be shared with :func:`samples_follow_the_density`.
+    In one and two dimensions by quadrature in polar coordinates, to 1e-3, or five times the change with fewer angles,
+    or five times the mass in the outermost sixth of the radius. In higher dimensions by importance sampling, to five
+    standard errors. Volumes come from geoopt's ``inner``, which is rounding noise beyond scaled radius 14: the
+    tolerance includes five times the fraction of samples there. If it exceeds 0.2 the law warns that it was not
+    checked. ``nodes`` can be shared with :func:`samples_follow_the_density`.
     """
     nodes = nodes or Nodes.of(distribution, resolution, seed)
     mass, deviation = nodes.integral(torch.ones_like(nodes.weights))
     error = 5 * deviation
-    if error > _USELESS:
+    if error > _INCONCLUSIVE:
         not_checked("total_mass_is_one", f"the integral over {distribution} is known only to {error:.2g}")
         return
     if not abs(mass - 1) <= error:
@@ -59,7 +59,7 @@ def total_mass_is_one(
 
 
 def total_mass(distribution: dist.TorchDistribution, *, resolution: int = 400, seed: int = 0) -> tuple[float, float]:
-    r"""Returns :math:`\int p\, dvol` and its error: quadrature in one and two dimensions, else importance sampling."""
+    r"""Returns :math:`\int p\, dvol` and its standard error, computed as in :func:`total_mass_is_one`."""
     nodes = Nodes.of(distribution, resolution, seed)
     return nodes.integral(torch.ones_like(nodes.weights))
 
@@ -69,10 +69,10 @@ def goodness_of_fit(
 ) -> float:
     r"""Returns the p-value of the hypothesis that samples follow the density.
 
-    The means of 24 random waves :math:`\cos(\omega \cdot v + \phi)` over samples, in normal coordinates
-    :math:`v = \log_o T_c^{-1} x` at their centre, against the integrals of the waves over the density; the largest
-    deviation in standard errors, with Bonferroni's correction. (Pyro's nearest-neighbour test rejects one correct
-    density in four at p = 0.01, because nearest neighbours come in pairs.)
+    Compares the means of 24 random waves :math:`\cos(\omega \cdot v + \phi)` over the samples, in normal coordinates
+    :math:`v = \log_o T_c^{-1} x` at their centre, with the integrals of the waves over the density. The statistic is
+    the largest deviation in standard errors, with Bonferroni correction. (Pyro's nearest-neighbour test rejects a
+    quarter of all correct densities at p = 0.01, because nearest neighbours come in pairs.)
     """
     return _goodness_of_fit(distribution, num_samples, Nodes.of(distribution, resolution, seed), seed)[0]
 
@@ -87,7 +87,7 @@ def samples_follow_the_density(
 ) -> None:
     """Checks that ``sample`` and ``rsample`` follow the density; a correct one fails for one seed in fifty thousand.
 
-    Where the integrals are not known to a useful accuracy, as in :func:`total_mass_is_one`, a warning says so.
+    Warns if the integrals are too inaccurate to tell, as :func:`total_mass_is_one` does.
     """
     nodes = nodes or Nodes.of(distribution, resolution, seed)
     p_value, error = _goodness_of_fit(distribution, num_samples, nodes, seed)
@@ -99,9 +99,9 @@ def samples_follow_the_density(
             str(distribution),
             f"a p-value above {expected}",
             found,
-            "unclear: sample and log_prob are of two distributions; total_mass_is_one tells whether log_prob is of one",
+            "unclear: sample and log_prob belong to different distributions; check log_prob with total_mass_is_one",
         )
-    if 5 * error > _USELESS:
+    if 5 * error > _INCONCLUSIVE:
         why = f"integrals over {distribution} are known only to {5 * error:.2g}"
         not_checked("samples_follow_the_density", why)
 
@@ -109,7 +109,7 @@ def samples_follow_the_density(
 def _goodness_of_fit(
     distribution: dist.TorchDistribution, num_samples: int, nodes: "Nodes", seed: int
 ) -> tuple[float, float]:
-    """Returns the p-value, and the error of the integrals that it rests on."""
+    """Returns the p-value and the error of the integrals behind it."""
     space, dim = Space(distribution.support), nodes.dim
     with seeded(seed), torch.no_grad():
         samples = [distribution.sample((num_samples,))]
@@ -118,7 +118,7 @@ def _goodness_of_fit(
         if distribution.has_rsample:
             samples.append(distribution.rsample((num_samples,)))
     coordinates = space.log_at(nodes.centre, samples[0])
-    # The standard deviation of a normal; that of the samples is infinite where tails are heavy.
+    # From quantiles: the sample standard deviation diverges for heavy tails.
     low, high = coordinates.quantile(torch.tensor([0.05, 0.95], **like), dim=0)
     spread = (high - low) / 3.29
 
@@ -136,7 +136,7 @@ def _goodness_of_fit(
 
 
 def own_samples_score_as_stored_points(distribution: dist.TorchDistribution, *, seed: int = 0) -> None:
-    """Checks that a sample scored at once, from a cache, has the density that its stored coordinates have."""
+    """Checks ``log_prob(x) = log_prob(x.clone())`` for samples ``x``: with and without the cache."""
     with seeded(seed):
         x = distribution.rsample((20,)) if distribution.has_rsample else distribution.sample((20,))
     found, expected = distribution.log_prob(x).detach(), distribution.log_prob(x.detach().clone()).detach()
@@ -159,11 +159,10 @@ def own_samples_score_as_stored_points(distribution: dist.TorchDistribution, *, 
 def rsample_gradient_is_unbiased(
     distribution: dist.TorchDistribution, *, num_samples: int = 20_000, seed: int = 0
 ) -> None:
-    r"""Checks :math:`\nabla_\theta E f(x)` by reparameterised samples against the score-function estimator.
+    r"""Checks :math:`\nabla_\theta E f(x)` from reparameterised samples against the score-function estimator.
 
-    In every leaf :math:`\theta` that requires a gradient and on which ``log_prob`` depends, for a bounded smooth ``f``;
-    the two agree within 5.5 standard errors of their difference, or more if there are many numbers to compare. Without
-    such leaves there is nothing to check.
+    For a bounded smooth ``f`` and every leaf :math:`\theta` on which ``log_prob`` depends. The two must agree within
+    5.5 standard errors of their difference, or more if many numbers are compared.
     """
     leaves = leaves_of(distribution.log_prob(distribution.sample()))
     if not distribution.has_rsample or not leaves:
@@ -201,7 +200,7 @@ def rsample_gradient_is_unbiased(
         if bool(wrong.any()):
             raise LawViolation(
                 "rsample_gradient_is_unbiased",
-                "the gradient of E f(rsample()) is that of the score function",
+                "the gradient of E f(rsample()) equals the score-function gradient",
                 f"the parameter of shape {tuple(leaf.shape)} of {distribution}",
                 "a difference of zero",
                 f"{float(mean[wrong].abs().max()):.3g}, {float((mean.abs() / deviation)[wrong].max()):.1f} errors",
@@ -210,12 +209,12 @@ def rsample_gradient_is_unbiased(
 
 
 def normal_quantile(rate: float) -> float:
-    """Returns what a standard normal exceeds in size at that rate."""
+    """Returns the value that the absolute value of a standard normal exceeds at that rate."""
     return -float(torch.special.ndtri(torch.tensor(rate / 2, dtype=torch.float64)))
 
 
 def _student_quantile(rate: float, degrees: int) -> float:
-    """Returns what Student's t exceeds in size at that rate, to a percent.
+    """Returns the value that the absolute value of Student's t exceeds at that rate, to one percent.
 
     References:
         D. L. Wallace, *Bounds on Normal Approximations to Student's and the Chi-Square Distributions*, 1959.
@@ -225,7 +224,7 @@ def _student_quantile(rate: float, degrees: int) -> float:
 
 
 def _gauss_legendre(number: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns nodes and weights on [-1, 1], eigenvalues of the Jacobi matrix (Golub and Welsch, 1969)."""
+    """Returns nodes and weights on [-1, 1] from the Jacobi matrix (Golub and Welsch, 1969)."""
     i = torch.arange(1, number, dtype=torch.float64)
     off = i / (4 * i * i - 1).sqrt()
     nodes, vectors = torch.linalg.eigh(torch.diag(off, 1) + torch.diag(off, -1))
@@ -233,41 +232,41 @@ def _gauss_legendre(number: int, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Nodes(NamedTuple):
-    """Points and weights with which integrals over a density become sums."""
+    """Points and weights that turn integrals over a density into sums."""
 
     x: Tensor
     weights: Tensor
     centre: Tensor
     dim: int
-    angles: int  # on each ring; 0 for random points
+    angles: int  # per ring; 0 for random points
     least_error: float
 
     def integral(self, values: Tensor) -> tuple[float, float]:
-        """Returns the integral of ``values``, at most 1, over the density, and its standard error."""
+        """Returns the integral of ``values`` (at most 1) over the density, and its standard error."""
         terms = self.weights * values
         if self.angles == 0:
             error = float(terms.std()) * len(terms) ** 0.5
         elif self.angles == 2:
             error = 0.0
         else:
-            # What each quarter of the angles says: nothing else tells of modes too far out for the angles to find.
+            # Quarters of the angles disagree if there are modes too far out for the angles to resolve.
             quarters = 4 * terms.view(-1, self.angles // 4, 4).sum((0, 1))
             error = float((quarters - terms.sum()).abs().max())
-        # Spectrally accurate for a smooth density; a flow's kinks leave some 1e-4.
+        # Smooth densities converge spectrally; kinks of a flow leave about 1e-4.
         return float(terms.sum()), max(error, self.least_error, 2e-4)
 
     @classmethod
     def of(cls, distribution: dist.TorchDistribution, resolution: int, seed: int) -> "Nodes":
-        """Builds them in polar coordinates about the centre of some samples, with volumes by geoopt's ``inner``.
+        """Builds nodes in polar coordinates about the centre of some samples, with volumes from geoopt's ``inner``.
 
-        In one and two dimensions Gauss-Legendre in the radius and trapezoids in the angle; above, random directions,
-        and radii from a law wider than the samples' own. Out to 1.5 times the farthest sample: if the mass beyond r
-        falls as 1 / r or faster, what lies beyond that is less than five times what lies in the outermost sixth.
+        In one and two dimensions: Gauss-Legendre in the radius, trapezoids in the angle. Above: random directions, and
+        radii from a wider distribution than that of the samples. They reach 1.5 times as far as the farthest sample:
+        if the mass beyond r falls as 1 / r or faster, less than five times the mass of the outermost sixth is missed.
         """
         space = Space(distribution.support)
         with seeded(seed):
             samples = distribution.sample((2000,)).detach()
-            # The median of each coordinate: the mean of heavy tails is anywhere.
+            # Medians, since heavy tails have no mean.
             v = space.log0(samples)
             dim, centre = v.size(-1), space.exp0(v.median(0).values.double()).detach()
             away = space.log_at(centre.to(samples), samples).detach().norm(dim=-1).double()
@@ -289,7 +288,7 @@ class Nodes(NamedTuple):
                 log_weights = log_area - math.log(20_000) - log_density
         v = (radius[..., None] * directions).reshape(-1, dim)
         x, log_volume, loss = space.log_volume(lambda v: space.exp_at(centre, v), v)
-        # Where a volume is lost in rounding there is none, and the error is what the samples say of the mass there.
+        # Where volumes are rounding noise, weights are 0, and the error includes the fraction of samples there.
         lost = ~(loss <= 1e-3 / torch.finfo(torch.float64).eps)
         x[lost] = centre
         x, radius = x.to(samples), radius.expand(-1, len(v) // len(radius)).reshape(-1)
@@ -303,9 +302,9 @@ class Nodes(NamedTuple):
 
 
 def _radii(middle: float, reach: float, resolution: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns nodes and weights on [0, reach]: Gauss-Legendre on panels of which each is as long as all before it.
+    """Returns nodes and weights on [0, reach]: Gauss-Legendre on panels, each as long as all before it together.
 
-    For a normal there are four; a density with heavy tails has most of its mass in a small part of its reach.
+    A normal needs four. Heavy tails have most of their mass in a small part of their reach.
     """
     edges = [0.0, max(middle, 1e-9 * reach)]
     while edges[-1] < reach:
@@ -317,10 +316,10 @@ def _radii(middle: float, reach: float, resolution: int, like: Tensor) -> tuple[
 
 
 def _random_radii(dim: int, middle: Tensor, reach: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns 20,000 radii, shape ``(N, 1)``, and the log of their density.
+    """Returns 20,000 radii, shape ``(N, 1)``, and their log-density.
 
-    Half of a gamma law somewhat wider than the samples' own, half of a law with tails as heavy as Cauchy's, within
-    reach: weights are bounded for light tails and for heavy ones. Those beyond reach weigh nothing.
+    Half come from a gamma distribution somewhat wider than the samples, half from one with Cauchy tails, so that
+    weights are bounded for light and for heavy tails. Radii beyond ``reach`` get weight 0.
     """
     shape = torch.as_tensor(dim / 1.5, dtype=like.dtype, device=like.device)
     gamma = torch.distributions.Gamma(shape, shape / (1.3 * middle))
@@ -336,7 +335,7 @@ def _mass_mistake(mass: float, error: float, dim: int, space: Space) -> str:
     if not math.isfinite(mass) or mass <= 0:
         return "NaN or infinity in log_prob"
     if space.curvature is None:
-        return "unclear: the curvature is not constant, or not known; check log_abs_det_jacobian"
+        return "unclear: the curvature is not constant, or unknown; check log_abs_det_jacobian"
     radius = space.length
     known = {
         "off by (n - 1) log R: a radius counted twice": (dim - 1) * math.log(radius),
@@ -360,7 +359,7 @@ def _log_prob_gradient(distribution: dist.TorchDistribution, x: Tensor) -> Tenso
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draws with a seed of its own, and leaves the global generators as they were."""
+    """Seeds the global generators, and restores their state afterwards."""
     state = pyro.util.get_rng_state()
     pyro.set_rng_seed(seed)
     try:

@@ -1,9 +1,9 @@
-r"""What a broken law says: the law, its formula, the smallest failing input, and which known mistake it looks like.
+r"""The report of a broken law: the law, its formula, the smallest failing input, and the likely mistake.
 
 A diagnosis compares the residuals ``found - expected`` at all points with those of a table of known mistakes, none of
-which has a free parameter. A mistake is named if it explains every residual to three digits and the points tell it from
-the others; otherwise the message says "unclear". It does where the curvature is not constant, too: the mistakes are
-those of the volume terms of constant curvature.
+which has a free parameter. A mistake is named if it explains every residual to three digits and the points distinguish
+it from the others; otherwise the message says "unclear". It always does where the curvature is not constant, since the
+table holds mistakes in the volume terms of constant curvature.
 """
 
 import math
@@ -34,7 +34,7 @@ __all__ = [
     "smallest",
 ]
 
-#: A mistake must explain the residuals to this part of their size.
+#: A mistake must explain the residuals to this relative accuracy.
 CONFIDENCE = 1e-3
 
 
@@ -45,9 +45,9 @@ class LawViolation(AssertionError):
         law: The name of the law, a function of :mod:`pyro_hyperbolic.testing`.
         formula: What should hold.
         at: The smallest failing input.
-        expected: What the formula gives there.
-        found: What was found.
-        cause: The known mistake that has the same residuals, or a text that begins with "unclear".
+        expected: The value by the formula.
+        found: The value found.
+        cause: The known mistake with the same residuals, or a text that begins with "unclear".
     """
 
     def __init__(self, law: str, formula: str, at: str, expected: str, found: str, cause: str = "unclear") -> None:
@@ -63,18 +63,18 @@ class LawViolation(AssertionError):
 
 
 class NotChecked(UserWarning):
-    """A law that says nothing about an object: it cannot be stated, or not to a useful accuracy."""
+    """A law that could not be checked, or not accurately enough to tell."""
 
 
 def not_checked(law: str, why: str) -> None:
-    """Warns that a law was not checked; shown once at each place by Python's default filters."""
+    """Warns that a law was not checked."""
     warnings.warn(f"{law} was not checked: {why}", NotChecked, stacklevel=3)
 
 
 def fails_in_a_library(error: BaseException) -> bool:
-    """Returns whether the code at fault is that of torch or Pyro, which it is not the user's business to mend.
+    """Returns whether torch or Pyro, rather than the user's code, is at fault.
 
-    It is that of the innermost Python frame, but for the functions of torch that pass on what they are given.
+    The innermost Python frame is at fault, except for functions of torch that pass on their arguments.
     """
     frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
     for name in reversed(frames):
@@ -86,23 +86,23 @@ def fails_in_a_library(error: BaseException) -> bool:
 
 
 def no_empty_batch(formula: str, at: str, error: Exception) -> LawViolation:
-    """Returns the violation that an error on an empty batch is."""
-    cause = "an operation that an empty tensor does not have: max, stack, or reshape with -1"
+    """Returns the violation for an error on an empty batch."""
+    cause = "an operation that fails on an empty tensor: max, stack, or reshape with -1"
     found = f"{type(error).__name__}: {error}"
     return LawViolation("shapes_broadcast", formula, at, "a result of no events", found, cause)
 
 
 class ChartedPoints(NamedTuple):
-    """What the mistakes in a log-determinant are functions of."""
+    """The quantities on which mistakes in a log-determinant depend."""
 
-    before: Tensor  # scaled radius |log0 x| / R of the argument; 0 where it is a vector of R^n
-    after: Tensor  # scaled radius of the result; 0 where it is a vector of R^n
+    before: Tensor  # scaled radius |log0 x| / R of the argument; 0 for vectors of R^n
+    after: Tensor  # scaled radius of the result; 0 for vectors of R^n
     dim: int
     radius: float  # R = sqrt(k), 1 on Euclidean space
 
     @classmethod
     def of(cls, transform: Transform, x: Tensor, y: Tensor) -> "ChartedPoints | None":
-        """Returns them for a transform and its points; None where the curvature is not constant, or not known."""
+        """Returns them for points ``x`` and images ``y``; None if the curvature is unknown or not constant."""
         domain, codomain = Space(transform.domain), Space(transform.codomain)
         if domain.curvature is None or codomain.curvature is None:
             return None
@@ -111,7 +111,7 @@ class ChartedPoints(NamedTuple):
 
 
 def log_stretch(r: Tensor, power: int) -> Tensor:
-    """Returns ``power * log(sinh(r) / r)``: the textbook form, with its limit at zero."""
+    """Returns ``power * log(sinh(r) / r)`` by the textbook form, with its limit at zero."""
     r = r.double()
     safe = torch.where(r < 1e-3, 1.0, r)
     far = safe + torch.log1p(-torch.exp(-2 * safe)) - torch.log(2 * safe)
@@ -119,7 +119,7 @@ def log_stretch(r: Tensor, power: int) -> Tensor:
 
 
 def log_det_mistakes(points: ChartedPoints | None, expected: Tensor) -> Mapping[str, Tensor]:
-    """Returns the residual ``found - expected`` that each known mistake would leave."""
+    """Returns the residuals ``found - expected`` of each known mistake."""
     if points is None:
         return {}
     n, log_radius = points.dim, math.log(points.radius)
@@ -135,8 +135,8 @@ def log_det_mistakes(points: ChartedPoints | None, expected: Tensor) -> Mapping[
         ),
         "wrong sign of the volume terms (n - 1) log(sinh r / r)": 2 * (1 - n) * stretch,
         "the volume terms are counted twice": (n - 1) * stretch,
-        "off by one power of sinh r / r: n in place of n - 1": stretch,
-        "off by one power of sinh r / r: n - 2 in place of n - 1": -stretch,
+        "off by one power of sinh r / r: n instead of n - 1": stretch,
+        "off by one power of sinh r / r: n - 2 instead of n - 1": -stretch,
         "the volume term of the result is dropped": (1 - n) * after,
         "the volume term of the argument is dropped": (n - 1) * before,
         "the volume term of the result has the wrong sign": 2 * (1 - n) * after,
@@ -150,14 +150,14 @@ def log_det_mistakes(points: ChartedPoints | None, expected: Tensor) -> Mapping[
 
 
 def diagnose(residual: Tensor, mistakes: Mapping[str, Tensor], rounding: float) -> str:
-    """Returns the mistake that has these residuals, or "unclear" and what can be said."""
+    """Returns the mistake with these residuals, or "unclear" and what is known."""
     residual = residual.detach().reshape(-1).double()
     if residual.numel() == 0 or not bool(residual.isfinite().all()):
-        return "NaN or infinity: an overflow, or a logarithm or root out of its domain"
+        return "NaN or infinity: an overflow, or a logarithm or root outside its domain"
     size = float(residual.abs().max())
     bound = max(CONFIDENCE * size, rounding)
     shapes = {name: value.detach().reshape(-1).double() for name, value in mistakes.items()}
-    # A mistake that leaves no residual here explains nothing.
+    # Mistakes without residuals at these points explain nothing.
     fits = {name: value for name, value in shapes.items() if float(value.abs().max()) > 10 * rounding}
     fitting = [name for name, value in fits.items() if float((residual - value).abs().max()) <= bound]
     constant = float(residual.max() - residual.min()) <= bound
@@ -165,41 +165,41 @@ def diagnose(residual: Tensor, mistakes: Mapping[str, Tensor], rounding: float) 
         return "unclear: three points or more are needed to tell mistakes apart"
     same = [name for name in fitting if float((shapes[name] - shapes[fitting[0]]).abs().max()) <= rounding]
     if fitting and len(same) == len(fitting):
-        # At n = 2, say, to drop the volume terms is to use the power n - 2.
+        # For example, at n = 2 dropping the volume terms is the same as using the power n - 2.
         return fitting[0] + (f" (here the same as: {'; '.join(fitting[1:])})" if len(fitting) > 1 else "")
     if fitting:
-        return "unclear: these points cannot tell apart: " + "; ".join(fitting)
+        return "unclear: these points cannot distinguish: " + "; ".join(fitting)
     if constant:
         return f"unclear: a constant factor, every log-determinant is off by {float(residual.mean()):.4g}"
     if bool((residual.abs() <= 10 * rounding).any()):
-        return "unclear: correct at some points only (at the origin, perhaps)"
+        return "unclear: correct only at some points (perhaps at the origin)"
     return "unclear: no known mistake has these residuals"
 
 
 def smallest(radii: Tensor, wrong: Tensor) -> int:
-    """Returns the index, among flattened events, of the failing one nearest to the origin."""
+    """Returns the index of the failing event nearest to the origin, among flattened events."""
     failing = wrong.reshape(-1).nonzero().reshape(-1)
     return int(failing[radii.reshape(-1)[failing].argmin()])
 
 
 def event_text(value: Tensor, at: int, digits: int = 8) -> str:
-    """Returns one event as text, a number for an event of one coordinate."""
+    """Returns one event as text: a number if it has one coordinate."""
     numbers = [f"{number:.{digits}g}" for number in value.detach().reshape(-1, value.size(-1))[at].tolist()]
     return numbers[0] if len(numbers) == 1 else f"({', '.join(numbers)})"
 
 
 def event_texts(expected: Tensor, found: Tensor, at: int, digits: int = 8) -> tuple[str, str]:
-    """Returns an event of each as text, with as many digits as it takes to tell them apart."""
-    for number in range(digits, 18):  # 17 digits tell any two numbers of double precision apart
+    """Returns an event of each as text, with enough digits to distinguish them."""
+    for number in range(digits, 18):  # 17 digits distinguish any two float64 numbers
         texts = event_text(expected, at, number), event_text(found, at, number)
         if texts[0] != texts[1]:
             return texts
     if expected.dtype != found.dtype:
         return f"{texts[0]} in {expected.dtype}", f"{texts[1]} in {found.dtype}"
-    return "finite numbers", texts[1]  # the same digits, and no agreement: NaN, or one infinity less the other
+    return "finite numbers", texts[1]  # same digits but no agreement: NaN or infinity
 
 
 def number_texts(expected: float, found: float, digits: int = 8) -> tuple[str, str]:
-    """Returns two numbers as text, with as many digits as it takes to tell them apart."""
+    """Returns two numbers as text, with enough digits to distinguish them."""
     one, other = (torch.tensor([value], dtype=torch.float64) for value in (expected, found))
     return event_texts(one, other, 0, digits)

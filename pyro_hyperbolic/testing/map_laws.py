@@ -1,9 +1,9 @@
-r"""Laws of a transform as a map: it has an inverse, a log-determinant, a domain, shapes, and finite gradients.
+r"""Laws of a transform as a map: inverse, log-determinant, domain, shapes and gradients.
 
 Each takes a transform and points of its domain, and raises :class:`LawViolation` if it is broken. Tolerances follow
-from the unit roundoff ``u`` of the dtype and the scaled radius ``r`` of the points: a point with rounded coordinates is
-uncertain by ``u * e^r`` across and ``u * r`` along the radius, and a Gram determinant of ambient Jacobians loses
-``e^{2r}``. Where the curvature is not constant, or not known, radii are in units of distance.
+from the unit roundoff ``u`` of the dtype and the scaled radius ``r`` of the points: rounding moves a point by
+``u * e^r`` across and ``u * r`` along the radius, and a Gram determinant of ambient Jacobians loses ``e^{2r}``. Where
+the curvature is unknown or not constant, radii are in units of distance.
 """
 
 from collections.abc import Callable
@@ -39,14 +39,14 @@ __all__ = [
     "stays_on_manifold",
 ]
 
-# Over the roundoff that a law's own arithmetic magnifies: flows of several layers and networks stay well below.
+# Factor over magnified roundoff; flows of several layers and networks stay well below.
 _SLACK = 2000.0
 
 _VECTORS = Space(constraints.real_vector)
 
 
 def round_trip(transform: Transform, x: Tensor) -> None:
-    r"""Checks :math:`t^{-1}(t(x)) = x` and :math:`t(t^{-1}(y)) = y`, with fresh tensors, so that no cache answers."""
+    r"""Checks :math:`t^{-1}(t(x)) = x` and :math:`t(t^{-1}(y)) = y`, with fresh tensors to bypass the cache."""
     y = transform(x).detach().clone()
     back = transform.inv(y).detach().clone()
     bound = tolerance(transform, x, y, power=1)
@@ -59,8 +59,8 @@ def round_trip(transform: Transform, x: Tensor) -> None:
 def log_det_matches_autograd(transform: Transform, x: Tensor) -> None:
     r"""Checks :math:`\log |\det dt| = \frac12 \log \det G(t \circ \exp_o) - \frac12 \log \det G(\exp_o)`.
 
-    ``G`` is the Gram matrix of the autograd Jacobian in geoopt's ``inner``, so the right side is with respect to
-    Riemannian volume on both sides and uses nothing of the transform but its values. Any chart would do for ``exp_o``.
+    ``G`` is the Gram matrix of the autograd Jacobian in geoopt's ``inner``. So the right side is with respect to
+    Riemannian volume of domain and codomain, and uses only values of the transform. Any chart would do for ``exp_o``.
     """
     domain, codomain, y = Space(transform.domain), Space(transform.codomain), transform(x)
     v = domain.log0(domain.events(x))
@@ -73,7 +73,7 @@ def log_det_matches_autograd(transform: Transform, x: Tensor) -> None:
 
 
 def inverse_log_det_is_negative(transform: Transform, x: Tensor) -> None:
-    r"""Checks :math:`\log |\det dx/dy| = -\log |\det dy/dx|`, each computed afresh from values."""
+    r"""Checks :math:`\log |\det dx/dy| = -\log |\det dy/dx|`, with fresh tensors to bypass the cache."""
     y = transform(x).detach().clone()
     expected = -transform.log_abs_det_jacobian(x.clone(), y.clone())
     found = transform.inv.log_abs_det_jacobian(y, transform.inv(y))
@@ -104,7 +104,7 @@ def stays_on_manifold(transform: Transform, x: Tensor) -> None:
 
 
 def shapes_broadcast(transform: Transform, x: Tensor) -> None:
-    """Checks shapes for one event, a batch, two batch dimensions and none, against those of the first event."""
+    """Checks the shapes of values and log-dets for one event and for one, two and empty batch dimensions."""
     domain, codomain = Space(transform.domain), Space(transform.codomain)
     event = domain.events(x)[0]
     y = transform(event)
@@ -119,11 +119,11 @@ def shapes_broadcast(transform: Transform, x: Tensor) -> None:
             if 0 not in batch:
                 raise
             if fails_in_a_library(error):
-                continue  # torch cannot reshape an empty tensor with -1, as Pyro's own networks do
+                continue  # Pyro's networks reshape with -1, which torch cannot do to an empty tensor
             at = f"x of shape {tuple(many.shape)}"
-            raise no_empty_batch("t(x) and its log-det take an empty batch", at, error) from error
+            raise no_empty_batch("t(x) and its log-det accept an empty batch", at, error) from error
         batches = torch.broadcast_shapes(batch_shape, batch), torch.broadcast_shapes(log_det.shape, batch)
-        summed = "the log-determinant is not summed over the event dimension, or it is over the batch"
+        summed = "the log-determinant is not summed over the event dimension, or is summed over the batch too"
         for formula, shape, expected, cause in (
             ("t(x) has the batch shape of x", image.shape, (*batches[0], *event_shape), "unclear"),
             ("the log-det has the batch shape of x", found.shape, batches[1], summed),
@@ -141,7 +141,7 @@ def shapes_broadcast(transform: Transform, x: Tensor) -> None:
 
 
 def batch_members_are_independent(transform: Transform, x: Tensor) -> None:
-    """Checks that image and log-det of an event do not depend on the other events of the batch."""
+    """Checks that the image and log-det of an event do not depend on the other events of its batch."""
     domain, codomain = Space(transform.domain), Space(transform.codomain)
     many = domain.events(x)
     if len(many) == 0:
@@ -152,7 +152,7 @@ def batch_members_are_independent(transform: Transform, x: Tensor) -> None:
     images = [transform(event) for event in events]
     log_dets = [transform.log_abs_det_jacobian(event, transform(event)) for event in events]
     law, bound = "batch_members_are_independent", tolerance(transform, many, y, power=1)
-    cause = "a statistic over the batch: a norm, a mean or a maximum without dim=-1, or batch normalisation"
+    cause = "a statistic over the batch: a norm, mean or maximum without dim=-1, or batch normalisation"
     vectors_agree(law, "t(x)[i] = t(x[i])", torch.cat(images), y, many, bound, cause, of=codomain, at=domain)
     expected = torch.cat([value.reshape(-1) for value in log_dets])
     scalars_agree(
@@ -161,17 +161,17 @@ def batch_members_are_independent(transform: Transform, x: Tensor) -> None:
 
 
 def gradients_are_finite(transform: Transform, x: Tensor) -> None:
-    """Checks that gradients of values and log-determinants are finite, in the argument and in every parameter.
+    """Checks that gradients of values and log-determinants with respect to argument and parameters are finite.
 
-    Of the transform at ``x`` and at the origin, and of its inverse at their images: for a translation, say, that is
-    where a point and the location coincide.
+    Of the transform at ``x`` and at the origin, and of its inverse at the images. (The image of the origin is where
+    formulas fail: for a translation, it coincides with the location.)
     """
     domain = Space(transform.domain)
     origin = domain.exp0(torch.zeros_like(domain.log0(domain.events(x)[:1]))).detach()
     parameters = [p for p in getattr(transform, "parameters", list)() if p.requires_grad]
     every = torch.cat([domain.events(x), origin])
-    # All at once, and one by one only to find the smallest that fails.
-    if _gradients_of_all_are_finite(transform, every, parameters):
+    # All at once; one by one only to find the smallest failing point.
+    if _all_gradients_are_finite(transform, every, parameters):
         return
     radii = domain.log0(every).norm(dim=-1)
     for i in radii.argsort().tolist():
@@ -186,9 +186,9 @@ def gradients_are_finite(transform: Transform, x: Tensor) -> None:
 def gradients_match_differences(transform: Transform, x: Tensor) -> None:
     r"""Checks :math:`\frac{d}{ds} f(x + s u, \theta + s \eta)` by autograd against differences, for random directions.
 
-    For ``f`` the value and the log-determinant, of the transform and of its inverse, and :math:`\theta` every leaf that
-    they depend on: one of them under ``no_grad``, or of a detached tensor, trains a flow to something else. In float64
-    only, since rounding hides more in float32, and not next to the origin.
+    ``f`` is the value and the log-determinant of the transform and of its inverse; :math:`\theta` are all leaves that
+    they depend on. A part under ``no_grad``, or computed from a detached tensor, trains a flow wrongly. Checked in
+    float64 only, because differences are too inaccurate in float32, and away from the origin.
     """
     away = Space(transform.domain).log0(x.detach()).norm(dim=-1) > 1e-3
     if x.dtype != torch.float64 or not bool(away.any()):
@@ -215,7 +215,7 @@ def gradients_match_differences(transform: Transform, x: Tensor) -> None:
         derivatives = [_directional(output, moved, directions) for output in found]
         differences = {step: _differences(outputs, moved, directions, step) for step in (1e-5, 1e-6, 1e-7)}
         for i, what in enumerate((f"{name}(x)", f"{name}'s log-det")):
-            # At a kink of a network, or a knot of a spline, the smaller step may be the right one.
+            # Near a kink of a network or a knot of a spline, only a smaller step is right.
             errors = {
                 step: abs(derivatives[i] - value[i])
                 - (1e-5 + bound / step) * (1 + abs(value[i]) + float(found[i].detach().abs()))
@@ -225,10 +225,10 @@ def gradients_match_differences(transform: Transform, x: Tensor) -> None:
                 value = differences[min(errors, key=lambda step: errors[step])][i]
                 raise LawViolation(
                     "gradients_match_differences",
-                    f"the derivative of {what} by autograd is that of its values",
+                    f"the derivative of {what} by autograd equals its finite difference",
                     f"all of x, of shape {tuple(points.shape)}, and {len(moved) - 1} leaves, along one direction",
                     *number_texts(value, derivatives[i]),
-                    "a part under no_grad, or of a tensor that is detached, or a custom backward",
+                    "a part under no_grad, a detached tensor, or a custom backward",
                 )
 
 
@@ -243,7 +243,7 @@ def _directional(output: Tensor, leaves: list[Tensor], directions: list[Tensor])
 def _differences(
     outputs: Callable[[], list[Tensor]], leaves: list[Tensor], directions: list[Tensor], step: float
 ) -> list[float]:
-    """Returns central differences of all outputs, and puts the leaves back where they were."""
+    """Returns central differences of all outputs, and restores the leaves."""
     kept, ends = [leaf.detach().clone() for leaf in leaves], []
     try:
         for size in (step, -step):
@@ -258,7 +258,7 @@ def _differences(
     return [(ahead - behind) / (2 * step) for ahead, behind in zip(*ends, strict=True)]
 
 
-def _gradients_of_all_are_finite(transform: Transform, points: Tensor, parameters: list[Tensor]) -> bool:
+def _all_gradients_are_finite(transform: Transform, points: Tensor, parameters: list[Tensor]) -> bool:
     for way, start in ((transform, points), (transform.inv, transform(points))):
         events = start.detach().clone().requires_grad_()
         ends = way(events)
@@ -284,12 +284,12 @@ def _check_gradients(what: str, output: Tensor, event: Tensor, parameters: list[
             str(gradient.reshape(-1)[:6].tolist()),
             "a norm, or a division by one, at the origin: use functions of the squared norm (numerics.sinhc)"
             if near
-            else "an overflow, or 0 * infinity in the branch of a `where` that is not taken",
+            else "an overflow, or 0 * infinity in the untaken branch of a `where`",
         )
 
 
 def tolerance(transform: Transform, x: Tensor, y: Tensor, *, power: int) -> float:
-    """Returns the error that rounding explains: ``2000 u e^{power r}`` at the largest scaled radius."""
+    """Returns the error that rounding can explain: ``2000 u e^{power r}`` at the largest scaled radius."""
     sides = ((transform.domain, x), (transform.codomain, y))
     radii = [float(Space(side).scaled_radius(value).max()) for side, value in sides if value.numel()]
     return _SLACK * torch.finfo(x.dtype).eps * float(torch.tensor(power * max(radii, default=0.0)).exp())
@@ -307,9 +307,9 @@ def vectors_agree(
     of: Space = _VECTORS,
     at: Space = _VECTORS,
 ) -> None:
-    """Raises at the smallest event whose error exceeds ``bound`` times one plus its largest coordinate.
+    """Raises at the smallest event with ``|found - expected| > bound * (1 + max |expected|)``.
 
-    The values are events of one space, and ``x`` of another.
+    The values are events of the space ``of``, and ``x`` of the space ``at``.
     """
     expected, found = of.flat(expected.detach()), of.flat(found.detach())
     if expected.shape != found.shape:
@@ -327,7 +327,7 @@ def vectors_agree(
 
 
 def scalars_agree(law: str, formula: str, expected: Tensor, found: Tensor, *args: Any, **kwargs: Any) -> None:
-    """Raises at the smallest event whose error exceeds ``bound`` times one plus its size, as :func:`vectors_agree`."""
+    """Raises at the smallest event with ``|found - expected| > bound * (1 + |expected|)``."""
     vectors_agree(law, formula, expected.unsqueeze(-1), found.unsqueeze(-1), *args, **kwargs)
 
 
@@ -337,7 +337,7 @@ def _log_dets_agree(
     expected, found = expected.detach(), found.detach()
     bound = tolerance(transform, x, y, power=power)
     if expected.shape != found.shape:
-        cause = "the log-determinant is not summed over the event dimension, or it is over the batch"
+        cause = "the log-determinant is not summed over the event dimension, or is summed over the batch too"
     else:
         rounding = bound * (1 + float(expected.abs().max())) if expected.numel() else bound
         points = ChartedPoints.of(transform, x.detach(), y.detach())
@@ -356,7 +356,7 @@ def _inverse_mistake(transform: Transform, x: Tensor, y: Tensor, back: Tensor, b
         if torch.allclose(back, again, rtol=1e-6, atol=bound):
             return "the inverse applies the forward map: a sign, or a flag that is not passed on"
     if not bool(back.isfinite().all()):
-        return "the inverse is NaN or infinite: an overflow, or a logarithm or root out of its domain"
+        return "the inverse is NaN or infinite: an overflow, or a logarithm or root outside its domain"
     if not bool(transform.domain.check(back).all()):
         return "the inverse leaves the domain"
     domain = Space(transform.domain)
@@ -366,8 +366,8 @@ def _inverse_mistake(transform: Transform, x: Tensor, y: Tensor, back: Tensor, b
     if bool(blocks.any()) and not bool(blocks.all()):
         kept = [i for i, block in enumerate(blocks.tolist()) if not block]
         where = "coordinates" if domain.curvature == 0 else "tangent coordinates"
-        return f"one block is not undone: {where} {kept} come back, the others do not"
+        return f"one block is not inverted: {where} {kept} come back, the others do not"
     wrong, size = moved.any(-1), v.norm(dim=-1)
     if bool((~wrong).any()) and bool(wrong.any()) and float(size[wrong].min()) > float(size[~wrong].max()):
-        return "only points far out do not come back: a clamp, a saturation, or digits lost far out"
-    return "unclear: the inverse is that of another map"
+        return "only points far out do not come back: a clamp, a saturation, or lost digits"
+    return "unclear: the inverse belongs to another map"

@@ -1,4 +1,4 @@
-r"""The law that every batch member, and every draw, has noise of its own."""
+r"""The law that batch members and draws have independent noise."""
 
 import copy
 from typing import Any, NamedTuple
@@ -13,28 +13,29 @@ from .oracles import Space
 
 __all__ = ["batch_members_have_own_noise"]
 
-#: Columns of ranks that are compared with one another, and numbers that are drawn, at most.
+#: Limits on the columns of ranks to compare and on the numbers to draw.
 _MAX_COLUMNS, _MAX_NUMBERS = 2048, 4_000_000
 
 
 def batch_members_have_own_noise(
     distribution: dist.TorchDistribution, *, num_samples: int = 500, seed: int = 0
 ) -> None:
-    r"""Checks that samples of different batch members are independent, and so are different draws.
+    r"""Checks that samples of different batch members are independent, and that different draws are.
 
-    By rank correlations :math:`\rho` of normal coordinates at the centre of each member, and of distances from it: of
-    all pairs of members, and of draws at all lags. Of independent samples :math:`\rho \sqrt{N - 1}` is standard normal
-    whatever their density is. One draw of noise that several members share is found, shifted, scaled and mirrored too.
+    Rank correlations :math:`\rho` are taken of normal coordinates at the centre of each member, and of distances from
+    it, between all pairs of members and between draws at all lags. For independent samples
+    :math:`\rho \sqrt{N - 1}` is standard normal, for any density. This finds noise that members share, even if it is
+    shifted, scaled or mirrored.
 
-    Of ``sample`` and of ``rsample``, and of the distribution expanded to three of its batches, as ``pyro.plate`` does.
-    Of a batch that is too large for all pairs, half of the members compared are the first, and half are spread evenly.
+    The law holds for ``sample`` and ``rsample``, and after ``expand`` to three copies of the batch, as ``pyro.plate``
+    does. Of a large batch it compares the first members and as many that are evenly spread over the rest.
     """
     _check(distribution, "", num_samples, seed)
     shape = (3, *distribution.batch_shape)
     try:
-        expanded = _own(distribution).expand(torch.Size(shape))
+        expanded = _copy_of(distribution).expand(torch.Size(shape))
     except NotImplementedError:
-        return  # optional in torch
+        return  # expand is optional in torch
     except Exception as error:
         if fails_in_a_library(error):
             return
@@ -42,12 +43,12 @@ def batch_members_have_own_noise(
     _check(expanded, f"expand({shape}).", num_samples, seed)
 
 
-def _own(distribution: Any) -> Any:
-    """Returns a copy down to the arguments: Pyro's ExpandedDistribution, as a base too, is expanded in place."""
+def _copy_of(distribution: Any) -> Any:
+    """Returns a copy down to the base distributions: Pyro's ExpandedDistribution expands in place."""
     new = copy.copy(distribution)
     for name, value in vars(distribution).items():
         if isinstance(value, torch.distributions.Distribution):
-            new.__dict__[name] = _own(value)
+            new.__dict__[name] = _copy_of(value)
     return new
 
 
@@ -95,7 +96,7 @@ def _check_draws(distribution: dist.TorchDistribution, name: str, prefix: str, n
         if draws[0] != draws[1]:
             formula = f"draws of {prefix}{name}(sample_shape) are independent"
         at = f"batch members {at} of {distribution}"
-        what = f"{_name(feature, features)} of the one and {_name(feature_of_other, features)} of the other"
+        what = f"{_name(feature, features)} of one and {_name(feature_of_other, features)} of the other"
     else:
         row, feature = divmod(int(worst.where[0]), features)
         formula = f"draws of {prefix}{name}(sample_shape) are independent"
@@ -111,10 +112,10 @@ def _check_draws(distribution: dist.TorchDistribution, name: str, prefix: str, n
     )
 
 
-class _Found(NamedTuple):
-    """The largest correlation of many."""
+class _Largest(NamedTuple):
+    """The largest of many correlations."""
 
-    errors: float  # its size, in standard deviations under independence
+    errors: float  # its absolute value in standard deviations under independence
     correlation: float
     where: tuple[int, ...]
     tried: int
@@ -127,15 +128,15 @@ def _draw(distribution: dist.TorchDistribution, name: str, number: int) -> Tenso
     except Exception as error:
         if not fails_in_a_library(error):
             raise
-        # Some distributions of Pyro know one sample dimension only.
+        # Some distributions of Pyro accept only one sample dimension.
         x = draw(torch.Size((2 * number,)))
         return x.reshape(2, number, *x.shape[1:])
 
 
 def _ranks(distribution: dist.TorchDistribution, x: Tensor) -> tuple[Tensor, list[int]]:
-    """Returns normalised ranks over the draws, and which members they are of.
+    """Returns normalised ranks over the draws, and the members that were chosen.
 
-    One row for each of two sample dimensions, member and feature: the coordinates and the distance from the centre.
+    There is one row for each sample dimension (of two), member and feature: coordinates and distance from the centre.
     """
     space, members = Space(distribution.support), torch.Size(distribution.batch_shape).numel()
     vectors = space.log0(x)
@@ -149,31 +150,31 @@ def _ranks(distribution: dist.TorchDistribution, x: Tensor) -> tuple[Tensor, lis
         chosen = sorted({*range(few // 2), *spread})
     columns = v[:, :, chosen].permute(0, 2, 3, 1).reshape(-1, x.size(1)).contiguous()
     ordered = columns.sort(-1).values
-    # Of equal numbers the mean rank: in single precision there are some.
+    # Equal numbers, which occur in float32, get their mean rank.
     ranks = torch.searchsorted(ordered, columns) + torch.searchsorted(ordered, columns, right=True)
     centred = ranks.double() - ranks.double().mean(-1, keepdim=True)
     return torch.nan_to_num(centred / centred.norm(dim=-1, keepdim=True)), chosen
 
 
-def _between_rows(ranks: Tensor, rows: int, features: int) -> _Found:
-    """Returns the largest correlation between different members, or between the two sample dimensions."""
+def _between_rows(ranks: Tensor, rows: int, features: int) -> _Largest:
+    """Returns the largest correlation between different members or between the two sample dimensions."""
     correlations = (ranks @ ranks.mT).reshape(rows, features, rows, features)
     pairs = torch.ones(rows, rows, dtype=torch.bool, device=ranks.device).triu(1)
     correlations = torch.where(pairs[:, None, :, None], correlations, 0.0).reshape(rows * features, -1)
     at = int(correlations.abs().argmax())
     where = divmod(at, rows * features)
     value = float(correlations.reshape(-1)[at])
-    return _Found(abs(value) * (ranks.size(-1) - 1) ** 0.5, value, where, rows * (rows - 1) // 2 * features**2)
+    return _Largest(abs(value) * (ranks.size(-1) - 1) ** 0.5, value, where, rows * (rows - 1) // 2 * features**2)
 
 
-def _between_draws(ranks: Tensor) -> _Found:
-    """Returns the largest correlation of a row with itself some draws on, around the end."""
+def _between_draws(ranks: Tensor) -> _Largest:
+    """Returns the largest circular autocorrelation of a row over the draws."""
     number = ranks.size(-1)
     correlations = torch.fft.irfft(torch.fft.rfft(ranks).abs().square(), n=number)[:, 1 : number // 2 + 1]
     errors = correlations * (number - 1) ** 0.5
-    errors[:, -1] /= 2**0.5  # at half of the way around, every pair comes twice
+    errors[:, -1] /= 2**0.5  # at half the length, every pair counts twice
     at = divmod(int(errors.abs().argmax()), errors.size(-1))
-    return _Found(float(errors[at].abs()), float(correlations[at]), (at[0], at[1] + 1), errors.numel())
+    return _Largest(float(errors[at].abs()), float(correlations[at]), (at[0], at[1] + 1), errors.numel())
 
 
 def _index(member: int, distribution: dist.TorchDistribution) -> str:
@@ -186,7 +187,7 @@ def _name(feature: int, features: int) -> str:
 
 def _mistake(correlation: float) -> str:
     if correlation > 0.999:
-        return "one draw of noise is expanded, or of smaller shape: draw it with self._extended_shape(sample_shape)"
+        return "one draw of noise is expanded, or has too small a shape: use self._extended_shape(sample_shape)"
     if correlation < -0.999:
-        return "antithetic noise: the one is the mirror image of the other"
-    return "unclear: they have some noise in common"
+        return "antithetic noise: one is the mirror image of the other"
+    return "unclear: they share some of their noise"

@@ -29,7 +29,7 @@ __all__ = [
 
 
 def does_not_alias_its_input(transform: Transform, x: Tensor) -> None:
-    """Checks that no result shares memory with its argument: optimisers edit parameters in place."""
+    """Checks that results do not share memory with the argument, which optimisers edit in place."""
     given = x.clone()
     y = transform(x).detach().clone()
     if not torch.equal(x, given):
@@ -38,23 +38,23 @@ def does_not_alias_its_input(transform: Transform, x: Tensor) -> None:
         before, after = domain.flat(given), domain.flat(x)
         at = smallest(domain.log0(given).norm(dim=-1), (after != before).any(-1))
         texts = event_texts(before, after, at)
-        raise LawViolation(law, "t(x) leaves x as it is", f"x = {event_text(before, at)}", *texts, cause)
+        raise LawViolation(law, "t(x) does not change x", f"x = {event_text(before, at)}", *texts, cause)
     for formula, argument, value in (("t(x)", x, transform(x)), ("t.inv(y)", y, transform.inv(y))):
         if value.numel() and value.untyped_storage().data_ptr() == argument.untyped_storage().data_ptr():
             raise LawViolation(
                 "does_not_alias_its_input",
-                f"{formula} has memory of its own",
+                f"{formula} has its own memory",
                 f"x of shape {tuple(x.shape)}",
                 "a fresh tensor",
                 "the argument, or a view of it",
-                "a slice or an identity is returned: a parameter made by it is corrupted by its optimiser; clone it",
+                "a slice or the argument is returned, which an optimiser would corrupt in place; clone it",
             )
 
 
 def possible_copies(transform: Transform) -> dict[str, str]:
-    """Returns by which ways a transform can be copied as it is: for each an empty text, or why it cannot."""
+    """Returns for each way of copying the transform why it fails, or an empty text."""
     errors = {}
-    for name, make in _WAYS.items():
+    for name, make in _COPIES.items():
         try:
             make(transform)
             errors[name] = ""
@@ -64,21 +64,21 @@ def possible_copies(transform: Transform) -> dict[str, str]:
 
 
 def deepcopy_pickle_state_dict(transform: Transform, x: Tensor, *, possible: dict[str, str] | None = None) -> None:
-    """Checks that a transform which can be copied still can after a forward pass, and that copies agree with it.
+    """Checks that a forward pass does not prevent copies of a transform, and that copies are the same map.
 
-    One that holds a lambda, or is of a class made in a function, cannot be pickled, and may be correct: a warning says
-    that this was not checked.
+    A transform that holds a lambda, or has a local class, cannot be pickled but may be correct: the law warns that
+    this was not checked.
 
     Args:
-        transform: A transform. If a graph that it has cached is why it cannot be copied, only a fresh one shows it.
+        transform: A transform, before its first forward pass: a cached graph may already prevent copies.
         x: Points of its domain.
-        possible: What ``possible_copies`` said of it before its first forward pass; now, by default.
+        possible: The result of ``possible_copies`` before the first forward pass; by default it is called now.
     """
     law, possible = "deepcopy_pickle_state_dict", possible_copies(transform) if possible is None else possible
     y = transform(x.clone().requires_grad_())
-    ways = {**_WAYS, "with_cache": lambda transform: transform.with_cache(1 - transform._cache_size)}
+    ways = {**_COPIES, "with_cache": lambda transform: transform.with_cache(1 - transform._cache_size)}
     if isinstance(transform, torch.nn.Module) and not possible["copy.deepcopy"]:
-        ways["state_dict"] = _reloaded
+        ways["state_dict"] = _via_state_dict
     for name, make in ways.items():
         if possible.get(name):
             not_checked(law, f"{name} cannot copy the transform ({possible[name]})")
@@ -87,7 +87,7 @@ def deepcopy_pickle_state_dict(transform: Transform, x: Tensor, *, possible: dic
             other = make(transform)(x.clone())
         except Exception as error:
             if name == "with_cache" and isinstance(error, NotImplementedError):
-                continue  # optional in torch, and missing in most of Pyro's modules
+                continue  # optional in torch, missing in most of Pyro's modules
             raise LawViolation(
                 law,
                 f"{name} copies the transform after a forward pass",
@@ -105,19 +105,18 @@ def deepcopy_pickle_state_dict(transform: Transform, x: Tensor, *, possible: dic
         vectors_agree(law, same, y, other, x, 1e-6, cause, of=Space(transform.codomain), at=Space(transform.domain))
 
 
-_WAYS: dict[str, Callable[[Any], Any]] = {
+_COPIES: dict[str, Callable[[Any], Any]] = {
     "copy.deepcopy": copy.deepcopy,
     "pickle": lambda transform: pickle.loads(pickle.dumps(transform)),
 }
 
 
 def cache_survives_an_optimiser_step(transform: Transform, x: Tensor) -> None:
-    """Checks that with the same ``y`` in every training step, each step sees the parameters of that step.
+    """Checks that each training step scores the same ``y`` with the parameters of that step.
 
-    For ``y`` that is data, and for ``y`` that the transform has made itself before the step. What is trained is every
-    leaf on which the values depend, registered as a parameter or not, and then put back. Leaves are moved as Adam does,
-    in place, and as Pyro's ClippedAdam does, through ``.data`` after a backward pass. Without leaves there is nothing
-    to check.
+    ``y`` is data, or the transform's own image from before the step. The law steps every leaf on which the values
+    depend, registered as a parameter or not, and restores it. It steps in place, as Adam does, and through ``.data``
+    after a backward pass, as Pyro's ClippedAdam does.
     """
     try:
         trained = copy.deepcopy(transform)
@@ -152,10 +151,10 @@ def cache_survives_an_optimiser_step(transform: Transform, x: Tensor) -> None:
 
 
 def _check_scores(trained: Any, x: Tensor, y: Tensor, leaves: list[Tensor]) -> None:
-    """Checks a score of ``y`` against that of its coordinates by a copy, and that it has gradients in the leaves."""
-    law, cause = "cache_survives_an_optimiser_step", "a stale cache: it is keyed on the identity of its argument alone"
+    """Checks the score of ``y`` against that of a clone by a copy, and that its gradients exist."""
+    law, cause = "cache_survives_an_optimiser_step", "a stale cache: it is keyed on the identity of its argument only"
     formula = "t.inv(y) and its log-det use the parameters of this step"
-    found, expected = _scored(trained, y), _scored(copy.deepcopy(trained), y.detach().clone())
+    found, expected = _score(trained, y), _score(copy.deepcopy(trained), y.detach().clone())
     bound, domain = tolerance(trained, x, y, power=1), Space(trained.domain)
     vectors_agree(law, formula, expected[0], found[0], x, bound, cause, of=domain, at=domain)
     scalars_agree(law, formula, expected[1], found[1], x, bound, cause, at=domain)
@@ -167,13 +166,13 @@ def _check_scores(trained: Any, x: Tensor, y: Tensor, leaves: list[Tensor]) -> N
 
 
 def float32_agrees_with_float64(transform: Transform, x: Tensor) -> None:
-    """Checks that in float32 the value and the log-determinant are those of float64, up to float32 rounding.
+    """Checks that value and log-determinant in float32 equal those in float64, up to float32 rounding.
 
-    Of copies with all tensors cast. A transform that cannot be copied, or computes with others that a cast does not
-    reach, such as those of a closure, may be correct: a warning says that this was not checked.
+    The law casts all tensors of a copy. A transform that cannot be copied, or computes with tensors that a cast does
+    not reach, such as those of a closure, may be correct: the law warns that this was not checked.
     """
     law, domain, codomain = "float32_agrees_with_float64", Space(transform.domain), Space(transform.codomain)
-    # The same point in both: its tangent coordinates in float32. (A point rounded to float32 is off the manifold.)
+    # Both start from tangent coordinates in float32: a point that is rounded to float32 is off the manifold.
     v = domain.log0(x).detach().float()
     results = []
     for dtype in (torch.float32, torch.float64):
@@ -194,7 +193,7 @@ def float32_agrees_with_float64(transform: Transform, x: Tensor) -> None:
     bound = tolerance(transform, x32, y32, power=1)
     if y32.dtype != torch.float32:
         cause = "a constant of float64 among its tensors, or a call of .double()"
-        raise LawViolation(law, "t(x).dtype = x.dtype", "x of float32", "float32", str(y32.dtype), cause)
+        raise LawViolation(law, "t(x).dtype = x.dtype", "x in float32", "float32", str(y32.dtype), cause)
     cause = "digits are lost to cancellation, or an operation overflows in float32"
     vectors_agree(law, "t(x.float()) = t(x)", y64, y32.double(), x64, bound, cause, of=codomain, at=domain)
     scalars_agree(law, "the same for the log-det", expected, found.double(), x64, bound, cause, at=domain)
@@ -203,13 +202,13 @@ def float32_agrees_with_float64(transform: Transform, x: Tensor) -> None:
 def arguments_satisfy_their_constraints(distribution: dist.TorchDistribution) -> None:
     """Checks that each name in ``arg_constraints`` is an attribute, and that its value satisfies its constraint.
 
-    Pyro and torch read the arguments by these names. Of values that are None or computed when they are asked for, and
-    of dependent constraints, it is checked only that they are there.
+    Pyro and torch read arguments by these names. Values that are None or lazy, or have dependent constraints, must
+    only exist.
     """
     try:
         declared = distribution.arg_constraints
     except NotImplementedError:
-        return  # torch warns that there are none
+        return  # torch warns about it
     law = "arguments_satisfy_their_constraints"
     for name, constraint in declared.items():
         lazy = isinstance(getattr(type(distribution), name, None), lazy_property)
@@ -217,12 +216,12 @@ def arguments_satisfy_their_constraints(distribution: dist.TorchDistribution) ->
             value = getattr(distribution, name)
         except Exception as error:
             formula, found = f"d.{name} is an argument of d", f"{type(error).__name__}: {error}"
-            cause = "a name in arg_constraints that is no attribute; Pyro's reparametrisations and torch's repr read it"
+            cause = "arg_constraints names a missing attribute; Pyro's reparametrisations and torch's repr read it"
             raise LawViolation(law, formula, type(distribution).__name__, "a tensor", found, cause) from error
         if value is None or lazy or constraints.is_dependent(base_of(constraint)):
             continue
         if not _satisfies(constraint, torch.as_tensor(value)):
-            formula, cause = f"d.{name} satisfies {constraint}", "another parametrisation than arg_constraints says"
+            formula, cause = f"d.{name} satisfies {constraint}", "a parametrisation other than arg_constraints says"
             raise LawViolation(law, formula, str(distribution), f"a value in {constraint}", str(value), cause)
 
 
@@ -231,7 +230,7 @@ def _satisfies(constraint: Constraint, value: Tensor) -> bool:
         return True
     if constraint is not constraints.positive_definite:
         return False
-    # A product or inverse of triangular factors is symmetric and positive up to rounding.
+    # Products and inverses of triangular factors are symmetric and positive up to rounding.
     half = value.detach().double() / 2
     rounding = 64 * value.size(-1) * torch.finfo(value.dtype).eps * half.abs().amax((-1, -2))
     skew, least = (half - half.mT).abs().amax((-1, -2)), torch.linalg.eigvalsh(half + half.mT)[..., 0]
@@ -239,12 +238,12 @@ def _satisfies(constraint: Constraint, value: Tensor) -> bool:
 
 
 def conditioning_is_respected(conditional: Any, x: Tensor, contexts: Tensor) -> None:
-    """Checks that ``condition(context)`` depends on the context, and a batch of contexts on each member's own.
+    """Checks that ``condition(context)`` depends on the context, and each batch member only on its own.
 
     Args:
         conditional: A conditional transform.
-        x: One point for each context, shape ``(B, n + 1)``.
-        contexts: Two different contexts or more, shape ``(B, c)``.
+        x: One point for each context, shape ``(B, *event)``.
+        contexts: At least two different contexts, shape ``(B, c)``.
     """
     law, together = "conditioning_is_respected", conditional.condition(contexts)(x)
     transform = conditional.condition(contexts[0])
@@ -261,12 +260,12 @@ def conditioning_is_respected(conditional: Any, x: Tensor, contexts: Tensor) -> 
     vectors_agree(law, formula, alone, together, x, bound, cause, of=codomain, at=domain)
 
 
-def _scored(transform: Transform, y: Tensor) -> tuple[Tensor, Tensor]:
+def _score(transform: Transform, y: Tensor) -> tuple[Tensor, Tensor]:
     x = transform.inv(y)
     return x, transform.log_abs_det_jacobian(x, y)
 
 
-def _reloaded(transform: Any) -> Any:
+def _via_state_dict(transform: Any) -> Any:
     loaded = copy.deepcopy(transform)
     for value in loaded.parameters():
         value.data.zero_()
@@ -275,7 +274,7 @@ def _reloaded(transform: Any) -> Any:
 
 
 def _cast(transform: Transform, dtype: torch.dtype) -> Any:
-    """Returns a copy with every floating point tensor of that dtype, constants in plain attributes too."""
+    """Returns a copy with every floating point tensor cast, including plain attributes."""
     new = copy.deepcopy(transform)
     stack: list[Any] = [new]
     seen: set[int] = set()

@@ -1,8 +1,7 @@
-r"""The measure of the laws: volumes by geoopt's own ``inner``, and all that the kit asks of a geometry.
+r"""Oracles of the laws: volumes :math:`\frac12 \log \det \langle \partial_a f, \partial_b f \rangle` by ``inner``.
 
-Of a geometry it takes charts, which may be any, and no volume: that of a map ``f`` of coordinates is
-:math:`\frac12 \log \det G`, where :math:`G_{ab} = \langle \partial_a f, \partial_b f \rangle` in geoopt's metric, with
-the derivatives of autograd. No other file of the kit asks a geometry for anything.
+``f`` is any chart, differentiated by autograd, and ``inner`` is geoopt's metric. The kit takes charts from a geometry
+but never volumes, and only in this file.
 """
 
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from pyro_hyperbolic.distributions.constraints import on_manifold
 
 __all__ = ["Space", "base_of", "leaves_of"]
 
-# Open subsets of R^n, which have its volume; a simplex, say, has not.
+# Open subsets of R^n, with its volume (unlike a simplex).
 _FLAT = tuple(
     type(constraint)
     for constraint in (
@@ -37,9 +36,9 @@ _FLAT = tuple(
 
 
 def base_of(constraint: Constraint) -> Constraint:
-    """Returns the constraint of the components of a mixture, or of independent coordinates; others as they are."""
+    """Returns the constraint behind an independent or masked-mixture constraint; others unchanged."""
     while not hasattr(constraint, "manifold"):
-        # Of Pyro's MaskedMixture there are two.
+        # Pyro's MaskedMixture has constraint0 and constraint1.
         inner = getattr(constraint, "base_constraint", getattr(constraint, "constraint0", None))
         if inner is None:
             break
@@ -51,8 +50,8 @@ class Space:
     """The manifold of a domain, codomain or support, and the dimension of its events.
 
     Raises:
-        TypeError: If nothing is known of the geometry: a manifold that is not registered, or a constraint that neither
-            has a manifold nor holds vectors of R^n.
+        TypeError: If the geometry is unknown: the manifold is not registered, or the constraint has no manifold and
+            does not describe vectors of R^n.
     """
 
     def __init__(self, constraint: Constraint) -> None:
@@ -65,7 +64,7 @@ class Space:
         self.manifold: Manifold = getattr(base, "manifold", None) or geoopt.Euclidean(1)
         self.event_dim: int = max(1, constraint.event_dim)
         self._geometry: Any = geometry.bind(self.manifold)
-        #: The sectional curvature, the strongest of a batch; None where it is not constant, or the geometry cannot say.
+        #: The sectional curvature, the most negative of a batch; None if it is unknown or not constant.
         self.curvature: float | None = None
         curvature = self._geometry.curvature()
         if curvature is not None and bool((curvature <= 0).all()):
@@ -73,7 +72,7 @@ class Space:
 
     @property
     def length(self) -> float:
-        """The unit of length of the curvature, ``R``; 1 where there is none."""
+        """The radius of curvature ``R``; 1 if the space is flat or its curvature unknown."""
         return (-self.curvature) ** -0.5 if self.curvature else 1.0
 
     def exp0(self, v: Tensor) -> Tensor:
@@ -82,33 +81,33 @@ class Space:
         return x
 
     def log0(self, x: Tensor) -> Tensor:
-        """Returns tangent coordinates, whose length is the distance from the origin."""
+        """Returns tangent coordinates at the origin, shape ``(*, n)``."""
         v: Tensor = self._geometry.log0(x)[0]
         return v
 
     def exp_at(self, centre: Tensor, v: Tensor) -> Tensor:
-        """Returns points at normal coordinates about a point."""
+        """Returns points at normal coordinates ``v`` about ``centre``."""
         x: Tensor = self._geometry.exp_at(centre, v)[0]
         return x
 
     def log_at(self, centre: Tensor, x: Tensor) -> Tensor:
-        """Returns normal coordinates about a point, whose length is the distance from it."""
+        """Returns normal coordinates about ``centre``."""
         v: Tensor = self._geometry.log_at(centre, x)[0]
         return v
 
     def scaled_radius(self, x: Tensor) -> Tensor:
-        """Returns the distance from the origin over ``R`` of each event, shape ``(*)``; zero on flat space."""
+        """Returns the distance from the origin over ``R``, shape ``(*)``; zero on flat space."""
         radius = self.log0(x.detach()).detach().norm(dim=-1) / self.length
         return torch.zeros_like(radius) if self.curvature == 0 else radius
 
     def off_manifold_mistake(self, event: Tensor) -> str:
-        """Returns what an event that is off the manifold looks like, in the words of its geometry."""
+        """Returns the known mistake that an event off the manifold looks like, according to its geometry."""
         if not bool(event.isfinite().all()):
             return "NaN or infinity: an overflow, or a division by zero"
         return str(self._geometry.mistake(event))
 
     def member(self, index: int, batch_shape: torch.Size) -> Constraint | None:
-        """Returns the constraint of one member of a batch of manifolds (of ``k``), or None: there is only one."""
+        """Returns the constraint of one member of a batch of manifolds (of ``k``), or None if there is only one."""
         parameters = self._geometry.parameters()
         if all(value.numel() == 1 for value in parameters.values()):
             return None
@@ -128,13 +127,13 @@ class Space:
         return x.flatten(x.dim() - self.event_dim)
 
     def log_volume(self, chart: Callable[[Tensor], Tensor], v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        r"""Returns the points of a chart of this space, :math:`\frac12 \log \det G` there, and how much is lost.
+        r"""Returns the points of a chart, :math:`\frac12 \log \det G` there, and the loss to cancellation.
 
-        What is lost is the part of its squares that an entry of ``G`` may cancel to, over the entry: ``cosh(2 r)`` on
-        the hyperboloid, 1 for a positive definite form of the coordinates.
+        ``G`` is the Gram matrix of the chart in geoopt's metric. The loss is the sum of the absolute terms of one of
+        its diagonal entries over the entry: ``cosh(2 r)`` on the hyperboloid, 1 for a positive definite metric.
 
         Args:
-            chart: A map of a batch, of which no member depends on another.
+            chart: A map of batches whose members are independent.
             v: Coordinates, shape ``(N, n)``.
         """
         v = v.detach().clone().requires_grad_()
@@ -142,7 +141,7 @@ class Space:
             x = chart(v)
         columns = self.events(x).flatten(1).unbind(-1)
         gradients = [_gradient(column.sum(), v) for column in columns]
-        # In double: the squares in a Gram matrix overflow in float32 where the points do not.
+        # In float64: squares of coordinates overflow in float32 before the coordinates do.
         jacobian = torch.stack(gradients, -1).double()
         point = self.events(x).detach().double()
         event = point.shape[1:]
@@ -154,7 +153,7 @@ class Space:
         return x.detach(), torch.linalg.slogdet(gram).logabsdet / 2, loss.amax(-1)
 
     def _inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        """Returns geoopt's inner product; that of the Poincare ball has a wrong shape unless dimensions are kept."""
+        """Returns geoopt's inner product (on its ball the shape is wrong without ``keepdim``)."""
         x, u, v = torch.broadcast_tensors(x, u, v)
         return self.manifold.inner(x, u, v, keepdim=True).detach().reshape(x.shape[: x.dim() - self.event_dim])
 

@@ -1,8 +1,8 @@
 r"""Hypothesis strategies for manifolds, points, distributions and transforms. Needs the extra ``testing``.
 
-Names are plural nouns; ranges are keywords and plain values, never strategies. Examples are constructed, not filtered:
-they include the origin, points 1e-8 from it, the farthest radius, and (in :func:`point_pairs`) coincident, nearly
-coincident, antipodal and nearly antipodal pairs. They shrink towards ``k = 1``, the origin and round numbers.
+Ranges are keyword arguments and plain values, never strategies. Examples are constructed, not filtered. They include
+the origin, points 1e-8 from it, the largest radius, and (in :func:`point_pairs`) coincident, nearly coincident,
+antipodal and nearly antipodal pairs. They shrink towards ``k = 1``, the origin and round numbers.
 """
 
 import math
@@ -31,7 +31,7 @@ except ImportError as error:
 
 __all__ = ["manifolds", "point_pairs", "points", "scales", "tangent_vectors", "transforms", "wrapped_normals"]
 
-# Relative displacements at which formulas that cancel have lost half of their digits, nearly all, or none.
+# Relative displacements, from total cancellation to nearly none.
 _NEARBY = (0.0, 1e-8, 1e-4, 1e-1)
 
 
@@ -44,7 +44,7 @@ def manifolds(
         ValueError: If the range of ``k`` is empty or not positive.
 
     Example:
-        A test in three lines, here run at once; the chart at the origin stretches nothing, whatever the curvature:
+        A test in three lines, called at once. The chart preserves volume at the origin, for every curvature:
 
         >>> from hypothesis import given
         >>> @given(manifolds())
@@ -53,7 +53,7 @@ def manifolds(
         >>> test_no_stretch_at_the_origin()
     """
     if not 0 < min_k <= max_k < math.inf:
-        raise ValueError(f"k would range from {min_k} to {max_k}, but 0 < min_k <= max_k < infinity is needed.")
+        raise ValueError(f"min_k = {min_k} and max_k = {max_k}, but must satisfy 0 < min_k <= max_k < infinity.")
     simple = st.sampled_from([k for k in (1.0, 4.0, 0.25) if min_k <= k <= max_k] or [min_k])
     ks = simple | st.floats(min_k, max_k)
     curved: st.SearchStrategy[Manifold] = ks.map(lambda k: geoopt.Lorentz(torch.tensor(k, dtype=dtype)))
@@ -98,7 +98,7 @@ def points(
 def point_pairs(
     manifold: Manifold, *, dim: int, max_radius: float = 10.0, dtype: torch.dtype = torch.float64
 ) -> st.SearchStrategy[tuple[Tensor, Tensor]]:
-    """Generates two points: independent, or coincident or antipodal up to a relative displacement from 0 to 0.1."""
+    """Generates two points: independent, or coincident or antipodal up to a relative displacement of at most 0.1."""
     v = tangent_vectors(manifold, dim=dim, max_radius=max_radius, dtype=dtype)
     related = st.tuples(v, st.sampled_from([1.0, -1.0]), st.sampled_from(_NEARBY), _directions(dim)).map(
         lambda drawn: (drawn[0], drawn[1] * (drawn[0] + drawn[2] * drawn[0].norm() * drawn[3].to(dtype)))
@@ -141,7 +141,7 @@ def wrapped_normals(
 def transforms(
     manifold: Manifold, *, dim: int, max_radius: float = 5.0, dtype: torch.dtype = torch.float64
 ) -> st.SearchStrategy[Transform]:
-    """Generates transforms of the manifold to itself: isometries, couplings with random networks, flows, lifts."""
+    """Generates translations, lifted affine maps, and couplings and flows with random weights."""
     translations = points(manifold, dim=dim, max_radius=max_radius, dtype=dtype).map(
         lambda loc: HT.Translation(manifold, loc)
     )
@@ -180,7 +180,7 @@ def _radii(max_radius: float) -> st.SearchStrategy[float]:
 
 
 def _directions(dim: int) -> st.SearchStrategy[Tensor]:
-    """Unit vectors: axes, diagonals, and others; they shrink to the first axis."""
+    """Generates unit vectors, including axes and diagonals; they shrink to the first axis."""
     components = st.lists(st.integers(-100, 100), min_size=dim, max_size=dim)
 
     def build(values: list[int]) -> Tensor:

@@ -15,7 +15,7 @@ from .oracles import Space, base_of
 
 __all__ = ["assert_constraint_laws", "assert_distribution_laws", "assert_transform_laws"]
 
-# The order in which a reader wants to know: a wrong shape or a point off the manifold makes the rest meaningless.
+# In order of importance: a wrong shape or a point off the manifold makes the later laws meaningless.
 _TRANSFORM_LAWS: list[Callable[[Transform, Tensor], None]] = [
     map_laws.shapes_broadcast,
     map_laws.stays_on_manifold,
@@ -33,26 +33,25 @@ _TRANSFORM_LAWS: list[Callable[[Transform, Tensor], None]] = [
 
 
 def assert_transform_laws(transform: Transform, x: Tensor, *, thorough: bool = False) -> None:
-    r"""Checks every law of a transform at points of its domain; says which fails, where, and what it looks like.
+    r"""Checks every law of a transform at points of its domain; raises at the first law that fails.
 
     Works for any ``torch.distributions.Transform``: from a manifold to itself, from R^n to a manifold or back, and on
-    R^n. The manifold is that of ``transform.domain`` and ``transform.codomain``. One of numbers, such as
-    ``ELUTransform``, is taken to each coordinate.
+    R^n. The manifolds are those of ``transform.domain`` and ``transform.codomain``. A transform of scalars, such as
+    ``ELUTransform``, is applied to each coordinate.
 
     Args:
-        transform: A bijection, without a batch shape of its own.
-        x: Points of the domain, ``(*, n + 1)`` on the hyperboloid, ``(*, n)`` in R^n, of any batch shape; the more
-            radii among them, the better the diagnosis, and k != 1 tells mistakes with the radius. The first 8 are
-            used, all if thorough.
-        thorough: Whether to use all points, and points at half and twice their distance from the origin too.
+        transform: A bijection without a batch shape.
+        x: Points of the domain, ``(*, n + 1)`` on the hyperboloid, ``(*, n)`` in R^n. Points at many radii improve the
+            diagnosis; k != 1 reveals mistakes with the radius. Uses the first 8, or all if thorough.
+        thorough: Whether to use all points, and points at half and twice their distance from the origin as well.
 
     Raises:
         LawViolation: An AssertionError that names the law, the formula, the smallest failing input, the expected and
             the found value, and the likely cause.
-        ValueError: If the points are none, or not in the domain, or the transform has a batch shape.
+        ValueError: If there are no points, one is outside the domain, or the transform has a batch shape.
 
     Warns:
-        NotChecked: If a law cannot be stated: of copies, for a transform that cannot be copied.
+        NotChecked: If a law cannot be checked, such as copies of a transform that cannot be copied.
 
     Example:
         >>> M = geoopt.Lorentz(k=4.0)
@@ -65,14 +64,15 @@ def assert_transform_laws(transform: Transform, x: Tensor, *, thorough: bool = F
     points = domain.events(x.detach())
     points = points if thorough else points[:8]
     if len(points) == 0:
-        raise ValueError(f"x has shape {tuple(x.shape)} and holds no point, but a law needs one; give 8.")
+        raise ValueError(f"x has shape {tuple(x.shape)}, but the laws need at least one point; give 8.")
     if not bool(transform.domain.check(points).all()):
         raise ValueError(f"x is not in the domain {transform.domain} of the transform; make points with geometry.exp0.")
     copies = object_laws.possible_copies(transform)  # before anything is cached
     batch_shape = codomain.batch_of(transform(points[0].clone()))
     if batch_shape:
         raise ValueError(
-            f"the transform has batch shape {tuple(batch_shape)}, of its k or of a parameter; check each member alone."
+            f"the transform has batch shape {tuple(batch_shape)}, from its k or a parameter, but must have none; "
+            f"check each member by itself."
         )
     for law in _TRANSFORM_LAWS:
         if law is object_laws.deepcopy_pickle_state_dict:
@@ -89,27 +89,26 @@ def assert_transform_laws(transform: Transform, x: Tensor, *, thorough: bool = F
 def assert_distribution_laws(distribution: dist.TorchDistribution, *, thorough: bool = False) -> None:
     r"""Checks every law of a distribution on a manifold: shapes, support, mass one, samples, noise, caches, gradients.
 
-    Densities of batches are checked member by member (the first two, or all if thorough); ``has_rsample`` may be False.
-    What torch or Pyro cannot do, such as an empty sample shape of a mixture, is not asked.
+    Densities of batches are checked member by member: the first two, or all if thorough. ``has_rsample`` may be False.
+    The laws do not require what torch or Pyro cannot do, such as an empty sample shape of a mixture.
 
     Args:
-        distribution: A distribution whose ``support`` is ``on_manifold(M)``, or real vectors: events of one dimension.
+        distribution: A distribution with support ``on_manifold(M)`` or real vectors.
         thorough: Whether to check every member of a batch, with more samples and a finer quadrature.
 
     Raises:
         LawViolation: An AssertionError that names the law, what was expected and found, and the likely cause.
-        ValueError: If its events are no vectors, or of another support.
+        ValueError: If the events are not points or real vectors.
 
     Warns:
-        NotChecked: If the density's integral is not known well enough to tell: of tails that are very heavy, or of
-            parts that are far apart.
+        NotChecked: If the integral of the density is too inaccurate: very heavy tails, or parts that are far apart.
 
     Example:
         >>> assert_distribution_laws(hdist.WrappedNormal(torch.tensor([1.25, 0.75, 0.0]), torch.ones(2)))
     """
     _check_events(distribution)
     object_laws.arguments_satisfy_their_constraints(distribution)
-    _distribution_shapes(distribution)
+    _check_shapes(distribution)
     noise.batch_members_have_own_noise(distribution)
     density_laws.own_samples_score_as_stored_points(distribution)
     density_laws.rsample_gradient_is_unbiased(distribution, num_samples=50_000 if thorough else 5_000)
@@ -122,15 +121,15 @@ def assert_distribution_laws(distribution: dist.TorchDistribution, *, thorough: 
 
 
 def assert_constraint_laws(constraint: Constraint, inside: Tensor, outside: Tensor) -> None:
-    """Checks that ``check`` tells inside from outside event by event, and that ``biject_to`` maps onto the inside.
+    """Checks that ``check`` separates inside from outside for each event, and ``biject_to`` maps onto the inside.
 
     Args:
         constraint: A constraint of points of a manifold, or of vectors of R^n.
-        inside: Points that satisfy it, shape ``(*, n + 1)``.
-        outside: Points that do not, shape ``(*, n + 1)``.
+        inside: Points that satisfy it, shape ``(*, *event)``.
+        outside: Points that do not, of the same form.
 
     Raises:
-        LawViolation: If it is broken.
+        LawViolation: If the law does not hold.
 
     Example:
         >>> M = geoopt.Lorentz()
@@ -143,7 +142,7 @@ def assert_constraint_laws(constraint: Constraint, inside: Tensor, outside: Tens
         batch_shape = space.batch_of(value)
         if found.shape != batch_shape:
             expected = str(tuple(batch_shape))
-            cause = "one truth value for the whole batch, or one for each coordinate"
+            cause = "one boolean for the whole batch, or one for each coordinate"
             raise LawViolation(law, "check has the batch shape", what, expected, str(tuple(found.shape)), cause)
         if not bool((found == wanted).all()):
             at = int((found != wanted).reshape(-1).nonzero()[0])
@@ -156,7 +155,7 @@ def assert_constraint_laws(constraint: Constraint, inside: Tensor, outside: Tens
 
 
 class _Member:
-    """One member of a batch of distributions, with what the density laws use of it."""
+    """One member of a batch of distributions, with the interface that the density laws need."""
 
     def __init__(self, distribution: dist.TorchDistribution, index: int) -> None:
         self._distribution, self._index = distribution, index
@@ -165,18 +164,18 @@ class _Member:
         self._others: Tensor | None = None
         own = Space(self.support).member(index, distribution.batch_shape)
         if own is not None:
-            # Each member is on a manifold of its own, and what is scored by one is no point to the others.
+            # Each member has its own manifold: a point of one is off the others, which get samples of their own.
             self.support = own
             with density_laws.seeded(0):
                 self._others = distribution.sample()
 
     def sample(self, shape: tuple[int, ...]) -> Tensor:
-        return self._of_it(self._distribution.sample(torch.Size(shape)), shape)
+        return self._select(self._distribution.sample(torch.Size(shape)), shape)
 
     def rsample(self, shape: tuple[int, ...]) -> Tensor:
-        return self._of_it(self._distribution.rsample(torch.Size(shape)), shape)
+        return self._select(self._distribution.rsample(torch.Size(shape)), shape)
 
-    def _of_it(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    def _select(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
         return x.reshape(*shape, -1, *self.event_shape).select(len(shape), self._index)
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -199,33 +198,33 @@ def _check_events(distribution: dist.TorchDistribution) -> None:
     try:
         support = distribution.support
     except NotImplementedError as error:
-        raise ValueError(f"{distribution} has no support, which is what the laws are about; define it.") from error
+        raise ValueError(f"{distribution} has no support, but the laws need one; define it.") from error
     base = base_of(support)
     if len(shape) != (support.event_dim if hasattr(base, "manifold") else 1):
         remedy = "call .to_event(1)" if not shape else "check it before .to_event"
-        raise ValueError(f"the events have shape {shape}, but the laws are of vectors or points; {remedy}.")
+        raise ValueError(f"the events have shape {shape}, but the laws apply to vectors or points; {remedy}.")
     if not hasattr(base, "manifold") and not isinstance(base, type(constraints.real)):
         raise ValueError(
-            f"the support is {support}, but the laws are of on_manifold(M) or real vectors; push the distribution "
+            f"the support is {support}, but the laws apply to on_manifold(M) or real vectors; push the distribution "
             f"through biject_to(support).inv."
         )
 
 
-def _distribution_shapes(distribution: dist.TorchDistribution) -> None:
+def _check_shapes(distribution: dist.TorchDistribution) -> None:
     for shape in ((), (3,), (2, 3), (0,)):
         try:
-            _shapes_of_samples(distribution, shape)
+            _check_sample_shapes(distribution, shape)
         except LawViolation:
             raise
         except Exception as error:
             if shape in ((), (3,)):
                 raise
-            # torch's multinomial draws no zero samples, its normals reshape no empty tensors, ...
+            # torch cannot draw zero samples of a multinomial, for example.
             if not fails_in_a_library(error):
                 raise no_empty_batch(f"d.log_prob(d.sample({shape}))", str(distribution), error) from error
 
 
-def _shapes_of_samples(distribution: dist.TorchDistribution, shape: tuple[int, ...]) -> None:
+def _check_sample_shapes(distribution: dist.TorchDistribution, shape: tuple[int, ...]) -> None:
     law, space = "shapes_broadcast", Space(distribution.support)
     x = distribution.sample(torch.Size(shape))
     expected = torch.Size(shape) + distribution.batch_shape + distribution.event_shape
@@ -234,10 +233,10 @@ def _shapes_of_samples(distribution: dist.TorchDistribution, shape: tuple[int, .
     found = distribution.log_prob(x).shape
     expected = torch.Size(shape) + distribution.batch_shape
     if found != expected:
-        cause = "log_prob is not summed over the event, or it is over the batch"
+        cause = "log_prob is not summed over the event, or is summed over the batch too"
         raise LawViolation(law, "log_prob(x).shape", str(distribution), str(tuple(expected)), str(tuple(found)), cause)
     inside = distribution.support.check(x)
-    if inside.shape == x.shape:  # of a support of numbers
+    if inside.shape == x.shape:  # a support of scalars
         inside = inside.all(-1)
     if not bool(inside.all()):
         event = space.events(x)[~inside.reshape(-1)][0]

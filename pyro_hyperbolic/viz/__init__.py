@@ -1,9 +1,10 @@
-r"""Pictures in the Poincaré disk, and in the plane for ``geoopt.Euclidean(1)``.
+r"""Pictures on the Poincaré disk, of radius :math:`R = \sqrt k` in data coordinates, and in the Euclidean plane.
 
-Every function draws on the ``ax`` it is given and returns the artists; none shows a figure or touches global settings,
-and all dispatch on the manifold, so that one script draws hyperbolic and Euclidean models alike. Points and vectors are
-tensors, NumPy arrays or nested lists; numbers in lists have the default dtype. The disk has radius :math:`\sqrt k` in
-data coordinates. Drawing is on the CPU in float64, and nothing keeps a gradient.
+Every function draws on the given ``ax`` and returns the artists. None shows a figure or changes global settings. The
+same script draws hyperbolic and Euclidean models: any two-dimensional manifold of constant curvature with a registered
+geometry, such as ``geoopt.Lorentz``, ``geoopt.PoincareBall`` and ``geoopt.Euclidean(1)``. Points and vectors are
+tensors, NumPy arrays or nested lists; numbers in lists have the default dtype. Drawing is on the CPU in float64,
+without gradients.
 
 Needs matplotlib: ``pip install "pyro-hyperbolic[viz]"``.
 """

@@ -1,4 +1,4 @@
-r"""Tangent vectors at points, and fields of them."""
+r"""Tangent vectors and vector fields."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,37 +9,37 @@ from matplotlib.axes import Axes
 from matplotlib.quiver import Quiver
 from torch import Tensor
 
-from pyro_hyperbolic import charts
 from pyro_hyperbolic.geometry import checks
 
-from .pictures import Array, Z, checked, is_ball, is_disk, on_cpu, picture, tensor_of
+from .pictures import Array, Extent, Z, picture, tensor_of
 
 __all__ = ["vector_field", "vectors"]
 
 
 def vectors(ax: Axes, manifold: Manifold, x: Array, u: Array, **kwargs: Any) -> Quiver:
-    r"""Draws tangent vectors as arrows, :math:`dp = \big(u_s - p\, u_0 / \sqrt k\big) / (1 + x_0 / \sqrt k)`.
+    r"""Draws tangent vectors as arrows :math:`dp = \frac{\partial p}{\partial x} u`, the differential of the picture.
 
-    The differential of the picture: angles are right, since it is conformal, and an arrow has the length of the vector
-    times :math:`(1 - |p|^2/k) / 2`, as every small thing there. ``scale=0.1`` draws them ten times as long.
+    Angles are true, since the picture is conformal. In the disk an arrow has :math:`(1 - |p|^2/k) / 2` times the length
+    of its vector. ``scale=0.1`` draws arrows ten times as long.
 
     Args:
         ax: Axes to draw on.
-        manifold: ``geoopt.Lorentz`` or ``geoopt.Euclidean(1)``.
-        x: Points, shape ``(*, 3)``, or ``(*, 2)`` in the plane.
-        u: Tangent vectors there in ambient coordinates, :math:`\langle x, u \rangle = 0`, of that shape.
+        manifold: ``geoopt.Lorentz``, ``geoopt.PoincareBall`` or ``geoopt.Euclidean(1)``.
+        x: Points, shape ``(*, 3)`` on ``Lorentz``, else ``(*, 2)``.
+        u: Tangent vectors at ``x`` in ambient coordinates (:math:`\langle x, u \rangle = 0` on ``Lorentz``), same
+            shape.
         **kwargs: For ``ax.quiver``.
 
     Returns:
         The Quiver.
 
     Raises:
-        TypeError: If the manifold is neither, or ``x`` or ``u`` is not an array of floating point numbers.
+        TypeError: If the manifold is none of these, or ``x`` or ``u`` is not an array of floating point numbers.
         ValueError: If ``n`` is not 2, the shapes differ, a vector is not tangent or, while validating, a point is off
             the manifold.
 
     Example:
-        At the centre the picture halves lengths:
+        At the centre the disk halves lengths:
 
         >>> from matplotlib.figure import Figure
         >>> M = geoopt.Lorentz()
@@ -47,27 +47,21 @@ def vectors(ax: Axes, manifold: Manifold, x: Array, u: Array, **kwargs: Any) -> 
         >>> arrows.U.tolist(), arrows.V.tolist()
         ([0.5], [0.0])
     """
-    given, vector = tensor_of(x, "x"), tensor_of(u, "u")
+    drawn, given, vector = picture(manifold), tensor_of(x, "x"), tensor_of(u, "u")
     checks.check_floating("u", vector)
+    points = drawn.checked(given, "x")
     if vector.shape != given.shape:
         raise ValueError(f"u has shape {tuple(vector.shape)} and x {tuple(given.shape)}; give each point its vector.")
-    points = checked(manifold, given, "x")
-    tolerance = 64 * max(torch.finfo(given.dtype).eps, torch.finfo(vector.dtype).eps)
-    vector = vector.detach().cpu().double()
-    p = picture(manifold, points)
-    if is_disk(manifold) and not is_ball(manifold):
-        radius = on_cpu(manifold).k.sqrt()
-        time, size = points[..., :1] / radius, vector.norm(dim=-1, keepdim=True)
-        slope = (points[..., 1:] * vector[..., 1:]).sum(-1, keepdim=True) / radius
-        # Of the two terms of <x, u>, which cancel to rounding.
-        wrong = ((time * vector[..., :1] - slope).abs() > tolerance * time * size).squeeze(-1)
-        if bool(wrong.any()):
-            raise ValueError(
-                f"{int(wrong.sum())} of {wrong.numel()} vectors are not tangent, first {vector[wrong][0].tolist()} at "
-                f"{points[wrong][0].tolist()}; project them with manifold.proju(x, u)."
-            )
-        vector = (vector[..., 1:] - p * (slope / time) / radius) / (1 + time)
-    ends, arrows = p.reshape(-1, 2).numpy(), vector.reshape(-1, 2).numpy()
+    eps, vector = max(torch.finfo(value.dtype).eps for value in (given, vector)), vector.detach().cpu().double()
+    # The projection moves a tangent vector only by rounding errors, up to |x|^2 / R^2 of them.
+    error = (drawn.geometry.manifold.proju(points, vector) - vector).norm(dim=-1)
+    wrong = error > 64 * eps * vector.norm(dim=-1) * (1 + (points.norm(dim=-1) / drawn.radius) ** 2)
+    if bool(wrong.any()):
+        raise ValueError(
+            f"{int(wrong.sum())} of {wrong.numel()} vectors are not tangent, first {vector[wrong][0].tolist()} at "
+            f"{points[wrong][0].tolist()}; project them with manifold.proju(x, u)."
+        )
+    ends, arrows = (value.reshape(-1, 2).numpy() for value in drawn.push(points, vector))
     style = {"angles": "xy", "scale_units": "xy", "scale": 1.0, "color": "0.3", "width": 0.003, "zorder": Z.GEODESICS}
     return ax.quiver(ends[:, 0], ends[:, 1], arrows[:, 0], arrows[:, 1], **{**style, **kwargs})
 
@@ -77,20 +71,20 @@ def vector_field(
     manifold: Manifold,
     field: Callable[[Tensor], Array],
     *,
-    extent: tuple[float, float, float, float] | None = None,
+    extent: Extent | None = None,
     resolution: int = 21,
     dtype: torch.dtype | None = None,
     **kwargs: Any,
 ) -> Quiver:
-    r"""Draws a vector field, :math:`x \mapsto u(x) \in T_x M`, on a square grid of the picture.
+    r"""Draws a vector field :math:`x \mapsto u(x) \in T_x M` on a square grid of the picture.
 
     Args:
         ax: Axes to draw on.
-        manifold: ``geoopt.Lorentz`` or ``geoopt.Euclidean(1)``.
-        field: Maps points ``(B, 3)``, or ``(B, 2)`` in the plane, to tangent vectors of that shape, as :func:`vectors`
-            takes them; a Riemannian gradient, for one.
-        extent: ``(left, right, bottom, top)``; the whole disk, or the present limits of ``ax`` in the plane.
-        resolution: Arrows along each side; those within 98% of the disk's radius are drawn.
+        manifold: ``geoopt.Lorentz``, ``geoopt.PoincareBall`` or ``geoopt.Euclidean(1)``.
+        field: Maps points, shape ``(B, 3)`` on ``Lorentz``, else ``(B, 2)``, to tangent vectors of the same shape as
+            :func:`vectors` takes them; for example a Riemannian gradient.
+        extent: ``(left, right, bottom, top)``; by default the whole disk, or the current limits of ``ax`` in the plane.
+        resolution: Number of arrows along each side. Those beyond 98% of the disk's radius are left out.
         dtype: Of the points; the default dtype if not given.
         **kwargs: For :func:`vectors`.
 
@@ -98,28 +92,20 @@ def vector_field(
         The Quiver.
 
     Raises:
-        TypeError: If the manifold is neither.
+        TypeError: If the manifold is none of these.
         ValueError: As :func:`vectors`.
 
     Example:
-        Of the rotations about the origin:
+        Rotation about the origin:
 
         >>> from matplotlib.figure import Figure
         >>> turn = lambda x: torch.stack([0 * x[:, 0], -x[:, 2], x[:, 1]], dim=-1)
         >>> arrows = vector_field(Figure().subplots(), geoopt.Lorentz(), turn, resolution=3)
-        >>> arrows.N  # the corners, at 0.94 of the radius, too
+        >>> arrows.N  # including the corners, at 0.94 of the radius
         9
     """
-    radius = on_cpu(manifold).k.sqrt().item() if is_disk(manifold) else None
-    if extent is None:
-        extent = (*ax.get_xlim(), *ax.get_ylim()) if radius is None else (-radius, radius, -radius, radius)
-    sides = []
-    for low, high in (extent[:2], extent[2:]):
-        borders = torch.linspace(low, high, resolution + 1, dtype=torch.float64)
-        sides.append((borders[1:] + borders[:-1]) / 2)
-    p = torch.cartesian_prod(*sides)
-    if radius is not None:
-        p = p[p.norm(dim=-1) < 0.98 * radius]
-    x = p if radius is None or is_ball(manifold) else charts.from_poincare_ball(on_cpu(manifold), p)
-    x = x.to(dtype or torch.get_default_dtype())
+    drawn = picture(manifold)
+    p = torch.cartesian_prod(*((b[1:] + b[:-1]) / 2 for b in drawn.borders(ax, extent, resolution)))
+    p = p[p.norm(dim=-1) < 0.98 * drawn.radius]
+    x = drawn.points(p).to(dtype or torch.get_default_dtype())
     return vectors(ax, manifold, x, field(x), **kwargs)

@@ -1,4 +1,4 @@
-r"""Functions on the manifold: densities, and the regions that hold most of one."""
+r"""Densities and their highest-density regions."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,9 +13,7 @@ from matplotlib.contour import QuadContourSet
 from matplotlib.patches import Circle
 from torch import Tensor
 
-from pyro_hyperbolic import charts
-
-from .pictures import Array, Z, is_ball, is_disk, on_cpu, tensor_of
+from .pictures import Array, Extent, Picture, Z, picture, tensor_of
 
 __all__ = ["density", "regions"]
 
@@ -31,7 +29,7 @@ def density(
     log_prob: Callable[[Tensor], Array],
     *,
     measure: str = "riemannian",
-    extent: tuple[float, float, float, float] | None = None,
+    extent: Extent | None = None,
     resolution: int = 300,
     batch_size: int = 16384,
     dtype: torch.dtype | None = None,
@@ -40,48 +38,47 @@ def density(
 ) -> QuadMesh:
     r"""Draws :math:`\exp(\texttt{log\_prob}(x))`, the density with respect to Riemannian volume, as a coloured mesh.
 
-    Equal colours mean equal density on the manifold: a distribution far from the origin has the colours that it would
-    have there, and only looks smaller. Cells outside of the disk are left blank; those cut by the boundary show the
-    density just inside.
+    Equal colours mean equal density on the manifold: moving a distribution away from the origin makes it look smaller,
+    but does not change its colours. Cells outside the disk are blank; cells cut by the boundary show the density just
+    inside.
 
-    Measured by the area of the picture instead, ``measure="lebesgue"``, the same law is denser by the factor
-    :math:`4 / (1 - |p|^2/k)^2`, without bound towards the rim: how many samples one sees in a part of the picture. Its
-    mode is another one. The artist's label says which measure it is:
-    ``figure.colorbar(mesh, label=mesh.get_label())``.
+    ``measure="lebesgue"`` draws the density with respect to area in the picture instead, larger by the factor
+    :math:`4 / (1 - |p|^2/k)^2`: how densely samples cover the picture. It has a different mode. The label of the mesh
+    names the measure: ``figure.colorbar(mesh, label=mesh.get_label())``.
 
     Args:
         ax: Axes to draw on.
-        manifold: ``geoopt.Lorentz`` or ``geoopt.Euclidean(1)``.
-        log_prob: Maps points ``(B, 3)``, or ``(B, 2)`` in the plane, to ``(B)``, with respect to Riemannian volume;
-            called without gradients.
-        measure: ``"riemannian"``, or ``"lebesgue"`` for the measure of the disk's own coordinates.
-        extent: ``(left, right, bottom, top)``; the whole disk, or the present limits of ``ax`` in the plane.
-        resolution: Cells along each side.
-        batch_size: Points in one call of ``log_prob``.
+        manifold: ``geoopt.Lorentz``, ``geoopt.PoincareBall`` or ``geoopt.Euclidean(1)``.
+        log_prob: Maps points, shape ``(B, 3)`` on ``Lorentz``, else ``(B, 2)``, to the log-density with respect to
+            Riemannian volume, shape ``(B)``. Called without gradients.
+        measure: ``"riemannian"``, or ``"lebesgue"`` for area in the picture.
+        extent: ``(left, right, bottom, top)``; by default the whole disk, or the current limits of ``ax`` in the plane.
+        resolution: Number of cells along each side.
+        batch_size: Number of points in one call of ``log_prob``.
         dtype: Of the points; the default dtype if not given.
         device: Of the points.
         **kwargs: For ``ax.pcolormesh``, such as ``cmap``, ``vmax`` or ``norm``.
 
     Returns:
-        The QuadMesh, which ``figure.colorbar`` takes.
+        The QuadMesh, for ``figure.colorbar``.
 
     Raises:
-        TypeError: If the manifold is neither.
-        ValueError: If ``measure`` is neither, or ``log_prob`` returns another shape, or NaN.
+        TypeError: If the manifold is none of these.
+        ValueError: If ``measure`` is neither, or ``log_prob`` returns another shape or NaN.
 
     Example:
         >>> from matplotlib.figure import Figure
         >>> M = geoopt.Lorentz()
         >>> normal = hdist.WrappedNormal(geometry.origin(M, 2), torch.ones(2), manifold=M)
         >>> mesh = density(Figure().subplots(), M, normal.log_prob, resolution=51)
-        >>> torch.tensor(mesh.get_array().max())  # 1 / (2 pi) in the middle
+        >>> torch.tensor(mesh.get_array().max())  # 1 / (2 pi) at the centre
         tensor(0.1592, dtype=torch.float64)
         >>> mesh.get_label()
         'density with respect to Riemannian volume'
     """
     if measure not in _LABELS:
         raise ValueError(f"measure = {measure!r}, but must be one of {', '.join(_LABELS)}.")
-    mesh = _Mesh(ax, manifold, extent, resolution, batch_size, dtype, device)
+    mesh = _Mesh(picture(manifold), ax, extent, resolution, batch_size, dtype=dtype, device=device)
     values = (mesh.log_prob(log_prob) + (mesh.log_volume if measure == "lebesgue" else 0.0)).exp()
     style = {"cmap": "Blues", "zorder": Z.DENSITY, "rasterized": True, "label": _LABELS[measure]}
     style |= {} if "norm" in kwargs else {"vmin": 0.0}
@@ -97,39 +94,40 @@ def regions(
     log_prob: Callable[[Tensor], Array],
     masses: Sequence[float] = (0.5, 0.95),
     *,
-    extent: tuple[float, float, float, float] | None = None,
+    extent: Extent | None = None,
     resolution: int = 300,
     batch_size: int = 16384,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
     **kwargs: Any,
 ) -> QuadContourSet:
-    r"""Draws the borders of the highest-density regions, :math:`\{x : p(x) \ge c\}` of probability ``mass`` each.
+    r"""Draws the boundaries of highest-density regions, :math:`\{x : p(x) \ge c\}` with probability ``mass`` each.
 
-    With respect to Riemannian volume: the smallest sets of that probability. The density may be unnormalised, a joint
-    density as a function of a latent for one: masses are shares of what the mesh holds.
+    These are the sets of least Riemannian volume with that probability. The density may be unnormalised, such as a
+    joint density as a function of a latent: masses are fractions of the total over the mesh.
 
     Args:
         ax: Axes to draw on.
-        manifold: ``geoopt.Lorentz`` or ``geoopt.Euclidean(1)``.
-        log_prob: Maps points ``(B, 3)``, or ``(B, 2)`` in the plane, to ``(B)``; called without gradients.
+        manifold: ``geoopt.Lorentz``, ``geoopt.PoincareBall`` or ``geoopt.Euclidean(1)``.
+        log_prob: Maps points, shape ``(B, 3)`` on ``Lorentz``, else ``(B, 2)``, to the log-density with respect to
+            Riemannian volume up to a constant, shape ``(B)``. Called without gradients.
         masses: Probabilities, each between 0 and 1.
-        extent: ``(left, right, bottom, top)``; the whole disk, or the present limits of ``ax`` in the plane.
-        resolution: Cells along each side.
-        batch_size: Points in one call of ``log_prob``.
+        extent: ``(left, right, bottom, top)``; by default the whole disk, or the current limits of ``ax`` in the plane.
+        resolution: Number of cells along each side.
+        batch_size: Number of points in one call of ``log_prob``.
         dtype: Of the points; the default dtype if not given.
         device: Of the points.
         **kwargs: For ``ax.contour``, such as ``colors`` or ``linestyles``.
 
     Returns:
-        The QuadContourSet, its levels from the lowest density (the largest mass) up.
+        The QuadContourSet, with levels in increasing density, so in decreasing mass.
 
     Raises:
-        TypeError: If the manifold is neither.
-        ValueError: If a mass is not between 0 and 1, or ``log_prob`` returns another shape, or NaN.
+        TypeError: If the manifold is none of these.
+        ValueError: If a mass is not between 0 and 1, or ``log_prob`` returns another shape or NaN.
 
     Example:
-        Half of a normal of scale 1 is denser than :math:`\frac{1}{2\pi} \cdot \frac12` in the plane:
+        Half of the mass of a standard normal is where its density exceeds :math:`\frac{1}{2\pi} \cdot \frac12`:
 
         >>> from matplotlib.figure import Figure
         >>> flat = dist.Normal(torch.zeros(2), 1.0).to_event(1)
@@ -141,12 +139,12 @@ def regions(
     wanted = torch.as_tensor(masses, dtype=torch.float64).flatten()
     if not wanted.numel() or not bool(((wanted > 0) & (wanted < 1)).all()):
         raise ValueError(f"masses = {wanted.tolist()}, but each must be in (0, 1).")
-    mesh = _Mesh(ax, manifold, extent, resolution, batch_size, dtype, device)
+    mesh = _Mesh(picture(manifold), ax, extent, resolution, batch_size, dtype=dtype, device=device)
     log_values = mesh.log_prob(log_prob).nan_to_num(nan=-math.inf)
     values = (log_values - log_values.max()).exp()
     descending, order = values.flatten().sort(descending=True)
     held = (values * mesh.volume).flatten()[order].cumsum(0)
-    # The density at which the cells so far hold the mass; interpolated, or the levels would jump from cell to cell.
+    # Each level is the density of the cell at which the cumulative mass reaches the wanted one, interpolated.
     levels = torch.tensor(np.interp((wanted * held[-1]).numpy(), held.numpy(), descending.numpy())).unique()
     scale = log_values.max().exp()
     middles = [((border[1:] + border[:-1]) / 2).numpy() for border in mesh.borders]
@@ -155,47 +153,28 @@ def regions(
 
 
 class _Mesh:
-    """Cells that cover a picture, and the points of the manifold in their middles."""
+    """Cells that cover a picture, and the points of the manifold at their centres."""
 
     def __init__(
-        self,
-        ax: Axes,
-        manifold: Manifold,
-        extent: tuple[float, float, float, float] | None,
-        resolution: int,
-        batch_size: int,
-        dtype: torch.dtype | None,
-        device: torch.device | str | None,
+        self, drawn: Picture, ax: Axes, extent: Extent | None, resolution: int, batch_size: int, **options: Any
     ) -> None:
-        disk, flat = is_disk(manifold), on_cpu(manifold)
-        self.radius = flat.k.sqrt().item() if disk else math.inf
-        if extent is None:
-            extent = (
-                (-self.radius, self.radius, -self.radius, self.radius) if disk else (*ax.get_xlim(), *ax.get_ylim())
-            )
-        self.borders = [torch.linspace(*side, resolution + 1, dtype=torch.float64) for side in (extent[:2], extent[2:])]
-        cell = max(float(border[1] - border[0]) for border in self.borders)
+        self.radius, self.borders = drawn.radius, drawn.borders(ax, extent, resolution)
+        sides = [float(border[1] - border[0]) for border in self.borders]
         centres = torch.stack(torch.meshgrid(*((b[1:] + b[:-1]) / 2 for b in self.borders), indexing="xy"), dim=-1)
-        norms = centres.norm(dim=-1, keepdim=True)
-        self._shown = norms.squeeze(-1) < self.radius + cell
-        #: Of each cell, with respect to Riemannian volume; 0 where its middle is outside of the disk.
-        self.volume = torch.full(self._shown.shape, float((self.borders[0][1] - self.borders[0][0]).abs()))
-        self.volume = self.volume.double() * (self.borders[1][1] - self.borders[1][0]).abs()
-        #: Of Riemannian volume with respect to Lebesgue measure, where the density is taken.
-        self.log_volume = torch.zeros(self._shown.shape, dtype=torch.float64)
-        if disk:
-            inside = (1 - (norms.squeeze(-1) / self.radius).square()).clamp(min=0.0)
-            self.volume = torch.where(inside > 0, 4 * self.volume / inside.square(), 0.0)
-            # A quarter of a cell inside, the time coordinate is finite in every dtype; a clip cuts what sticks out.
-            centres = centres * (self.radius * (1 - cell / self.radius / 4) / norms).clamp(max=1.0)
-            self.log_volume = charts.poincare_ball_log_volume(flat, centres)
-        x = centres[self._shown]
-        x = charts.from_poincare_ball(flat, x) if disk and not is_ball(manifold) else x
-        self._batches = x.to(device=device, dtype=dtype or torch.get_default_dtype()).split(batch_size)
+        norms, cell = centres.norm(dim=-1), max(sides)
+        self._shown = norms < self.radius + cell
+        # A quarter of a cell inside the boundary, points are finite in every dtype; the clip path cuts the rest.
+        centres = centres * (self.radius * (1 - cell / self.radius / 4) / norms).clamp(max=1.0).unsqueeze(-1)
+        #: Of Riemannian volume with respect to Lebesgue measure of the picture, in each cell.
+        self.log_volume = drawn.log_volume(centres)
+        #: The Riemannian volume of each cell; 0 where its centre is outside the disk.
+        self.volume = math.prod(map(abs, sides)) * self.log_volume.exp() * (norms < self.radius)
+        options["dtype"] = options["dtype"] or torch.get_default_dtype()
+        self._batches = drawn.points(centres[self._shown]).to(**options).split(batch_size)
 
     @torch.no_grad()
     def log_prob(self, log_prob: Callable[[Tensor], Array]) -> Tensor:
-        """Returns the log-density in each cell, NaN where there is no picture."""
+        """Returns the log-density in each cell, NaN outside the picture."""
         values = torch.full(self._shown.shape, math.nan, dtype=torch.float64)
         values[self._shown] = torch.cat([_log_density(log_prob, batch) for batch in self._batches])
         return values

@@ -1,10 +1,9 @@
-r"""What belongs behind a picture: the disk with its boundary and a tiling, or the plane."""
+r"""Backgrounds: the disk with its boundary and a tiling, or the plane."""
 
 import cmath
 import math
 from typing import Any
 
-import geoopt
 import torch
 from geoopt.manifolds.base import Manifold
 from matplotlib.artist import Artist
@@ -12,53 +11,51 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Circle
 from torch import Tensor
 
-from pyro_hyperbolic import charts
-
-from .marks import geodesics
-from .pictures import Z, is_disk, on_cpu
+from .marks import draw_arcs
+from .pictures import Extent, Z, picture
 
 __all__ = ["frame", "plane", "poincare_disk"]
 
 
 def frame(ax: Axes, manifold: Manifold, **kwargs: Any) -> list[Artist]:
-    r"""Draws what belongs behind a picture of the manifold: :func:`poincare_disk` or :func:`plane`.
+    r"""Draws the background of a picture of the manifold: :func:`poincare_disk` or :func:`plane`.
 
     Args:
         ax: Axes to draw on.
-        manifold: ``geoopt.Lorentz`` or ``geoopt.Euclidean(1)``.
-        **kwargs: Passed on.
+        manifold: ``geoopt.Lorentz``, ``geoopt.PoincareBall`` or ``geoopt.Euclidean(1)``.
+        **kwargs: For that function.
 
     Returns:
         The artists.
 
     Raises:
-        TypeError: If the manifold is neither.
+        TypeError: If the manifold is none of these.
 
     Example:
         >>> from matplotlib.figure import Figure
         >>> [frame(Figure().subplots(), M)[0].axes.get_aspect() for M in (geoopt.Lorentz(), geoopt.Euclidean(1))]
         [1.0, 1.0]
     """
-    return poincare_disk(ax, manifold, **kwargs) if is_disk(manifold) else plane(ax, **kwargs)
+    return poincare_disk(ax, manifold, **kwargs) if math.isfinite(picture(manifold).radius) else plane(ax, **kwargs)
 
 
 def poincare_disk(
-    ax: Axes, manifold: geoopt.Lorentz, *, tiling: tuple[int, int] | None = None, **kwargs: Any
+    ax: Axes, manifold: Manifold, *, tiling: tuple[int, int] | None = None, **kwargs: Any
 ) -> list[Artist]:
     r"""Draws the boundary circle of radius :math:`\sqrt k` on axes of equal aspect without ticks.
 
     Args:
-        ax: Axes to draw on; its limits are set.
-        manifold: A ``geoopt.Lorentz``.
-        tiling: A pair ``(p, q)`` for a light background of geodesics, the tiling by regular p-gons of which q meet in
-            each vertex: (3, 7), (4, 5), (5, 4), (7, 3) are coarse to fine enough. ``1/p + 1/q < 1/2``.
+        ax: Axes to draw on; their limits are set.
+        manifold: ``geoopt.Lorentz`` or ``geoopt.PoincareBall``.
+        tiling: A pair ``(p, q)`` with ``1/p + 1/q < 1/2`` adds the tiling by regular p-gons, q at each vertex, in light
+            grey. (3, 7), (4, 5), (5, 4) and (7, 3) look good.
         **kwargs: For the boundary, a ``matplotlib.patches.Circle``.
 
     Returns:
-        The circle and, if there is a tiling, its LineCollection.
+        The circle and the LineCollection of the tiling, if any.
 
     Raises:
-        TypeError: If the manifold is not a ``geoopt.Lorentz``.
+        TypeError: If the manifold is neither.
         ValueError: If ``k`` is not one positive number, or the tiling is not hyperbolic.
 
     Example:
@@ -67,30 +64,27 @@ def poincare_disk(
         >>> circle.radius
         2.0
     """
-    if not is_disk(manifold):
-        raise TypeError(
-            f"the Poincaré disk shows geoopt.Lorentz, but the manifold is {manifold!r}; use plane or frame."
-        )
-    drawn = on_cpu(manifold)
-    radius = drawn.k.sqrt().item()
+    drawn = picture(manifold)
+    if not math.isfinite(radius := drawn.radius):
+        raise TypeError(f"the disk shows hyperbolic planes, but the manifold is {manifold!r}; use plane or frame.")
     circle = Circle((0.0, 0.0), radius, facecolor="none", edgecolor="0.25", linewidth=1.0, zorder=Z.BOUNDARY)
     circle.set(**kwargs)
     artists: list[Artist] = [ax.add_patch(circle)]
     if tiling is not None:
-        x, y = (charts.from_poincare_ball(drawn, radius * ends) for ends in _tiling(*tiling))
-        artists.append(geodesics(ax, drawn, x, y, samples=16, color="0.87", linewidth=0.5, zorder=Z.TILING))
-    # Room for the width of the boundary line.
+        p, q = (radius * ends for ends in _tiling(*tiling))
+        artists.append(draw_arcs(ax, drawn, p, q, 16, color="0.87", linewidth=0.5, zorder=Z.TILING))
+    # The margin holds half of the boundary line.
     ax.set(xlim=(-1.01 * radius, 1.01 * radius), ylim=(-1.01 * radius, 1.01 * radius), aspect="equal")
     ax.set_axis_off()
     return artists
 
 
-def plane(ax: Axes, *, extent: tuple[float, float, float, float] | None = None) -> list[Artist]:
-    r"""Gives axes equal aspect and a light frame without ticks, the plane's counterpart of :func:`poincare_disk`.
+def plane(ax: Axes, *, extent: Extent | None = None) -> list[Artist]:
+    r"""Gives axes equal aspect and a light frame without ticks; the counterpart of :func:`poincare_disk` for the plane.
 
     Args:
         ax: Axes to draw on.
-        extent: Limits ``(left, right, bottom, top)``; they follow the data by default.
+        extent: Limits ``(left, right, bottom, top)``; by default they follow the data.
 
     Returns:
         The four spines.
@@ -112,7 +106,7 @@ def plane(ax: Axes, *, extent: tuple[float, float, float, float] | None = None) 
 
 
 def _tiling(p: int, q: int) -> tuple[Tensor, Tensor]:
-    """Returns the ends of the edges of {p, q} in the unit disk, ``(E, 2)`` each, as far out as they are visible."""
+    """Returns the ends of the visible edges of the tiling {p, q} in the unit disk, ``(E, 2)`` each."""
     if p < 3 or q < 3 or (p - 2) * (q - 2) <= 4:
         raise ValueError(f"tiling = {(p, q)}, but {{p, q}} tiles the hyperbolic plane if 1/p + 1/q < 1/2; try (3, 7).")
 
@@ -125,8 +119,8 @@ def _tiling(p: int, q: int) -> tuple[Tensor, Tensor]:
 
     corners = around(1 / (math.tan(math.pi / p) * math.tan(math.pi / q)), 0.0)
     middles = around(math.cos(math.pi / q) / math.sin(math.pi / p), 0.5)
-    # A tile is the isometry z -> (a z + b) / (b* z + a*) that carries the central tile to it, as (a, b); the half-turns
-    # about the middles of the edges carry it to its neighbours.
+    # A tile is stored as (a, b), the isometry z -> (a z + b) / (b* z + a*) that carries the central tile to it.
+    # Half-turns about the middles of the edges carry a tile to its neighbours.
     half_turns = [(1j * (1 + abs(m) ** 2) / (1 - abs(m) ** 2), -2j * m / (1 - abs(m) ** 2)) for m in middles]
     tiles, edges, queue = {key(0j)}, {}, [(1 + 0j, 0j)]
     while queue:
@@ -136,7 +130,7 @@ def _tiling(p: int, q: int) -> tuple[Tensor, Tensor]:
             a2, b2 = a * s + b * t.conjugate(), a * t + b * s.conjugate()
             edges[key((a * middles[j] + b) / (b.conjugate() * middles[j] + a.conjugate()))] = ends[j], ends[j + 1]
             centre = b2 / a2.conjugate()
-            # Further out, tiles are smaller than the lines that draw them.
+            # Further out, tiles are smaller than the line width.
             if abs(centre) < 0.98 and key(centre) not in tiles:
                 tiles.add(key(centre))
                 queue.append((a2, b2))

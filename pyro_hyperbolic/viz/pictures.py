@@ -1,58 +1,130 @@
-r"""Where a point of a manifold is in its picture."""
+r"""Pictures of surfaces of constant curvature, the disk and the plane, on the CPU in float64.
 
+They show any two-dimensional manifold with a global chart and constant curvature: of a point they read only the normal
+coordinates at the origin.
+"""
+
+import math
 import reprlib
 from typing import Any
 
-import geoopt
 import numpy as np
 import torch
 from geoopt.manifolds.base import Manifold
+from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from pyro_hyperbolic import charts, geometry
-from pyro_hyperbolic.geometry import checks
+from pyro_hyperbolic.geometry import Hadamard, bind, checks
 
-__all__ = ["Array", "Z", "checked", "is_ball", "is_disk", "lift", "on_cpu", "picture", "tensor_of"]
+__all__ = ["Array", "Extent", "Picture", "Z", "picture", "tensor_of"]
 
-#: What is drawn: tensors, NumPy arrays, and nested lists of either or of numbers.
+#: What can be drawn: tensors, NumPy arrays, and nested lists of these or of numbers.
 Array = Tensor | ArrayLike
+
+#: ``(left, right, bottom, top)``.
+Extent = tuple[float, float, float, float]
 
 
 class Z:
-    """The order of drawing, from back to front. Matplotlib's own patches are at 1 and lines at 2."""
+    """The drawing order, from back to front. Matplotlib draws patches at 1 and lines at 2."""
 
     DENSITY, TILING, GEODESICS, REGIONS, POINTS, BOUNDARY = 0.5, 0.7, 1.5, 2.2, 2.5, 3.0
 
 
-def is_disk(manifold: Manifold) -> bool:
-    """Returns whether the picture is a disk; False for the plane, an error for what has neither."""
-    if not isinstance(manifold, geoopt.Lorentz | geoopt.PoincareBall | geoopt.Euclidean):
+class Picture:
+    r"""The disk :math:`p = \tanh(r/2)\, v / r` with :math:`r = |v| / R`, or its flat limit, the plane :math:`p = v`.
+
+    Here ``v`` are normal coordinates at the origin and ``p`` coordinates on the axes, both ``(*, 2)``.
+
+    Args:
+        geometry: The geometry of the surface, on the CPU in float64.
+        curvature: Its sectional curvature, :math:`-1 / R^2`.
+    """
+
+    def __init__(self, geometry: Hadamard, curvature: float) -> None:
+        self.geometry = geometry
+        self.radius = (-curvature) ** -0.5 if curvature else math.inf
+        self._scale = 0.5 if curvature else 1.0
+
+    def checked(self, x: Array, name: str) -> Tensor:
+        """Returns checked points on the CPU in float64."""
+        x = tensor_of(x, name)
+        checks.check_points(self.geometry, x, name)
+        n = self.geometry.dim(x.shape)
+        if n != 2:
+            v = "geometry.log0(M, x)"
+            remedy = f"geometry.exp0(M, {v}[..., :2]), two tangent coordinates" if n > 2 else f"a histogram of {v}"
+            raise ValueError(f"{name} has n = {n} dimensions, but a picture shows n = 2; draw {remedy}.")
+        return x.detach().cpu().double()
+
+    def place(self, x: Tensor) -> Tensor:
+        """Maps points to the picture."""
+        v = self.geometry.log0(x)[0]
+        half = _length(v / (2 * self.radius))
+        return self._scale * v * (half.tanh() / half)
+
+    def points(self, p: Tensor) -> Tensor:
+        """Maps the picture to points."""
+        length = _length(p / self.radius)
+        return self.geometry.exp0(p / self._scale * (length.atanh() / length))[0]
+
+    def push(self, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps points and tangent vectors there, in ambient coordinates, to the picture."""
+        x = x.clone().requires_grad_()
+        p = self.place(x)
+        rows = [torch.autograd.grad(part.sum(), x, retain_graph=True)[0] for part in p.unbind(-1)]
+        return p.detach(), torch.stack([(row * u).sum(-1) for row in rows], dim=-1)
+
+    def log_volume(self, p: Tensor) -> Tensor:
+        """Returns the log-density of Riemannian volume with respect to Lebesgue measure of the picture, ``(*)``."""
+        return -2 * (self._scale * _gap(p / self.radius)).log().squeeze(-1)
+
+    def arcs(self, p: Tensor, q: Tensor, f: Tensor) -> Tensor:
+        r"""Returns the points ``z`` of the geodesics with :math:`|z - p| : |z - q| = f : 1 - f`.
+
+        In units of R, with :math:`\alpha = 1 - |p|^2`, :math:`\beta = 1 - |q|^2`,
+        :math:`h^2 = \alpha\beta + |p - q|^2` and :math:`w^2 = (a \alpha + b \beta)^2 + 4 a b |p - q|^2`,
+
+        .. math:: z = 2 (a p + b q) / (a (2 - \alpha) + b (2 - \beta) + w)
+
+        is on the geodesic for all positive a and b, and its ratio is :math:`(w + b \beta - a \alpha) : 2 a h`. So f
+        gives the a and b below. No term is negative, so nothing cancels, not even for ends on the boundary.
+        """
+        alpha, beta = _gap(p / self.radius), _gap(q / self.radius)
+        square = ((p - q) / self.radius).square().sum(-1, keepdim=True)
+        h = (alpha * beta + square).sqrt()
+        h = h.masked_fill(h == 0, 1.0)  # the same point of the boundary twice
+        a, b = (1 - f) * ((1 - f) * h + f * beta), f * (f * h + (1 - f) * alpha)
+        w = ((a * alpha + b * beta) ** 2 + 4 * a * b * square).sqrt()
+        return 2 * (a * p + b * q) / (a * (2 - alpha) + b * (2 - beta) + w)
+
+    def borders(self, ax: Axes, extent: Extent | None, resolution: int) -> list[Tensor]:
+        """Returns the borders of ``resolution`` cells along each axis, by default over the disk or the current axes."""
+        if extent is None:
+            radius = self.radius
+            extent = (-radius, radius) * 2 if math.isfinite(radius) else (*ax.get_xlim(), *ax.get_ylim())
+        return [torch.linspace(*side, resolution + 1, dtype=torch.float64) for side in (extent[:2], extent[2:])]
+
+
+def picture(manifold: Manifold) -> Picture:
+    """Returns the picture of a manifold: the plane if it is flat, the disk if its curvature is a negative constant."""
+    geometry = checks.check_manifold(manifold)
+    curvature = geometry.curvature()
+    if curvature is None or not isinstance(geometry, Hadamard):
         raise TypeError(
-            f"viz draws geoopt.Lorentz, geoopt.PoincareBall and geoopt.Euclidean(1), but the manifold is {manifold!r}; "
+            f"viz draws surfaces of constant curvature, but the manifold is {manifold!r}; "
             f"draw the factors of a product one by one."
         )
-    checks.check_manifold(manifold)
-    return not isinstance(manifold, geoopt.Euclidean)
-
-
-def is_ball(manifold: Manifold) -> bool:
-    """Returns whether points are those of the picture itself."""
-    return isinstance(manifold, geoopt.PoincareBall)
-
-
-def on_cpu(manifold: Manifold) -> Manifold:
-    """Returns the manifold on the CPU, in float64; for a ball the hyperboloid of its curvature."""
-    if not is_disk(manifold):
-        return manifold
-    k = 1 / manifold.c if is_ball(manifold) else manifold.k
-    if k.numel() != 1:
-        raise ValueError(f"k has shape {tuple(k.shape)}, but one picture shows one curvature; draw one by one.")
-    return geoopt.Lorentz(k=k.detach().cpu().double().reshape(()))
+    if curvature.numel() != 1:
+        raise ValueError(f"the curvature has shape {tuple(curvature.shape)}, but a picture shows one curvature.")
+    values = {name: value.detach().cpu().double().reshape(()) for name, value in geometry.parameters().items()}
+    drawn: Any = bind(geometry.with_parameters(values))
+    return Picture(drawn, drawn.curvature().item())
 
 
 def tensor_of(x: Array, name: str) -> Tensor:
-    """Returns an array-like as a tensor; numbers of Python, which have no dtype, in the default one."""
+    """Returns an array-like as a tensor; Python numbers get the default dtype."""
     if isinstance(x, Tensor):
         return x
     values: Any = x
@@ -65,40 +137,20 @@ def tensor_of(x: Array, name: str) -> Tensor:
         if type(first) in (int, float):
             return torch.as_tensor(x)
         array = np.asarray(x)
-        # A copy: torch takes no view that is read-only, reversed or big-endian.
+        # A copy: torch takes no read-only, reversed or big-endian arrays.
         return torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
     except (TypeError, ValueError) as error:
         raise TypeError(
-            f"{name} is {reprlib.repr(x)}, but must be a torch.Tensor, a NumPy array, or lists of one length of either."
+            f"{name} is {reprlib.repr(x)}, but must be a torch.Tensor, a NumPy array, or lists of equal length."
         ) from error
 
 
-def checked(manifold: Manifold, x: Array, name: str) -> Tensor:
-    """Returns checked points of a two-dimensional manifold on the CPU, in float64; of a ball on the hyperboloid."""
-    disk, x = is_disk(manifold), tensor_of(x, name)
-    checks.check_points(manifold, x, name)
-    n = geometry.bind(manifold).dim(x.shape)
-    if n != 2:
-        remedy = (
-            "geometry.exp0(M, geometry.log0(M, x)[..., :2]), two of the tangent coordinates"
-            if n > 2 and disk
-            else f"{name}[..., :2]"
-            if n > 2
-            else "a histogram of geometry.log0(M, x)"
-        )
-        raise ValueError(f"{name} has n = {n} dimensions, but a picture shows n = 2; draw {remedy}.")
-    x = x.detach().cpu().double()
-    if is_ball(manifold):
-        return charts.from_poincare_ball(on_cpu(manifold), x)
-    return lift(manifold, x[..., 1:]) if disk else x
+def _length(v: Tensor) -> Tensor:
+    """Returns the norm, ``(*, 1)``; eps keeps it positive and is far below rounding error."""
+    return (v.square().sum(-1, keepdim=True) + torch.finfo(v.dtype).eps ** 2).sqrt()
 
 
-def lift(manifold: Manifold, space: Tensor) -> Tensor:
-    """Returns the points with that spatial part: what is stored in float32 is not on the manifold to float64."""
-    k = on_cpu(manifold).k
-    return torch.cat([torch.hypot(k.sqrt(), space.norm(dim=-1, keepdim=True)), space], dim=-1)
-
-
-def picture(manifold: Manifold, x: Tensor) -> Tensor:
-    """Returns where points are on the axes, shape ``(*, 2)``."""
-    return charts.to_poincare_ball(on_cpu(manifold), x) if is_disk(manifold) else x
+def _gap(p: Tensor) -> Tensor:
+    """Returns ``1 - |p|^2`` for ``|p| <= 1`` up to rounding, ``(*, 1)``."""
+    length = p.norm(dim=-1, keepdim=True)
+    return ((1 - length) * (1 + length)).clamp(min=0.0)

@@ -3,14 +3,14 @@
 #
 # $$\mathrm{KL}(p \,\|\, q) = \mathbb E_{x \sim p} [\log p(x) - \log q(x)]$$
 #
-# Nine targets on the hyperbolic plane, of which `pyro_hyperbolic.datasets` knows the exact log-density, and the flows
-# of the library, each trained by maximum likelihood on an endless stream of fresh samples, all with one budget. Earlier
-# papers compare pictures; here are numbers. Run it, and again after an interruption: nothing is repeated.
+# Nine targets on the hyperbolic plane with exact log-density, from `pyro_hyperbolic.datasets`, and the flows of the
+# library. Each flow is trained by maximum likelihood on fresh samples, with the same budget. Earlier papers compare
+# pictures; here are numbers. An interrupted run resumes where it stopped.
 #
 #     python tutorials/experiments/density_estimation.py --processes 2        # the table, longer runs, the picture
 #     python tutorials/experiments/density_estimation.py --runs table --targets tree spirals
 #
-# `SMOKE_TEST=1` runs all of it, briefly, in a temporary folder.
+# `SMOKE_TEST=1` runs everything briefly in a temporary folder.
 
 # %%
 import argparse
@@ -50,8 +50,8 @@ SEEDS = (0, 1, 2)
 # %% [markdown]
 # ## The flows
 #
-# Each ends with an affine map of the tangent space that has the mean and the standard deviations of a first batch.
-# Lifted stacks run from data to noise, the direction that training wants.
+# Each ends with an affine map of the tangent space, fixed to the mean and standard deviations of a first batch. Lifted
+# stacks map from data to noise, the direction in which training evaluates them.
 
 
 # %%
@@ -83,7 +83,7 @@ def lifted(layer, layers):
 
 
 def spline_coupling(bins):
-    """Returns a rational-quadratic coupling that starts near the identity; Pyro's builder has neither."""
+    """Returns a rational-quadratic coupling that starts near the identity; Pyro's builder offers neither."""
     network = DenseNN(1, [64, 64], [bins, bins, bins - 1])
     layer = T.SplineCoupling(2, 1, network, bins, bound=4.0, order="quadratic")
     with torch.no_grad():
@@ -99,7 +99,7 @@ def polar(layers, bins):
     def build(x):
         reach = 1.3 * ph.geometry.log0(M, x).norm(dim=-1).max().item()
         parts = []
-        for i in range(layers):  # fixed angles the golden angle apart; the first layer starts from the data
+        for i in range(layers):  # offset by the golden angle; the first layer starts from the data
             parts.append(HT.polar_coupling([64, 64], bins, reach, math.pi + 2.4 * i, M, None if i else x))
         return [part.inv for part in reversed(parts)]
 
@@ -128,26 +128,26 @@ if SMOKE:
 # %% [markdown]
 # ## Training and scoring
 #
-# The average of the weights over the last steps is scored, in float64: on 100 000 draws that no training has seen, the
-# same for every flow of a target, and its mass by quadrature.
+# We score the average of the weights over the last steps, in float64, on 100 000 fresh draws that all flows of a target
+# share, and compute its mass by quadrature.
 
 
 # %%
 def distribution(transforms):
-    """Returns the law on the hyperbolic plane of standard normal noise that passes the transforms."""
+    """Returns the distribution of standard normal noise after the transforms."""
     manifold = PLANE if isinstance(transforms[-1], HT.ExponentialMap) else M
     base = hdist.WrappedNormal(ph.geometry.origin(manifold, 2, dtype=torch.float64), 1.0, manifold)
     return dist.TransformedDistribution(base, transforms)
 
 
 def modules(transforms):
-    """Returns the transforms that have parameters, or of which they are the inverses."""
+    """Returns the transforms with parameters, those behind inverses included."""
     parts = [t if isinstance(t, torch.nn.Module) else t.inv for t in transforms]
     return torch.nn.ModuleList(part for part in parts if isinstance(part, torch.nn.Module))
 
 
 def train(transforms, target, budget):
-    """Trains by maximum likelihood, yields the number of points lost after each step, and leaves averaged weights."""
+    """Trains by maximum likelihood, yields the number of points lost so far after each step, and averages weights."""
     learned, model = modules(transforms), distribution(transforms)
     average = AveragedModel(learned, multi_avg_fn=get_ema_multi_avg_fn(0.99))
     optimizer = torch.optim.Adam(learned.parameters(), budget.learning_rate)
@@ -158,7 +158,7 @@ def train(transforms, target, budget):
     for _ in range(budget.steps):
         x = target.sample((budget.batch,))
         log_q = model.log_prob(x)
-        # The noise of a flow on the manifold overflows at distance 710 from the origin: a likelihood of exp(-250 000).
+        # Noise farther than 710 from the origin, of likelihood exp(-250 000), overflows.
         inside = log_q.detach().isfinite()
         if not bool(inside.all()):
             lost += int((~inside).sum())
@@ -176,7 +176,7 @@ def train(transforms, target, budget):
 
 @functools.cache
 def evaluation(name):
-    """Returns fresh samples of a target, and their exact log-density."""
+    """Returns fresh samples of a target and their exact log-density."""
     target = ph.datasets.density_target(name)
     pyro.set_rng_seed(1_000_000)
     x = target.sample((1000 if SMOKE else 100_000,))
@@ -184,7 +184,7 @@ def evaluation(name):
 
 
 def square(reach, cells):
-    """Returns points in the middles of square cells of tangent coordinates, and the area that each stands for."""
+    """Returns the centres of square cells in tangent coordinates, as points, and the areas of the cells."""
     number = round(math.sqrt(cells))
     middles = reach * (2 * (torch.arange(number) + 0.5) / number - 1)
     v = torch.cartesian_prod(middles, middles)
@@ -192,7 +192,7 @@ def square(reach, cells):
 
 
 def rings(reach, cells):
-    """Returns points on rings about the origin, as far from each other as the rings, and areas: cells of one size."""
+    """Returns the centres of nearly square cells of equal area on rings about the origin, and their areas."""
     spacing = math.sqrt(2 * math.pi * (math.cosh(reach) - 1) / cells)
     borders = torch.linspace(0, reach, math.ceil(reach / spacing) + 1)
     points, areas = [], []
@@ -206,31 +206,31 @@ def rings(reach, cells):
 
 
 def log_prob(model, x):
-    """Returns the log-density, minus infinity where the noise is out of range."""
+    """Returns the log-density, minus infinity where the noise overflows."""
     log_q = torch.cat([model.log_prob(part) for part in x.split(4096)])
     return torch.where(log_q.isnan(), -math.inf, log_q)
 
 
 @torch.no_grad()
 def score(transforms, name):
-    """Returns the divergence with its standard error, and the mass with the change from a grid half as fine.
+    """Returns the divergence with its standard error, and the mass with its change from a grid half as fine.
 
-    The mass is an integral over a disk that holds all draws of the target, and what share of its own is beyond it.
+    The mass is an integral over a disk that holds all draws of the target, plus the fraction of its own draws beyond.
     """
     model, (x, log_p) = distribution(transforms), evaluation(name)
     terms = log_p - log_prob(model, x)
-    # Detail is spread evenly in the tangent space, or on the manifold.
+    # Cells are equal in the tangent space or on the manifold, wherever the target spreads its detail evenly.
     grid, cells = (rings, 800_000) if name in ("four_wrapped", "tree") else (square, 200_000)
     pyro.set_rng_seed(2_000_000)
     reach = 1.1 * ph.geometry.log0(M, x).norm(dim=-1).max().item()
-    near = ph.geometry.log0(M, model.sample((10_000,))).norm(dim=-1) < reach  # false for what overflows
+    near = ph.geometry.log0(M, model.sample((10_000,))).norm(dim=-1) < reach  # False if the point overflows
     masses = []
     for number in (1000, 500) if SMOKE else (cells, cells // 4):
         points, areas = grid(reach, number)
         inside = ph.geometry.log0(M, points).norm(dim=-1) < reach  # a square has corners
         masses.append((log_prob(model, points).exp() * areas)[inside].sum().item())
     shares = {}
-    if name == "tree":  # where the divergence is: the parts of its mean by the depth of the nearest node
+    if name == "tree":  # the contributions to the divergence by the depth of the nearest node
         nearest = ph.geometry.distance(M, x[:, None], ph.datasets.binary_tree()[0]).argmin(-1)
         depth = (nearest + 1).log2().floor()
         shares["kl_by_depth"] = [(terms * (depth == level)).mean().item() for level in range(5)]
@@ -267,14 +267,14 @@ def planned(args):
         for seed in seeds
         for target in targets
         for flow in args.flows
-        if flow != "polar" or target == "tree"  # which is what it is for
+        if flow != "polar" or target == "tree"
     ]
     longer = [Run(target, flow, "long", seed) for target, flow in LONG.items() if target in targets for seed in seeds]
     return {"table": table, "long": longer, "all": table + longer}[args.runs]
 
 
 def perform(run, folder, state):
-    """Trains and scores one flow, and writes its results and its transforms."""
+    """Trains and scores one flow, and writes its results and transforms."""
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     pyro.enable_validation(False)
@@ -319,14 +319,14 @@ def perform_all(runs, folder, processes):
 # %% [markdown]
 # ## The picture
 #
-# The density with respect to Riemannian volume, on the part of the Poincaré disk where the target is; the colours of a
-# column mean the same in each row. The leaves of the tree are too near the rim to be seen from the root, so that its
-# second column shows the same from one of their parents.
+# Densities with respect to Riemannian volume, on the part of the Poincaré disk where the target is. Each column has one
+# colour scale. The leaves of the tree are too near the rim to be visible from the root, so a second column shows the
+# tree from one of their parents.
 
 
 # %%
 def picture(runs, folder, file):
-    """Draws, for each target, its density, samples of the best flow, and the densities of that flow and of TC."""
+    """Draws the density of each target, samples of the best flow, and the densities of that flow and of TC."""
     rows = [row for row in results(folder) if row["seed"] == 0]
     views = [(target, None) for target in TARGETS if any(run.target == target for run in runs)]
     if ("tree", None) in views:
@@ -388,7 +388,7 @@ STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
 
 
 def results(folder):
-    """Returns the results so far, in the order of the plan."""
+    """Returns the results so far, in planned order."""
     rows = read(folder, ("target", "flow", "budget", "seed", "kl", "kl_error", "entropy", "mass", "seconds")).values()
     plan = [TARGETS, list(FLOWS), list(BUDGETS), list(SEEDS)]
     return sorted(rows, key=lambda row: [p.index(row[key]) for p, key in zip(plan, Run._fields, strict=True)])
@@ -410,32 +410,33 @@ HEAD = """## Density estimation
 
     python tutorials/experiments/density_estimation.py --processes 2 --picture docs/images/density_estimation.png
 
-KL(target || flow) in nats, mean over {seeds} seeds with a 95% t-interval. Each flow had the same budget: maximum
-likelihood on an endless stream of fresh samples, {steps} steps of {batch}, Adam with one cycle of the rate up to
-{rate}. Then the average of the weights was scored on 100 000 fresh draws, with the target's exact density. Affine
-flows have 8 layers, spline couplings 4 of 16 bins, polar couplings 4 of 64; all networks are [64, 64]. Bose et al. and
-Lou et al. show pictures of these targets and no numbers.
+KL(target || flow) in nats, mean over {seeds} seeds with a 95% t-interval. All flows have the same budget: maximum
+likelihood on fresh samples, {steps} steps of {batch}, Adam with one cycle of the rate up to {rate}. The average of the
+weights is scored on 100 000 fresh draws, with the exact density of the target. Affine flows have 8 layers, spline
+couplings 4 with 16 bins, polar couplings 4 with 64; all networks are [64, 64]. Bose et al. and Lou et al. show pictures
+of these targets and no numbers.
 """
 
 NOTES = """
-**Which flow needs what.**
+**Which flow suits which target.**
 
-- A single wrapped normal is within reach of every flow, and affine ones come closest, since their tails are normal. A
-  spline coupling is the identity outside of its box, and slow to learn the slanted tails of `wrapped`.
+- Every flow can fit a single wrapped normal. Affine flows come closest, since their tails are normal. A spline coupling
+  is the identity outside its box, and slow to learn the slanted tails of `wrapped`.
 - Separate modes and jumps need splines. Affine layers leave bridges between the modes of `mixture` and
-  `five gaussians`, and cannot cut the squares of the boards. Rational-quadratic couplings that start near the identity
-  can, in the same number of steps, for about three times the seconds.
+  `five gaussians`, and cannot cut out the squares of the boards. Rational-quadratic couplings that start near the
+  identity can, in the same number of steps, for about three times the seconds.
 - **RealNVP, TC and WHC are one family of densities here.** TC *is* RealNVP pushed through `exp0` (a test states it):
-  from one seed both start as the same density, and what differs in the table is rounding that training magnifies. At
+  from one seed both start as the same density, and differ in the table only by rounding that training magnifies. In
   two dimensions WHC is TC with its shift passed through asinh. On the five targets that are planar densities pushed
-  through `exp0` (`mixture`, `spirals`, both boards, `five gaussians`) the KL of every flow in the table is that of a
-  planar problem: nothing hyperbolic is measured there.
+  through `exp0` (`mixture`, `spirals`, both boards, `five gaussians`) every flow in the table solves a planar problem:
+  these rows measure nothing hyperbolic.
 - **On `tree` geometry matters.** Its 16 leaves hold half of the mass, at distances 6.1 to 6.5 from the root, where a
-  blob of standard deviation 0.3 is 0.001 wide as an angle: Cartesian layers must cut slices that thin out of both
-  coordinates. `polar` is `HT.polar_coupling`, splines of angle and radius in geodesic polar coordinates, the first of
-  them with its knots at quantiles of the data. It also has four times the parameters, and ten times the seconds of
-  TC. The part of KL at the leaves (draws nearest to one), of all: {leaves}.
-  What `polar` has left is spread over the tree, filaments near the root among it, and still falls with the budget.
+  blob of standard deviation 0.3 has an angular width of 0.001: Cartesian layers must cut out slices that thin in both
+  coordinates. `polar` is `HT.polar_coupling`, splines of angle and radius in geodesic polar coordinates; the knots of
+  the first are quantiles of the data. It also has four times the parameters of TC, and takes ten times the seconds. The
+  contribution of the leaves (draws nearest to a leaf) to KL: {leaves}.
+  The remaining KL of `polar` is spread over the tree, including filaments near the root, and still falls with the
+  budget.
 - TC, WHC and lifted flows pass their noise through the manifold, and overflow where it is farther than 710 from the
   origin. Such points, of likelihood below exp(-250 000), were left out of their steps: {lost}.
   RealNVP, whose noise stays in the plane, has no such limit.
@@ -456,10 +457,10 @@ def section(runs):
         cells = [interval([row["kl"] for row in mine if row["flow"] == flow]) or "-" for flow in FLOWS]
         lines.append(f"| {target.replace('_', ' ')} | {mine[0]['entropy']:.3f} | {' | '.join(cells)} |")
     lines += [
-        "\nMass is the integral of the learned density by quadrature (and the share of its own draws beyond the disk",
-        "that holds those of the target), its error the change from a grid with a quarter of the cells. The error of",
-        "KL is that of a mean over draws. Seconds are of training, on one core of a busy machine.\n",
-        "| flow | parameters | seconds, median | error of KL, median | mass that is farthest from 1 |",
+        "\nMass is the integral of the learned density by quadrature over a disk that holds all draws of the target,",
+        "plus the fraction of its own draws beyond. Its error is the change from a grid with a quarter of the cells.",
+        "The error of KL is the standard error over draws. Seconds are training time on one core of a busy machine.\n",
+        "| flow | parameters | seconds, median | error of KL, median | mass farthest from 1 |",
         "|---|---|---|---|---|",
     ]
     for flow in dict.fromkeys(row["flow"] for row in sorted(table, key=lambda row: list(FLOWS).index(row["flow"]))):
@@ -496,7 +497,7 @@ def main():
     parser.add_argument("--flows", nargs="+", choices=list(FLOWS), default=list(FLOWS), metavar="FLOW")
     parser.add_argument("--processes", type=int, default=2, help="one run in each")
     parser.add_argument("--out", type=Path, help="folder of results", default=HERE / "runs")
-    parser.add_argument("--picture", type=Path, help="where the picture goes, if all runs of seed 0 are there")
+    parser.add_argument("--picture", type=Path, help="where to write the picture; needs all runs of seed 0")
     args = parser.parse_args()
     if SMOKE:
         args.out = Path(tempfile.mkdtemp())

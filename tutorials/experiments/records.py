@@ -1,4 +1,4 @@
-"""What experiments leave behind: one JSON file for each finished piece of work, so that a second start goes on."""
+"""Results of experiments: one JSON file for each finished job, so that a second run resumes."""
 
 import json
 import os
@@ -6,9 +6,9 @@ import reprlib
 
 
 def missing(folder, jobs):
-    """Returns those of ``{name: fields}`` of which there is no record yet.
+    """Returns the jobs of ``{name: fields}`` without a record.
 
-    Raises ValueError if there is a file of that name, but with other fields, or that is no record.
+    Raises ValueError for a file of that name that has other fields or is not a record.
     """
     return {name: fields for name, fields in jobs.items() if not _is_done(path_of(folder, name), fields)}
 
@@ -21,13 +21,13 @@ def _is_done(path, fields):
         if record[field] != value:
             raise ValueError(
                 f"{path} is the record of a run with {field} = {record[field]}, not {value}; delete it, or write to "
-                f"another folder by --out."
+                f"another folder with --out."
             )
     return True
 
 
 def write(folder, name, record):
-    """Writes a record, whole or not at all."""
+    """Writes a record atomically."""
     text = json.dumps(record, indent=1)
     folder.mkdir(parents=True, exist_ok=True)
     part = path_of(folder, name).with_suffix(f".{os.getpid()}")
@@ -35,14 +35,14 @@ def write(folder, name, record):
         with part.open("w") as file:
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())  # else a power cut may leave the new name and nothing in it
+            os.fsync(file.fileno())  # otherwise a power cut may leave an empty file
         part.replace(path_of(folder, name))
     finally:
         part.unlink(missing_ok=True)
 
 
 def read(folder, fields=()):
-    """Returns the records in a folder, by name; raises ValueError for one that is not whole, or lacks a field."""
+    """Returns the records in a folder, by name; raises ValueError for one that is incomplete or lacks a field."""
     return {path.stem: _load(path, fields) for path in sorted(folder.glob("*.json"))}
 
 
@@ -51,17 +51,17 @@ def _load(path, fields):
         record = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(
-            f"{path} is no record, but empty, cut or not JSON ({error}); delete it and run again."
+            f"{path} is empty, truncated or not JSON ({error}), but must be a record; delete it and run again."
         ) from error
-    lacks = [field for field in fields if field not in record] if isinstance(record, dict) else ["all fields"]
-    if lacks:
+    lacking = [field for field in fields if field not in record] if isinstance(record, dict) else ["all fields"]
+    if lacking:
         raise ValueError(
-            f"{path} holds {reprlib.repr(record)}, no record of this experiment: it lacks {', '.join(lacks)}; delete "
-            f"it or move it away."
+            f"{path} holds {reprlib.repr(record)}, but a record of this experiment has {', '.join(lacking)}; delete it "
+            f"or move it away."
         )
     return record
 
 
 def path_of(folder, name):
-    """Returns where a record of that name is."""
+    """Returns the path of a record."""
     return folder / f"{name.replace(', ', '-').replace(' ', '-')}.json"

@@ -1,4 +1,4 @@
-"""Writes README.md: the tables of Bose et al., 2020, beside what the scripts of this folder have found.
+"""Writes README.md: the tables of Bose et al., 2020, beside the results of the scripts in this folder.
 
 python tutorials/experiments/report.py
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import scipy.stats
 
-os.environ.pop("SMOKE_TEST", None)  # the page is that of the full runs, and the scripts know it by this when imported
+os.environ.pop("SMOKE_TEST", None)  # the page shows the full runs; the scripts read this when imported
 
 from records import read
 from vae_bdp import GROUPS
@@ -38,11 +38,11 @@ PUBLISHED = {
 }
 
 
-#: What the paper does not have.
+#: Models that the paper does not have.
 OTHERS = [f"{model}, as published" for model in ("H-VAE", "TC", "WHC")]
 OTHERS += ["N-VAE, hyperplanes", "N-VAE, gyroplanes", "H-VAE, gyroplanes", "WHC, gyroplanes"]
 
-#: What the page reads of each record.
+#: The fields that the page needs.
 BDP_FIELDS = ("model", "dim", "seeds", "scores", "seconds")
 MNIST_FIELDS = ("model", "dim", "seed", "epochs", "samples", "likelihood", "published", "curvature", "seconds")
 
@@ -57,7 +57,7 @@ def interval(values):
 
 
 def text_of(values):
-    """Returns the interval as text; of the finite values, with a count of the others; nothing if there are none."""
+    """Returns the interval of the finite values as text, with a count of the others; empty without values."""
     if not values:
         return ""
     finite = [value for value in values if math.isfinite(value)]
@@ -69,7 +69,7 @@ def text_of(values):
 
 
 def paired(ours, theirs):
-    """Returns the differences of runs of the same seeds."""
+    """Returns the differences of runs with the same seeds."""
     return [a - b for a, b in zip(ours, theirs, strict=True)]
 
 
@@ -113,7 +113,7 @@ def bdp(records):
 
 
 def likelihoods_of(records):
-    """Returns the likelihoods that each run has had."""
+    """Returns the likelihoods of each run at all epochs."""
     return [run for r in records.values() for run in zip(*(s["likelihood"] for s in r["scores"].values()), strict=True)]
 
 
@@ -154,46 +154,46 @@ def mnist(records):
     return "\n".join([*parts, MNIST_NOTES])
 
 
-HEAD = """# The paper's experiments, again
+HEAD = """# The paper's experiments, repeated
 
 "Latent Variable Modelling with Hyperbolic Normalizing Flows" (Bose, Smofsky, Liao, Panangaden, Hamilton, ICML 2020,
-[arXiv:2002.06336](https://arxiv.org/abs/2002.06336)), with the densities that are right. Every model of a seed has the
-same data, split, initial encoder and decoder, activation, width and number of epochs. Seeds were declared before the
-first run and all of them are here, as the mean and its 95% interval by Student's t; differences are paired by seed. The
-paper's numbers are the means of its five best runs by the test metric, says its code. This page is written by
-`python tutorials/experiments/report.py` from what the scripts have left in `runs/`.
+[arXiv:2002.06336](https://arxiv.org/abs/2002.06336)), with correct densities. All models of a seed share data, split,
+initial encoder and decoder, activation, width and number of epochs. Seeds were fixed before the first run, and the
+tables include all of them: means with 95% intervals by Student's t; differences are paired by seed. The paper's numbers
+are means of its five best runs by the test metric, according to its code. This page is written by
+`python tutorials/experiments/report.py` from the records in `runs/`.
 """
 
 BDP_HEAD = """## VAEs on the branching diffusion process (table 1)
 
-`python tutorials/experiments/vae_bdp.py`. {seeds} seeds, each with its own data, split and initial weights; scored
-after the 80 epochs of the paper's text and after the 3000 of its scripts by the importance-weighted estimate of the
-test log-likelihood, 500 samples for each of 95 test points. Curvature is learned. Coordinates are standardised with the
-statistics of all data, test points included, as in the paper.
+`python tutorials/experiments/vae_bdp.py`. {seeds} seeds, each with its own data, split and initial weights. Scores are
+importance-weighted estimates of the test log-likelihood with 500 samples for each of 95 test points, after 80 epochs
+(as in the paper's text) and after 3000 (as in its scripts). Curvature is learned. Coordinates are standardised with the
+statistics of all data, including test points, as in the paper.
 
-The ten runs of a model and dimension are trained in one process, as a plate of runs, and not one run per process: on
-220 points of 50 coordinates a step costs what calling its operations costs, so that ten runs take little more time than
-one. They do not touch each other (a test trains two together and apart). {minutes:.0f} minutes in all, summed over
-processes, two or three at once on two cores that others shared. **Runs that failed numerically: {failed} of {runs}.**
-Models and dimensions that have not been run yet: {waiting}.
+The ten runs of a model and dimension train in one process, as a plate of runs: on 220 points of 50 coordinates a step
+takes the time of calling its operations, so ten runs take little more time than one. They are independent (a test
+trains two together and separately). {minutes:.0f} minutes in total, summed over processes, two or three at a time on
+two shared cores. **Runs that failed numerically: {failed} of {runs}.** Models and dimensions that have not run yet:
+{waiting}.
 
-"Minus Euclidean" is the difference from the N-VAE (for decoders of hyperplanes, from the one in flat space). "By the
-published estimator" is what the paper's code would print: it counts the volume of the chart twice in the density of the
-guide, so that for samples $z$ at distance $rR$ from the origin, with $R$ the radius of curvature,
+"Minus Euclidean" is the difference from the N-VAE (for gyroplane and hyperplane decoders, from the N-VAE with
+hyperplanes). "By the published estimator" is what the paper's code would print: it counts the volume of the chart twice
+in the density of the guide, so that for samples $z$ at distance $rR$ from the origin, with $R$ the radius of curvature,
 
 $$\\log w_\\text{{published}} = \\log w - (n - 1) \\left(\\log R + \\log \\frac{{\\sinh r}}{{r}}\\right).$$
 
-The rows "as published" have the same term in their training too, as that code had.
+The rows "as published" have the same term in training, as in the paper's code.
 """
 
 MNIST_HEAD = """## VAEs on MNIST (table 2)
 
 `python tutorials/experiments/vae_mnist.py --data FOLDER --epochs {epochs} --samples {samples}`. Seeds: {seeds}
-(the tables say how many each row has). {epochs} epochs where the paper has 80, which is what two shared cores had time
-for: compare rows with each other rather than with the paper's. The importance-weighted estimate is over all 10,000 test
-images (the paper's code stops after the first 128), with {samples} samples each, as in the paper; its standard error is
-0.5 at dimension 2 and 0.4 above, the same images for all rows. Images are binarised again in each epoch, test images at
-0.5. **Runs that failed numerically: {failed} of {runs}.** Seconds are those of one core, for training.
+(the tables give the number per row). We trained for {epochs} epochs, for lack of time, and the paper for 80: compare
+rows with each other rather than with the paper's. The importance-weighted estimate is over all 10,000 test images (the
+paper's code stops after the first 128), with {samples} samples each, as in the paper. Its standard error is 0.5 at
+dimension 2 and 0.4 above; all rows share the images. Training images are binarised again in each epoch, test images
+at 0.5. **Runs that failed numerically: {failed} of {runs}.** Seconds are training time on one core.
 """
 
 MNIST_NONE = """## VAEs on MNIST (table 2)
@@ -204,54 +204,54 @@ Not run yet: `python tutorials/experiments/vae_mnist.py --data FOLDER`.
 BDP_NOTES = """**What the results support.**
 
 - By the correct estimate the five models of the paper are within a quarter of a nat of each other after 3000 epochs, in
-  every dimension: nothing is gained by a curved code on these data. The largest difference is a loss, that of the H-VAE
-  at dimension 6; with flows it is gone, and the learned curvature goes towards zero. (After 80 epochs TC and WHC lead
-  there, by a tenth.)
-- The paper's order at dimension 6, where the Euclidean models lead by two nats, is the work of its code. The term
-  counted twice costs our runs five to seven nats in that estimate where the Euclidean models lose nothing. In training
-  ("as published") it pulls the posteriors to the origin and the radius down: the curvature is beyond -2 where the right
-  loss finds -0.1, the estimate comes out within 0.6 nats of the paper's for all three models, and by the correct
-  estimate such models are worse than the N-VAE by more than a nat: a loss of the mistake, not of the space. (The
-  paper's N-VAE has a mistake of its own in the KL, which is not repeated here.)
-- The numbers of the table are those of the scripts' 3000 epochs. After the 80 of the text every model is four nats
-  below them.
+  every dimension: curved latents gain nothing on these data. The largest difference is a loss, of the H-VAE at
+  dimension 6. With flows it vanishes, and the learned curvature approaches zero. (After 80 epochs TC and WHC lead there
+  by a tenth.)
+- The paper's ranking at dimension 6, where the Euclidean models lead by two nats, is an artefact of its code. The term
+  counted twice lowers that estimate by five to seven nats for our hyperbolic runs, and by nothing for Euclidean ones.
+  In training ("as published") it pulls the posteriors to the origin and the radius down: the curvature is beyond -2,
+  where the correct loss finds -0.1. The estimate is then within 0.6 nats of the paper's for all three models, and by
+  the correct estimate these models are worse than the N-VAE by more than a nat. That is a loss of the mistake, not of
+  the space. (The paper's N-VAE has another mistake, in the KL, which we do not repeat.)
+- The paper's table corresponds to the 3000 epochs of its scripts. After the 80 epochs of its text every model is four
+  nats below.
 - At dimension 2 WHC is TC with its shift passed through asinh: their rows are a control. H-VAE, RealNVP and TC decode
-  log0 of the point, and so are Euclidean models in the tangent space at the origin; hyperbolic in them is the shape of
-  the posterior before the flow. Geometry can enter through WHC from dimension 3 on, where it makes no difference here,
-  and through decoders of gyroplanes, which read the point by its distances to learned hyperplanes; those are compared
-  with the same decoder in flat space.
-- **With gyroplanes something is gained, and it is not the code.** At dimension 2 H-VAE and WHC lead the decoder of flat
-  hyperplanes by 0.7 nats after 3000 epochs, the largest difference between right models in these tables, and after 80
-  they lead in every dimension. But so does "N-VAE, gyroplanes", whose code and posterior are Euclidean and which reads
-  its code through exp0 and the same gyroplanes, to within a tenth of a nat at dimension 2. So the gain is that of a
-  decoder whose first layer is curved (a distance to a gyroplane is an asinh, one to a plane is linear), not of
-  hyperbolic latents and their densities. After 3000 epochs it is gone at dimension 4, and at 6 within 0.15 nats either
-  way.
-- Not supported: anything about data with more of a tree in them. Here 62 independent edges of 50 coordinates each do
-  not fit into a code of two to six dimensions of any curvature, the likelihood has unit variance, far from that
-  of the noise, and the standardisation has seen the test points, as in the paper.
+  log0 of the point, so they are Euclidean models in the tangent space at the origin; only the shape of the posterior
+  before the flow is hyperbolic. Geometry can enter through WHC from dimension 3, where it makes no difference here, and
+  through gyroplane decoders, which read the distances of the point to learned hyperplanes. These are compared with the
+  same decoder in flat space.
+- **Gyroplanes gain something, but not through the latents.** At dimension 2 H-VAE and WHC lead the decoder with flat
+  hyperplanes by 0.7 nats after 3000 epochs, the largest difference between correct models in these tables; after 80
+  epochs they lead in every dimension. But "N-VAE, gyroplanes" gains as much, to within a tenth of a nat at dimension 2.
+  Its latents and posterior are Euclidean, and it decodes exp0 of the latent with the same gyroplanes. So the gain comes
+  from a decoder whose first layer is curved (the distance to a gyroplane is an asinh, to a plane linear), not from
+  hyperbolic latents and their densities. After 3000 epochs it is gone at dimension 4, and within 0.15 nats either way
+  at 6.
+- Not supported: any claim about data with a stronger tree structure. Here 62 independent edges of 50 coordinates each
+  do not fit into two to six dimensions of any curvature, the likelihood has unit variance, far from that of the noise,
+  and the standardisation uses the test points, as in the paper.
 """
 
 MNIST_NOTES = """**What the results support.**
 
-- No run failed, where the paper calls two cells unstable at dimension 2: with densities that are right near the
-  origin and far from it, hyperbolic models train as Euclidean ones do.
-- At dimension 2 what tells runs apart is the seed: the N-VAEs of three seeds are four nats from each other, and every
-  difference between models is well inside its interval. Nothing here supports the paper's three nats for WHC, which
-  at this dimension is TC with its shift through asinh, and is within a fifth of a nat of it seed by seed.
-- At dimension 4 likewise: the Euclidean models are at the paper's numbers, and the two to three nats by which its
-  hyperbolic ones lead are not found; seeds are a nat or more apart.
-- At dimension 6 the means of the five models are within a quarter of a nat, after half of the paper's epochs some two
-  below its numbers. The flows are a tenth or two ahead of the N-VAE, RealNVP as well as TC and WHC, whose curvature
-  goes to -0.05: a gain of flows, if it is one, not of curvature.
-- The published estimator takes 5 nats from the H-VAE at dimension 6 and 8 from TC and WHC, which lie farther out. The
-  paper's numbers have no such loss; its models were trained with the same term, which pulls them inwards ("as
-  published" in the tables of the diffusion process). That was not run on MNIST.
+- No run failed, while the paper calls two cells unstable at dimension 2: with densities that are accurate near the
+  origin and far from it, hyperbolic models train like Euclidean ones.
+- At dimension 2 the seed matters most: the N-VAEs of three seeds differ by four nats, and every difference between
+  models is well inside its interval. Nothing here supports the paper's gain of three nats for WHC, which at this
+  dimension is TC with its shift passed through asinh, and is within a fifth of a nat of TC for each seed.
+- The same holds at dimension 4: the Euclidean models match the paper's numbers, but its lead of two to three nats for
+  hyperbolic ones does not appear; seeds differ by a nat or more.
+- At dimension 6 the means of the five models are within a quarter of a nat of each other, about two nats below the
+  paper's numbers after half of its epochs. The flows are one or two tenths ahead of the N-VAE: RealNVP as well as TC
+  and WHC, whose curvature approaches -0.05. That is a gain of flows, if any, not of curvature.
+- The published estimator takes 5 nats from the H-VAE at dimension 6 and 8 from TC and WHC, whose samples lie farther
+  out. The paper's numbers show no such loss: its models were trained with the same term, which pulls them inwards ("as
+  published" in the tables of the diffusion process). We did not run that on MNIST.
 """
 
 
 def page(runs):
-    """Returns the page, from the records in a folder."""
+    """Returns the page for the records in a folder."""
     tables = [read(runs / "vae_bdp", BDP_FIELDS), read(runs / "vae_mnist", MNIST_FIELDS)]
     parts = [HEAD, bdp(tables[0]), mnist(tables[1])]
     if (HERE / "density_estimation.py").exists() and (runs / "density_estimation").exists():

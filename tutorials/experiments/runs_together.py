@@ -1,8 +1,8 @@
 """Several runs of the VAE at once: the same class, each network with one more batch dimension.
 
-A step on a few hundred numbers costs what its operations cost to call, so ten runs in one take little more time than
-one. They do not touch each other: the loss is the sum of theirs, and Adam treats each parameter by itself. What comes
-out is what each run would give alone, with its own data, split and initial weights, but for the noise of the sampler.
+A step on so few numbers takes the time of calling its operations, so ten runs at once take little more time than one.
+The runs are independent: the loss is the sum of theirs, and Adam updates each parameter separately. Except for the
+noise of the sampler, results are those of separate runs, each with its own data, split and initial weights.
 """
 
 import math
@@ -24,11 +24,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import hyperbolic_vae
 
 SAMPLES = 5 if "SMOKE_TEST" in os.environ else 500
-STEP = 5  # test points scored at once, with all their samples
+STEP = 5  # test points to score at once, with all their samples
 
 
 class AsPublished(hyperbolic_vae.VAE):
-    """The VAE of the paper's code, which adds a volume to the density of the guide, in training too."""
+    """The VAE of the paper's code, which adds a volume term to the density of the guide, also in training."""
 
     @pyro_method
     def guide(self, x):
@@ -38,10 +38,10 @@ class AsPublished(hyperbolic_vae.VAE):
 
 
 class FlatCode(hyperbolic_vae.VAE):
-    """A flat code and its Euclidean posterior, with the decoder of a curved one: gyroplanes, at exp_o of the code.
+    """The N-VAE with the decoder of the H-VAE: gyroplanes, applied to exp_o of the Euclidean latent.
 
-    Under the prior the points that are decoded have the distribution that they have in the H-VAE. So what tells the two
-    apart is the posterior, and what tells this one from the N-VAE is the decoder's first layer.
+    Under the prior the decoded points have the same distribution as in the H-VAE. So the H-VAE differs only in the
+    posterior, and the N-VAE only in the first layer of the decoder.
     """
 
     def __init__(self, data_dim, dim, manifold, coupling=None, **options):
@@ -59,7 +59,7 @@ class FlatCode(hyperbolic_vae.VAE):
 def volume_counted_twice(vae, z):
     """Returns (n - 1) (log R + log(sinh r / r)), where R is the radius of curvature and r R the distance of z from o.
 
-    The log-determinant of log_o, which the density of a wrapped normal has already; nothing where space is flat.
+    The density of a wrapped normal already contains it. Zero on flat space.
     """
     if not hasattr(vae.manifold, "k"):
         return torch.zeros(z.shape[:-1])
@@ -68,7 +68,7 @@ def volume_counted_twice(vae, z):
 
 
 class Linears(torch.nn.Module):
-    """A linear layer of each run: ``(*, runs, batch, in)`` to ``(*, runs, batch, out)``."""
+    """One linear layer per run: maps ``(*, runs, batch, in)`` to ``(*, runs, batch, out)``."""
 
     def __init__(self, layers):
         super().__init__()
@@ -78,13 +78,13 @@ class Linears(torch.nn.Module):
     def forward(self, x):
         if x.dim() == 3:
             return torch.baddbmm(self.bias, x, self.weight)
-        folded = x.movedim(-3, 0)  # samples beside the points of their run: one product for each run
+        folded = x.movedim(-3, 0)  # one matrix product per run, over all samples
         y = torch.baddbmm(self.bias, folded.flatten(1, -2), self.weight)
         return y.unflatten(1, folded.shape[1:-1]).movedim(0, -3)
 
 
 def together(make, manifold, seeds):
-    """Returns the VAE that holds one run for each seed: ``make(manifold)`` after that seed has been set."""
+    """Returns a VAE that holds one run per seed: ``make(manifold)`` after setting that seed."""
     vaes = []
     for seed in seeds:
         pyro.set_rng_seed(seed)
@@ -95,10 +95,10 @@ def together(make, manifold, seeds):
         if isinstance(module, torch.nn.Linear):
             parent, _, name = path.rpartition(".")
             setattr(merged.get_submodule(parent), name, Linears(same))
-        elif isinstance(module, hyperbolic_vae.Gyroplanes):
-            module.z, module.b = (
+        elif isinstance(module, ph.nn.Gyroplanes):
+            module.weight, module.offset = (
                 torch.nn.Parameter(torch.stack([getattr(layer, name).detach() for layer in same]))
-                for name in ("z", "b")
+                for name in ("weight", "offset")
             )
     return merged
 
@@ -115,12 +115,11 @@ def data_of(seeds):
 
 
 @torch.no_grad()
-@pyro.validation_enabled(False)  # the samples are the guide's own, and a run that has failed is to be reported
+@pyro.validation_enabled(False)  # so that a failed run gives NaN instead of an error
 def score(vae, data, num_samples=SAMPLES):
     """Returns for each run the ELBO, the importance-weighted log-likelihood, its standard error, the paper's estimate.
 
-    ``published`` is the estimator of the paper's code: :func:`volume_counted_twice` at each sample is subtracted from
-    the logarithm of its weight.
+    ``published`` is the estimator of the paper's code: it subtracts :func:`volume_counted_twice` from each log-weight.
     """
     nesting = data.dim() - 1
     kept = {"elbo": [], "likelihood": [], "published": []}
@@ -141,6 +140,6 @@ def score(vae, data, num_samples=SAMPLES):
 
 
 def curvature_of(vae):
-    """Returns the curvature of the space of what is decoded, of each run if there are several."""
+    """Returns the curvature of the space that the decoder reads, one value per run."""
     space = getattr(vae, "space", vae.manifold)
     return space.curvature.detach().squeeze(-1) if hasattr(space, "k") else torch.zeros(())

@@ -3,9 +3,9 @@
     python tutorials/experiments/vae_bdp.py             # half an hour on 2 cores; resumes where it was interrupted
     python tutorials/experiments/report.py              # writes README.md from what the scripts have written
 
-Each seed has its own data, split and initial weights, which the models share. The runs of one model and dimension are
-trained together (`runs_together.py`) in one process, two models at a time: on data of this size ten runs take little
-more time than one. Scored at the paper's 80 epochs and at its scripts' 3000.
+Each seed has its own data, split and initial weights, shared by the models. The ten runs of one model and dimension
+train together in one process (`runs_together.py`), two models at a time: on so few data ten runs take little more time
+than one. They are scored after 80 epochs, as in the paper's text, and after 3000, as in its scripts.
 """
 
 import argparse
@@ -47,7 +47,7 @@ GROUPS = [(list(MODELS)[:5], DIMS), (list(MODELS)[5:9], DIMS), (list(MODELS)[9:]
 
 
 def run(name, dim, folder, report):
-    """Trains all seeds of a model, and writes their scores."""
+    """Trains all seeds of a model and writes their scores."""
     hyperbolic, coupling, model = MODELS[name]
     manifold = ph.manifolds.Lorentz(torch.ones(len(SEEDS), 1), learnable=True) if hyperbolic else geoopt.Euclidean(1)
     vae = together(partial(model, 50, dim, coupling=coupling, hidden_dim=200), manifold, SEEDS)

@@ -3,8 +3,7 @@
     python tutorials/experiments/vae_mnist.py --data FOLDER   # the four idx files; resumes where it was interrupted
     python tutorials/experiments/report.py                    # writes README.md from what the scripts have written
 
-One run per process, two at a time. The paper trained for 80 epochs and scored with 500 samples; `--epochs` and
-`--samples` say how many here.
+One run per process, two at a time. By default 80 epochs and 500 samples, as in the paper; see `--epochs`, `--samples`.
 """
 
 import argparse
@@ -29,7 +28,7 @@ DIMS = (2,) if SMOKE else (2, 6, 4)
 
 
 def run(name, dim, seed, args, report):
-    """Trains one model from one seed, and writes its scores."""
+    """Trains one model from one seed and writes its scores."""
     hyperbolic, coupling, model = MODELS[name]
     pyro.set_rng_seed(seed)
     batches, test, _, options = hyperbolic_vae.load(seed, args.data)
@@ -56,7 +55,7 @@ def run(name, dim, seed, args, report):
 
 
 def job_name(name, dim, seed, epochs):
-    """Runs of other budgets are other runs."""
+    """Returns the name of the record; runs with other budgets have other names."""
     return f"{name}-{dim}-{seed}-{epochs}"
 
 

@@ -1,4 +1,4 @@
-r"""Transforms on manifolds: the chart, the isometries, and couplings in the tangent space at the origin."""
+r"""Transforms on manifolds: the exponential map, translations, and couplings in the tangent space at the origin."""
 
 from .base import ManifoldTransform, TangentModule
 from .coupling import ConditionalCoupling, Coupling

@@ -1,11 +1,9 @@
 r"""What transforms on manifolds share: one method for value and log-determinant, one cache, one argument check."""
 
 import copy
-import weakref
 from abc import abstractmethod
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from geoopt.manifolds.base import Manifold
@@ -20,42 +18,31 @@ from pyro_hyperbolic.distributions.constraints import OnManifold, on_manifold
 from pyro_hyperbolic.geometry import Hadamard, checks
 from pyro_hyperbolic.manifolds import STANDARD, PyroABCMeta
 
+from .own_sample import OwnSample
 from .saved_space import SavesSpace
-from .state import Remembered, Stamp
 
 __all__ = ["ManifoldTransform", "TangentModule"]
 
 
-#: For those who meet the manifold when an optimiser, or a reparametrisation of R^n, has moved a location off it.
-LEARN_IT_BY = (
+#: For users whose optimiser, or reparametrisation of R^n, has moved a location off the manifold.
+LEARN_LOC_HINT = (
     "learn a location by pyro.param(..., constraint=on_manifold(M)), which any optimiser can move, or by geoopt's "
     "RiemannianAdam if it is a ManifoldParameter, and decentre it by TransformReparam, not LocScaleReparam"
 )
 
 
-class _Pair(NamedTuple):
-    """A point and its image, made together, and what they depended on at the time."""
-
-    x: Tensor
-    y: Tensor
-    log_det: Tensor
-    forward: bool  # whether y was made from x, or x from y
-    stamp: Stamp
-
-
 class ManifoldTransform(Transform, metaclass=PyroABCMeta):
     """Abstract base of bijections between manifolds, with log-determinants with respect to Riemannian volume.
 
-    A subclass gives ``_forward`` and ``_backward``, which return the value *and* the log-determinant, so that neither
-    is computed twice. Domain and codomain are the manifold, unless it says otherwise.
+    A subclass implements ``_forward`` and ``_backward``. Each returns the value *and* the log-determinant, so neither
+    is computed twice. Domain and codomain are the manifold by default.
 
-    The cache holds one pair ``(x, y)`` and gives a value back only for a tensor that this transform made itself:
-    ``inv(y)`` for ``y`` out of the forward pass (so that scoring one's own sample costs no inverse and loses no digit),
-    never for data that a caller passes anew each step. It answers only while ``x``, ``y`` and all that the map depends
-    on are as they were. Where that cannot be known (a network that is a closure, or of a class of your own) nothing is
-    remembered; a class whose output depends on nothing but its attributes can say so by ``is_self_contained = True``.
-    The one change that can go unseen is an edit in place through ``.data``, other than by an optimiser, while values
-    are not validated.
+    The cache holds one pair ``(x, y)``. It answers only for a tensor that this transform made: ``inv(y)`` for a ``y``
+    from the forward pass, so scoring an own sample needs no inverse and loses no digits. It answers only while ``x``,
+    ``y`` and everything that the map depends on are unchanged. Nothing is remembered where that cannot be known: if a
+    network is a closure, or an instance of a class of your own. Such a class can set ``is_self_contained = True`` if
+    its output depends on its attributes alone. One change can go unseen: an edit in place through ``.data``, not made
+    by an optimiser, while values are not validated.
     """
 
     bijective = True
@@ -67,7 +54,7 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
         self._on_manifold = on_manifold(STANDARD if manifold is None else manifold, validate_args=validate_args)
         geometry.chart(self.manifold)
         self._validate_args = validate_args
-        self._remembered = Remembered()
+        self._own_sample = OwnSample()
         super().__init__(cache_size=cache_size)
 
     @property
@@ -77,7 +64,7 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
 
     @property
     def _geometry(self) -> Hadamard:
-        """The geometry of the manifold, for the length of one call."""
+        """The geometry of the manifold, bound for one call."""
         return geometry.chart(self.manifold)
 
     @constraints.dependent_property(is_discrete=False, event_dim=1)
@@ -96,36 +83,36 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
 
     @abstractmethod
     def _backward(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns a fresh ``x`` and ``log |det dy/dx|`` there: the log-determinant of the *forward* map."""
+        """Returns a new tensor ``x`` and the log-determinant of the *forward* map there, ``log |det dy/dx|``."""
 
     def _check_domain(self, x: Tensor, *, validate: bool) -> None:
-        """Raises unless ``x`` has the shape and, if to validate, the values of a point of the domain."""
+        """Raises unless ``x`` has the shape, and if ``validate`` the values, of points of the domain."""
         space = checks.check_manifold(self.manifold, validate=validate)
         checks.check_points(space, x, f"the argument of {type(self).__name__}", validate=validate)
 
     def _check_codomain(self, y: Tensor, *, validate: bool) -> None:
-        """Raises unless ``y`` is in the codomain, as :meth:`_check_domain`."""
+        """Raises unless ``y`` has the shape, and if ``validate`` the values, of points of the codomain."""
         space = checks.check_manifold(self.manifold, validate=validate)
         checks.check_points(space, y, f"the argument of {type(self).__name__}.inv", validate=validate)
 
     def _checked(self, x: Tensor, *, inverse: bool, checked: bool = False) -> tuple[Tensor, Tensor]:
-        """Returns the map at ``x``; all that must be true is looked at once, since a GPU waits for each look."""
-        way, check = (self._backward, self._check_codomain) if inverse else (self._forward, self._check_domain)
+        """Returns the map at ``x`` with its log-determinant; argument, parameters and result share one sync."""
+        map_, check = (self._backward, self._check_codomain) if inverse else (self._forward, self._check_domain)
         if not checked:
             check(x, validate=False)
         if not checks.validating(self._validate_args):
-            return way(x)
+            return map_(x)
         side = self.codomain if inverse else self.domain
         try:
-            value, log_det = way(x)
+            value, log_det = map_(x)
             known = geometry.known_tangent(value)
             image = value if known is None else known[0]
-            conditions = [*self._geometry.parameters_are_positive(), image.isfinite().all()]
+            conditions = [image.isfinite().all(), *self._geometry.parameters_are_positive()]
             if isinstance(side, OnManifold):
                 conditions.append(side.check(x).all())
-            fine = bool(torch.stack([each.to(image.device) for each in conditions]).all())
+            fine = checks.all_hold(conditions)
         except Exception:
-            check(x, validate=True)  # where that is the cause, its words are better
+            check(x, validate=True)  # a bad argument is the better message
             raise
         if not fine:
             if not checked:
@@ -136,10 +123,8 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
 
     def __call__(self, x: Tensor) -> Tensor:
         """Returns ``y`` at ``x``."""
-        pair = self._pair
-        if pair is not None and x is pair.x and not pair.forward and self._is_valid(pair):
-            return pair.y
-        return self._call(x)
+        pair = self._own_sample.recall(self, x=x)
+        return self._call(x) if pair is None else pair.y
 
     def _call(self, x: Tensor) -> Tensor:
         y, log_det = self._checked(x, inverse=False)
@@ -147,29 +132,27 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
         return y
 
     def _inv_call(self, y: Tensor) -> Tensor:
-        pair = self._pair
-        if pair is not None and y is pair.y and pair.forward and self._is_valid(pair):
+        pair = self._own_sample.recall(self, y=y)
+        if pair is not None:
             return pair.x
         x, log_det = self._checked(y, inverse=True)
         self._remember(x, y, log_det, forward=False)
         return x
 
-    def undo(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns ``inv(y)`` and ``log |det dy/dx|`` there, for a ``y`` that the caller has checked and scores once.
+    def inverse_and_log_det(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns ``inv(y)`` and ``log |det dy/dx|`` there, for a ``y`` that the caller has already checked.
 
-        Nothing is remembered of a ``y`` that this transform has not made.
+        Remembers nothing: the caller scores ``y`` once.
         """
-        pair = self._pair
-        if pair is not None and y is pair.y and pair.forward and self._is_valid(pair):
+        pair = self._own_sample.recall(self, y=y)
+        if pair is not None:
             return pair.x, pair.log_det
         return self._checked(y, inverse=True, checked=True)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         r"""Returns :math:`\log |\det dy/dx|` with respect to Riemannian volume on both sides, shape ``(*)``."""
-        pair = self._pair
-        if pair is not None and x is pair.x and y is pair.y and self._is_valid(pair):
-            return pair.log_det
-        return self._log_det_at(x)
+        pair = self._own_sample.recall(self, x=x, y=y)
+        return self._log_det_at(x) if pair is None else pair.log_det
 
     def _log_det_at(self, x: Tensor) -> Tensor:
         return self._forward(x)[1]
@@ -177,13 +160,8 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
     @property
     def inv(self) -> Transform:
         """The inverse transform, a view of this one."""
-        # Torch's makes a cycle, in which every scored batch waits for a collector that does not know how large it is.
-        remembered = self._remembered
-        inverse = None if remembered.inverse is None else remembered.inverse()
-        if inverse is None:
-            inverse = _InverseTransform(self)
-            remembered.inverse = weakref.ref(inverse)
-        return inverse
+        # torch keeps it in an attribute: a reference cycle, so that each scored batch would wait for the collector.
+        return _InverseTransform(self)
 
     def with_cache(self, cache_size: int = 1) -> "ManifoldTransform":
         """Returns this transform with that cache size; a copy shares every parameter."""
@@ -196,38 +174,11 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
         return new
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_remembered": Remembered()}
-
-    @property
-    def _pair(self) -> _Pair | None:
-        pair: _Pair | None = self.__dict__["_remembered"].pair
-        return pair
+        return {**self.__dict__, "_own_sample": OwnSample()}
 
     def _remember(self, x: Tensor, y: Tensor, log_det: Tensor, *, forward: bool) -> None:
-        if self._cache_size == 0:
-            return
-        remembered = self.__dict__["_remembered"]
-        try:
-            stamp = Stamp(self, x, y, validate=self._validate_args)
-        except RuntimeError:  # a change could go unnoticed
-            remembered.pair = None
-            return
-        remembered.pair = _Pair(x, y, log_det, forward, stamp)
-        if not checks.tracing():
-            # A backward pass frees the graph. The graph must not hold the transform, which holds it.
-            drop = partial(_drop_pair, weakref.ref(remembered))
-            for node in {(y if forward else x).grad_fn, log_det.grad_fn}:
-                if node is not None:
-                    node.register_prehook(drop)
-
-    def _is_valid(self, pair: _Pair) -> bool:
-        return pair.stamp.holds(self, validate=self._validate_args)
-
-
-def _drop_pair(remembered: "weakref.ref[Remembered]", _: Any) -> None:
-    found = remembered()
-    if found is not None:
-        found.pair = None
+        if self._cache_size:
+            self._own_sample.remember(self, x, y, log_det, forward=forward)
 
 
 #: The methods of a module that are compiled: pure functions of one tensor and the parameters.
@@ -237,8 +188,8 @@ _COMPILED = ("_forward", "_backward")
 class TangentModule(ManifoldTransform, SavesSpace, TransformModule):
     r"""Abstract base of :math:`\exp_o \circ f \circ \log_o` for a bijection ``f`` of the tangent space, as a module.
 
-    A subclass gives ``f`` and its inverse in tangent coordinates. Its log-determinant there is with respect to Lebesgue
-    measure; the volume stretch of both charts is added here, once.
+    A subclass implements ``f`` and its inverse in tangent coordinates, with log-determinants with respect to Lebesgue
+    measure. The volume stretch of both charts is added here.
     """
 
     _overflow_remedy = (
@@ -248,7 +199,7 @@ class TangentModule(ManifoldTransform, SavesSpace, TransformModule):
 
     def __init__(self, manifold: Manifold | None = None, *, cache_size: int = 1) -> None:
         super().__init__(manifold, cache_size=cache_size)
-        own_if_learnable(self, self.manifold)
+        register_if_learnable(self, self.manifold)
 
     @abstractmethod
     def _tangent_forward(self, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -256,34 +207,34 @@ class TangentModule(ManifoldTransform, SavesSpace, TransformModule):
 
     @abstractmethod
     def _tangent_backward(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns ``v`` and ``log |det dw/dv|`` there, the log-determinant of the *forward* map."""
+        """Returns ``v`` and the log-determinant of the *forward* map there, ``log |det dw/dv|``."""
 
     def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         space = self._geometry
-        v, volume_at_v = space.recalled(x)
+        v, volume_at_v = space.overflow_safe_log(x)
         w, log_det = self._tangent_forward(v)
         y, volume_at_w = space.exp0(w)
         return y, log_det + volume_at_w - volume_at_v
 
     def _log_det_at(self, x: Tensor) -> Tensor:
         space = self._geometry
-        v, volume_at_v = space.recalled(x)
+        v, volume_at_v = space.overflow_safe_log(x)
         w, log_det = self._tangent_forward(v)
         return log_det + space.log_volume(w) - volume_at_v
 
     def _backward(self, y: Tensor) -> tuple[Tensor, Tensor]:
         space = self._geometry
-        w, volume_at_w = space.recalled(y)
+        w, volume_at_w = space.overflow_safe_log(y)
         v, log_det = self._tangent_backward(w)
-        # A base distribution needs the density there, not the point, which can be out of range; its volume is not.
+        # The point can overflow where its tangent vector and volume do not, and a base distribution scores these.
         x, volume_at_v = space.exp0(v)
         return geometry.remember_tangent(x, v, volume_at_v), log_det + volume_at_w - volume_at_v
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compiles the map and its inverse with ``torch.compile``, each with its log-determinant, in place.
 
-        In place of ``torch.nn.Module.compile``, which compiles what a transform does not call. The cache and the checks
-        stay outside of what is compiled. Copies, pickled ones too, are not compiled.
+        This overrides ``torch.nn.Module.compile``, which compiles a method that transforms do not call. The cache and
+        the checks are not compiled, nor are copies of the transform.
 
         Args:
             *args: For ``torch.compile``.
@@ -307,11 +258,11 @@ class TangentModule(ManifoldTransform, SavesSpace, TransformModule):
         return torch.nn.Module.__repr__(self)
 
 
-def own_if_learnable(module: torch.nn.Module, manifold: Manifold) -> None:
-    """Makes the manifold a submodule if its curvature is learnable: then it belongs to the module's parameters.
+def register_if_learnable(module: torch.nn.Module, manifold: Manifold) -> None:
+    """Makes a manifold of learnable curvature a submodule, so that its parameters are the module's.
 
-    A frozen one stays the caller's: pyro.module would complain of it at every step. (A 0-dim k needs no moving between
-    devices.)
+    A frozen parameter in a module makes ``pyro.module`` warn at every step. A fixed ``k`` has no dimensions and works
+    on every device.
     """
     if any(value.requires_grad for value in manifold.parameters()):
         module._modules["manifold"] = manifold
@@ -324,7 +275,7 @@ def with_batch(shape: torch.Size, *batches: torch.Size, event_dim: int = 1) -> t
 
 
 def broadcast(*shapes: torch.Size) -> torch.Size:
-    """Returns what shapes broadcast to: ``torch.broadcast_shapes``, which costs as much as ten kernels, if need be."""
+    """Returns what shapes broadcast to. ``torch.broadcast_shapes`` costs as much as ten kernels, so it comes last."""
     different = {shape for shape in shapes if len(shape) > 0}
     if len(different) > 1:
         return checks.check_batches(**{f"parameter {i}" if i else "points": shape for i, shape in enumerate(shapes)})
@@ -337,5 +288,5 @@ def autocasts(x: Tensor) -> bool:
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
-    """Returns a context in which they are not."""
+    """Returns a context that turns autocast off for ``x``."""
     return torch.autocast(x.device.type, enabled=False) if autocasts(x) else nullcontext()

@@ -1,4 +1,4 @@
-r"""What conditional transforms share: each is a transform only at a context, and says so to whoever applies it."""
+r"""The base class of conditional transforms, which raises a helpful error if one is applied without a context."""
 
 from abc import abstractmethod
 from typing import Any, NoReturn
@@ -22,13 +22,13 @@ class _PyroConditional(ConditionalTransformModule, PyroModule, metaclass=PyroABC
     """``PyroModule[ConditionalTransformModule]``, which Pyro cannot make or copy: an ABC has another metaclass."""
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        state = getattr(self, "__getstate__", self.__dict__.copy)()  # Python 3.10 has none of its own
-        return _made_anew, (type(self).__mro__[1],), state
+        state = getattr(self, "__getstate__", self.__dict__.copy)()  # Python 3.10 has no object.__getstate__
+        return _new_instance, (type(self).__mro__[1],), state
 
 
-def _made_anew(module: type) -> Any:
-    made: Any = PyroModule[module]
-    return made.__new__(made)
+def _new_instance(module: type) -> Any:
+    cls: Any = PyroModule[module]
+    return cls.__new__(cls)
 
 
 type(PyroModule)._pyro_mixin_cache.setdefault(ConditionalTransformModule, _PyroConditional)
@@ -37,8 +37,8 @@ type(PyroModule)._pyro_mixin_cache.setdefault(ConditionalTransformModule, _PyroC
 class NeedsContext(SavesSpace, ConditionalTransformModule, Transform, metaclass=PyroABCMeta):
     """Abstract base of conditional transforms, whose ``condition(context)`` returns a transform.
 
-    It is a ``Transform`` for the sake of the error below: ``TransformedDistribution`` takes it, asks for its shapes,
-    and learns what to do. What is no ``Transform`` it refuses without a word about which one, or why.
+    It is a ``Transform``, so that ``TransformedDistribution`` asks for its shapes and gets the error of ``forward``.
+    For any other class, torch's own error does not say which argument is wrong, or why.
     """
 
     @property
@@ -54,13 +54,13 @@ class NeedsContext(SavesSpace, ConditionalTransformModule, Transform, metaclass=
     codomain = domain
 
     def forward(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Raises: there is no transform without a context."""
+        """Raises: a conditional transform cannot be applied without a context."""
         raise TypeError(
-            f"{type(self).__name__} is conditional, and has no context yet; call .condition(context) before applying "
-            f"it, or use pyro.distributions.ConditionalTransformedDistribution."
+            f"{type(self).__name__} is conditional and has no context; call .condition(context) before applying it, or "
+            f"use pyro.distributions.ConditionalTransformedDistribution."
         )
 
     forward_shape = inverse_shape = log_abs_det_jacobian = forward
 
-    __hash__ = object.__hash__  # Transform has none
+    __hash__ = object.__hash__  # Transform sets it to None
     __repr__ = torch.nn.Module.__repr__

@@ -1,4 +1,4 @@
-r"""What the coupling layers share: the split, the network's outputs, their bounds, and the builders' network."""
+r"""Base classes of coupling layers: how coordinates are split, and what a network may return."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from pyro_hyperbolic.distributions.constraints import on_manifold
 from pyro_hyperbolic.geometry import Hadamard, checks
 from pyro_hyperbolic.manifolds import STANDARD
 
-from .base import TangentModule, autocasts, own_if_learnable, with_batch
+from .base import TangentModule, autocasts, register_if_learnable, with_batch
 from .conditional import NeedsContext
 from .networks import Conditioned, check_dim, check_hypernet, check_split
 
 __all__ = ["ConditionalCoupling", "Coupling"]
 
-#: Bounds of the builders: |log scale| per layer, and the radius of the target point of a translation over sqrt(k).
+#: Default bounds of the builders: |log_scale|, and |t| / sqrt(k) where ``t`` is the target of a translation.
 LOG_SCALE_BOUND = 3.0
 SHIFT_BOUND = 3.0
 
@@ -26,18 +26,17 @@ Hypernet = Callable[..., tuple[Tensor, Tensor]]
 
 
 class Coupling(TangentModule):
-    """Abstract base of coupling layers: one block of tangent coordinates moves, as told by a network of the other.
+    """Abstract base of coupling layers: a network of one block of tangent coordinates moves the other block.
 
-    A subclass says how the second block moves, in :meth:`_move` and :meth:`_move_back`; a flow calls
-    :meth:`forward_block` and :meth:`inverse_block`, so that nothing is split, joined or mapped to the manifold between
-    its layers.
+    A subclass implements :meth:`_move` and :meth:`_move_back`. A flow calls :meth:`forward_block` and
+    :meth:`inverse_block`, so it splits and joins blocks, and maps to the manifold, only once.
 
     Args:
-        split_dim: Number ``d`` of the ``n`` tangent coordinates that stay, ``1 <= d < n``.
+        split_dim: Number ``d`` of unchanged tangent coordinates, ``1 <= d < n``.
         hypernet: Maps the first block ``(*, d)`` to ``(shift, log_scale)``, each ``(*, n - d)``.
         manifold: A geoopt manifold; the hyperboloid of curvature -1 by default.
         log_scale_bound: If given, ``log_scale`` becomes ``b tanh(log_scale / b)``.
-        cache_size: 1 (default) to remember the last pair, 0 not to.
+        cache_size: 1 (default) to cache the last pair, 0 to cache nothing.
     """
 
     def __init__(
@@ -59,24 +58,24 @@ class Coupling(TangentModule):
 
     @abstractmethod
     def _move(self, space: Hadamard, x2: Tensor, shift: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the second block after the layer and ``log |det|``, of Lebesgue measure."""
+        """Returns the moved second block and ``log |det|`` with respect to Lebesgue measure."""
 
     @abstractmethod
     def _move_back(self, space: Hadamard, y2: Tensor, shift: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the second block before the layer, with ``log |det|`` of the *forward* map."""
+        """Returns the original second block and ``log |det|`` of the *forward* map."""
 
     def forward_block(self, space: Hadamard, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the moved second block ``(*, n - d)`` and ``log |det|``, of Lebesgue measure."""
+        """Returns the moved second block ``(*, n - d)`` and ``log |det|`` with respect to Lebesgue measure."""
         return self._move(space, x2, *self._outputs(x1, x2))
 
     def inverse_block(self, space: Hadamard, y1: Tensor, y2: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the second block before the layer, with ``log |det|`` of the *forward* map."""
+        """Returns the original second block and ``log |det|`` of the *forward* map."""
         return self._move_back(space, y2, *self._outputs(y1, y2))
 
     def _outputs(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
         try:
             outputs = self.nn(x1)
-        except RuntimeError:  # not looked at beforehand: that costs as much as a layer of the network
+        except RuntimeError:  # checked only on failure: the checks cost as much as a layer of the network
             if isinstance(self.network, torch.nn.Module):
                 parameter = next((value for value in self.network.parameters() if value.is_floating_point()), x1)
                 checks.check_same_dtype(network=parameter, points=x1)
@@ -94,14 +93,14 @@ class Coupling(TangentModule):
         if {shift.dtype, log_scale.dtype} != {dtype} and autocasts(x2):
             shift, log_scale = shift.to(dtype), log_scale.to(dtype)
         if not (shift.size(-1) == log_scale.size(-1) == size and shift.dtype == log_scale.dtype == dtype):
-            _refuse(x2, shift=shift, log_scale=log_scale)
+            _raise_mismatch(x2, shift=shift, log_scale=log_scale)
         if self.log_scale_bound is not None:
             log_scale = self.log_scale_bound * torch.tanh(log_scale / self.log_scale_bound)
         return shift, log_scale
 
     @property
     def network(self) -> Any:
-        """The network itself, which a conditioned layer shares with others."""
+        """The network, without the context of a conditioned layer."""
         return self.nn.network if isinstance(self.nn, Conditioned) else self.nn
 
     def _tangent_forward(self, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,15 +119,15 @@ class Coupling(TangentModule):
         return v[..., : self.split_dim], v[..., self.split_dim :]
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
-        """Returns the shape of ``y`` for an ``x`` of that shape; a context enlarges the batch, as in Pyro's samples."""
+        """Returns ``shape``, with its batch part broadcast with the batch shapes of ``k`` and the context."""
         space = self._geometry
-        batches = [*space.batch_shapes(), *self.batch_shapes_of_conditions()]
+        batches = [*space.batch_shapes(), *self.context_batch_shapes()]
         return with_batch(shape, *batches, event_dim=space.event_dim)
 
     inverse_shape = forward_shape
 
-    def batch_shapes_of_conditions(self) -> list[torch.Size]:
-        """Returns the batch shape of the context, if there is one."""
+    def context_batch_shapes(self) -> list[torch.Size]:
+        """Returns a list of the context's batch shape, or an empty list without a context."""
         network = self.__dict__.get("nn")
         return [network.batch_shape] if isinstance(network, Conditioned) else []
 
@@ -136,13 +135,13 @@ class Coupling(TangentModule):
 class ConditionalCoupling(NeedsContext):
     """Abstract base of conditional coupling layers: a network of the first block *and* a context moves the second.
 
-    ``condition(context)`` returns the coupling layer at that context, which shares the network.
+    ``condition(context)`` returns the coupling layer at ``context``, with the same network.
 
     Args:
-        split_dim: Number ``d`` of the ``n`` tangent coordinates that stay, ``1 <= d < n``.
+        split_dim: Number ``d`` of unchanged tangent coordinates, ``1 <= d < n``.
         hypernet: Maps the first block ``(*, d)`` and ``context=`` to ``(shift, log_scale)``, each ``(*, n - d)``.
         manifold: A geoopt manifold; the hyperboloid of curvature -1 by default.
-        **kwargs: Those of the coupling layer.
+        **kwargs: Further arguments of the coupling layer.
     """
 
     transform_type: type[Coupling]
@@ -157,7 +156,7 @@ class ConditionalCoupling(NeedsContext):
         self.nn = hypernet
         self._on_manifold = on_manifold(STANDARD if manifold is None else manifold)
         self.kwargs = kwargs
-        own_if_learnable(self, self.manifold)
+        register_if_learnable(self, self.manifold)
         # Errors in the arguments should come now, not at the first context.
         self.transform_type(split_dim, hypernet, self.manifold, **kwargs)
 
@@ -171,15 +170,14 @@ class ConditionalCoupling(NeedsContext):
         return self.transform_type(self.split_dim, Conditioned(self.nn, context), self.manifold, **self.kwargs)
 
 
-def _refuse(x2: Tensor, **outputs: Tensor) -> None:
-    """Raises the error that says which output of a network does not fit the moving block."""
+def _raise_mismatch(x2: Tensor, **outputs: Tensor) -> None:
+    """Raises an error that names the network's output that does not fit the moving block."""
     for name, value in outputs.items():
         checks.check_same_dtype(network=value, points=x2)
         if value.size(-1) != x2.size(-1):
             raise ValueError(
-                f"hypernet returned a {name} of shape {tuple(value.shape)}, but the moving block has "
-                f"n - split_dim = {x2.size(-1)} coordinates; give it that many outputs for each of shift and "
-                f"log_scale (DenseNN's param_dims)."
+                f"hypernet returned a {name} of shape {tuple(value.shape)}, but the moving block has n - split_dim = "
+                f"{x2.size(-1)} coordinates; shift and log_scale need one output for each (DenseNN's param_dims)."
             )
 
 
@@ -190,7 +188,7 @@ def check_bound(name: str, bound: float | None) -> None:
 
 
 def join(first: Tensor, second: Tensor) -> Tensor:
-    """Returns both blocks as one vector, their batch shapes broadcast (a context can enlarge that of one)."""
+    """Concatenates both blocks, after broadcasting their batch shapes (a context enlarges only one of them)."""
     if not checks.tracing() and first.shape[:-1] == second.shape[:-1]:  # torch.broadcast_shapes is slow
         return torch.cat([first, second], dim=-1)
     batch = torch.broadcast_shapes(first.shape[:-1], second.shape[:-1])

@@ -1,4 +1,4 @@
-r"""Normal coordinates, from R^n to the manifold: the chart at the origin, or at any other point."""
+r"""The exponential map from R^n to the manifold, at the origin or at any other point."""
 
 from typing import Any
 
@@ -12,27 +12,27 @@ from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions.constraints import OnManifold
 from pyro_hyperbolic.geometry import Hadamard, checks
 
-from .base import LEARN_IT_BY, ManifoldTransform, with_batch
+from .base import LEARN_LOC_HINT, ManifoldTransform, with_batch
 
 __all__ = ["ExponentialMap"]
 
 
 class ExponentialMap(ManifoldTransform):
-    r"""Maps tangent coordinates to the manifold, :math:`y = T_{loc} \exp_o(x)`, from R^n onto all of it.
+    r"""Maps tangent coordinates to the manifold bijectively, :math:`y = T_{loc} \exp_o(x)`.
 
     .. math:: \log |\det dy/dx| = (n - 1) \log \frac{\sinh r}{r}, \qquad r = |x| / \sqrt k
 
-    from Lebesgue measure to Riemannian volume. Without ``loc``, the chart at the origin, this is what
-    ``biject_to(on_manifold(M))`` and ``transform_to`` return, so autoguides, HMC and NUTS compute their densities with
-    it. With it, the normal coordinates at ``loc``, the same map as ``ExponentialMap(M)`` followed by
-    ``Translation(M, loc)``: :math:`T_{loc} \circ \exp_o = \exp_{loc} \circ \mathrm{PT}_{o \to loc}`.
+    from Lebesgue measure to Riemannian volume. ``biject_to(on_manifold(M))`` and ``transform_to`` return
+    ``ExponentialMap(M)``, so autoguides, HMC and NUTS use it. With ``loc`` it is followed by ``Translation(M, loc)``:
+    :math:`T_{loc} \circ \exp_o = \exp_{loc} \circ \mathrm{PT}_{o \to loc}`, and ``x`` is in normal coordinates at
+    ``loc``.
 
     Shapes: ``x`` is ``(*, n)``, ``y`` is ``(*, n + 1)``, the log-determinant is ``(*)``.
 
     Args:
         manifold: A geoopt manifold; the hyperboloid of curvature -1 by default.
-        loc: Where the origin of R^n goes, shape ``(*, n + 1)``; the origin of the manifold by default.
-        cache_size: 1 (default) to remember the last pair, 0 not to.
+        loc: The image of the origin of R^n, shape ``(*, n + 1)``; the origin of the manifold by default.
+        cache_size: 1 (default) to cache the last pair, 0 to cache nothing.
         validate_args: Whether to check arguments; Pyro's global setting by default.
 
     Raises:
@@ -58,7 +58,7 @@ class ExponentialMap(ManifoldTransform):
     ) -> None:
         super().__init__(manifold, cache_size=cache_size, validate_args=validate_args)
         if loc is not None:
-            checks.check_points(self.manifold, loc, "loc", validate=validate_args, advice=LEARN_IT_BY)
+            checks.check_points(self.manifold, loc, "loc", validate=validate_args, advice=LEARN_LOC_HINT)
         self.loc = loc
 
     @constraints.dependent_property(is_discrete=False, event_dim=1)
@@ -79,8 +79,8 @@ class ExponentialMap(ManifoldTransform):
         if self.loc is not None:
             checks.check_fit(space, self.loc, y, space.dim(y.shape))
             if not _is_at_the_origin(space, self.loc):
-                return space.recalled(y, self.loc)
-        return space.recalled(y)
+                return space.overflow_safe_log(y, self.loc)
+        return space.overflow_safe_log(y)
 
     def _check_domain(self, x: Tensor, *, validate: bool) -> None:
         checks.check_vectors(self.manifold, x, "the argument of ExponentialMap", validate=validate)
@@ -115,7 +115,7 @@ class ExponentialMap(ManifoldTransform):
 
 
 def _is_at_the_origin(space: Hadamard, loc: Tensor) -> bool:
-    # An origin of many k, of a manifold other than this one, can have a batch shape that the result must have.
+    # The origin of another manifold may carry a batch of k, whose shape the result must have too.
     batch = space.batch_of(loc.shape)
     return geometry.is_known_origin(loc) and (len(batch) == 0 or batch in space.batch_shapes())
 

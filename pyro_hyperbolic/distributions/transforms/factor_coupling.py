@@ -1,4 +1,4 @@
-r"""Factor coupling: on a product manifold one factor moves by its own isometry, given all the others."""
+r"""Factor coupling: an isometry moves one factor of a product manifold, given the others."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,27 +20,28 @@ __all__ = ["FactorCoupling", "factor_coupling"]
 class FactorCoupling(Coupling):
     r"""Couples by an isometry of one factor, :math:`w_i = \log_o T_p \exp_o(v_i \odot e^s)`, given the others.
 
-    On :math:`M_1 \times \dots \times M_m`, in tangent coordinates :math:`(v_1, \dots, v_m)`; the other factors stay.
-    With :math:`u = v_i \odot e^s`, and the volume :math:`\ell` of the exponential map of each space, with respect to
-    Riemannian volume
+    On :math:`M_1 \times \dots \times M_m`, in tangent coordinates :math:`(v_1, \dots, v_m)`; the other factors are
+    unchanged. With :math:`u = v_i \odot e^s` and the log-volume :math:`\ell` of the exponential map of each space, with
+    respect to Riemannian volume
 
     .. math:: \log |\det dy/dx| = \textstyle\sum s + \ell_i(u) - \ell_i(w_i) + \ell(w) - \ell(v).
 
     Shapes: ``x`` and ``y`` are points ``(*, sum of sizes)``, the log-determinant is ``(*)``.
 
     Args:
-        index: The factor that moves, from 0.
-        hypernet: Maps the tangent coordinates of the others ``(*, n - n_i)`` to ``(shift, log_scale)``, each
-            ``(*, n_i)``. On a hyperboloid, a ball or Euclidean space ``shift`` is the target as in
-            :class:`WrappedHyperboloidCoupling`; on other factors it is tangent coordinates of it.
-        manifold: A ``geoopt.ProductManifold`` of two factors or more.
+        index: Index of the factor that moves, from 0.
+        hypernet: Maps the tangent coordinates of the other factors ``(*, n - n_i)`` to ``(shift, log_scale)``, each
+            ``(*, n_i)``. On a hyperboloid, a ball or Euclidean space ``shift`` defines ``p`` as in
+            :class:`WrappedHyperboloidCoupling`; on other factors it holds the tangent coordinates of ``p``.
+        manifold: A ``geoopt.ProductManifold`` of at least two factors.
         log_scale_bound: If given, ``log_scale`` becomes ``b tanh(log_scale / b)``.
         shift_bound: If given, ``shift`` is shortened smoothly to less than this, in units of the factor's ``sqrt(k)``.
-        cache_size: 1 (default) to remember the last pair, 0 not to.
+        cache_size: 1 (default) to cache the last pair, 0 to cache nothing.
 
     Raises:
-        TypeError: If the manifold is no product.
-        ValueError: If there is no such factor, or no other; on a call, if the network's outputs have the wrong size.
+        TypeError: If the manifold is not a product.
+        ValueError: If the product has only one factor, or no factor ``index``; on a call, if the network's outputs have
+            the wrong size.
 
     Example:
         >>> M = geoopt.ProductManifold((geoopt.Lorentz(), 3), (geoopt.Euclidean(1), 2))
@@ -60,11 +61,11 @@ class FactorCoupling(Coupling):
         shift_bound: float | None = None,
         cache_size: int = 1,
     ) -> None:
-        dims = _dims(manifold, index)
+        dims = _factor_dims(manifold, index)
         split_dim = sum(dims) - dims[index]
         super().__init__(split_dim, hypernet, manifold, log_scale_bound=log_scale_bound, cache_size=cache_size)
         check_bound("shift_bound", shift_bound)
-        self.moving = index
+        self.factor_index = index
         self.shift_bound = shift_bound
         self._sizes = [sum(dims[:index]), dims[index], sum(dims[index + 1 :])]
 
@@ -79,16 +80,16 @@ class FactorCoupling(Coupling):
         return torch.cat([before, v2, after], -1), log_det
 
     def _move(self, space: Hadamard, x2: Tensor, shift: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
-        w2, log_det = self._translated(space, shift, x2 * log_scale.exp(), inverse=False)
+        w2, log_det = self._translate(space, shift, x2 * log_scale.exp(), inverse=False)
         return w2, log_scale.sum(-1) + log_det
 
     def _move_back(self, space: Hadamard, y2: Tensor, shift: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
-        u, log_det = self._translated(space, shift, y2, inverse=True)
+        u, log_det = self._translate(space, shift, y2, inverse=True)
         return u * (-log_scale).exp(), log_scale.sum(-1) - log_det
 
-    def _translated(self, space: Any, shift: Tensor, v: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
-        """Returns the factor's tangent coordinates after the isometry, and ``log |det|`` in the direction asked for."""
-        factor = space.factors[self.moving]
+    def _translate(self, space: Any, shift: Tensor, v: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        """Returns the factor's tangent coordinates after the isometry or its inverse, and that map's ``log |det|``."""
+        factor = space.factors[self.factor_index]
         if isinstance(factor, Nested):
             return factor.translate_tangent(shift, v, inverse, self.shift_bound)
         if self.shift_bound is not None:
@@ -109,43 +110,43 @@ def factor_coupling(
 ) -> FactorCoupling:
     """Builds a :class:`FactorCoupling` with a dense network; it starts near the identity.
 
-    One layer for each factor moves everything:
+    One layer for each factor moves every coordinate:
     ``ComposeTransformModule([factor_coupling(n, i, manifold=M) for i in range(m)])``.
 
     Args:
         dim: Intrinsic dimension ``n`` of the product.
-        index: The factor that moves, from 0.
+        index: Index of the factor that moves, from 0.
         hidden_dims: Widths of the hidden layers; ``[10 * dim]`` by default.
-        manifold: A ``geoopt.ProductManifold`` of two factors or more.
+        manifold: A ``geoopt.ProductManifold`` of at least two factors.
         log_scale_bound: Bound of the absolute log-scale, approached smoothly; 3 by default. ``None`` for no bound.
         shift_bound: Bound of the shift, in units of the factor's ``sqrt(k)``; 3 by default. ``None`` for no bound.
 
     Raises:
-        TypeError: If the manifold is no product.
-        ValueError: If there is no such factor, or ``dim`` is not that of the product.
+        TypeError: If the manifold is not a product.
+        ValueError: If the product has only one factor, no factor ``index``, or another dimension than ``dim``.
     """
-    dims = _dims(manifold, index)
+    dims = _factor_dims(manifold, index)
     checks.check_count("dim", dim, 2, "it is the intrinsic dimension of the product")
     if dim != sum(dims):
         raise ValueError(
-            f"dim = {dim}, but {geometry.bind(manifold).name} has n = {sum(dims)} dimensions; give that one."
+            f"dim = {dim}, but {geometry.bind(manifold).name} has n = {sum(dims)} dimensions; give dim = {sum(dims)}."
         )
     _, network = build(dim, None, hidden_dims, dim - dims[index])
     return FactorCoupling(index, network, manifold, log_scale_bound=log_scale_bound, shift_bound=shift_bound)
 
 
-def _dims(manifold: Any, index: int) -> list[int]:
-    """Returns the dimensions of the factors, or raises unless there is one of that index, and another."""
+def _factor_dims(manifold: Any, index: int) -> list[int]:
+    """Returns the dimensions of the factors; raises unless the manifold is a product with that factor and another."""
     space = geometry.bind(manifold)
     if not isinstance(space, Product):
         raise TypeError(
             f"the manifold is {checks.describe(space)}, but a factor coupling moves one factor of a "
             f"geoopt.ProductManifold; use HT.tangent_coupling or HT.wrapped_hyperboloid_coupling."
         )
-    checks.check_count("index", index, 0, "it counts the factors of the product")
+    checks.check_count("index", index, 0, "it is the index of a factor")
     if not index < len(space.dims) or len(space.dims) < 2:
         raise ValueError(
-            f"index = {index}, but {space.name} has {len(space.dims)} factors, and one moves given the others; give "
-            f"an index below that, and two factors or more."
+            f"index = {index}, but {space.name} has {len(space.dims)} factors; give a product of at least two factors "
+            f"and the index of one."
         )
     return space.dims

@@ -1,4 +1,4 @@
-r"""Polar coupling: splines of the angle and of the radius, in geodesic polar coordinates about the origin."""
+r"""Polar coupling: splines of the angle and the radius, in geodesic polar coordinates about the origin."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,45 +18,45 @@ from .networks import widths_of
 
 __all__ = ["PolarCoupling", "polar_coupling"]
 
-#: A spline's parameters, unnormalised: widths, heights, slopes.
-Parameters = tuple[Tensor, Tensor, Tensor]
+#: Unnormalised widths, heights and slopes of a spline.
+SplineParameters = tuple[Tensor, Tensor, Tensor]
 
-#: The radial spline acts where |log(radius / reach) + 2| < 2: from exp(-4) = 0.02 times the reach on.
+#: The radial spline acts on |log(radius / reach) + 2| < 2, from 0.02 reach to reach.
 _BOUND = 2.0
-#: Where the slope is one: Pyro's splines add 1e-3 to the softplus of this.
+#: The parameter for slope one: Pyro's splines have the slope softplus(parameter) + 1e-3.
 _SLOPE_ONE = math.log(math.expm1(1 - 1e-3))
 
 
 class PolarCoupling(TangentModule):
     r"""Moves the angle, then the radius, each given the other, :math:`\phi' = h_\rho(\phi),\ \rho' = g_{\phi'}(\rho)`.
 
-    In geodesic polar coordinates of a plane, :math:`x = \exp_o(\rho \cos\phi, \rho \sin\phi)`. Both are monotone
-    rational-quadratic splines: ``h`` of the circle, keeping one angle fixed, ``g`` of the logarithm of the radius, up
-    to ``reach`` and the identity beyond. With respect to Riemannian volume (at ``k = 1``)
+    In geodesic polar coordinates of a plane, :math:`x = \exp_o(\rho \cos\phi, \rho \sin\phi)`. Both maps are monotone
+    rational-quadratic splines. ``h`` acts on the circle and fixes one angle. ``g`` acts on the logarithm of the radius,
+    and is the identity beyond ``reach``. With respect to Riemannian volume (at ``k = 1``)
 
     .. math:: \log |\det dy/dx| = \log h_\rho'(\phi) + \log g_{\phi'}'(\rho) + \log \frac{\sinh \rho'}{\sinh \rho}.
 
-    A hyperbolic disk is nearly all rim, and what is far apart at the rim differs in its angle. A coupling of Cartesian
-    tangent coordinates has to cut thin slices out of both; this one spends its knots where the volume is. Towards the
-    origin, where there is no angle, it fades to the identity, within a few hundredths of ``reach``, up to 1e-3 in the
-    log-determinant: the slope of Pyro's splines at their ends is 0.999.
+    Most of a hyperbolic disk is near its rim, where distant points differ in their angle. A coupling of Cartesian
+    tangent coordinates must resolve thin slices of both; this one has its knots where the volume is. The angle is
+    undefined at the origin, so the map fades to the identity there, within a few hundredths of ``reach``. (Its
+    log-determinant fades to 1e-3 only, since Pyro's splines end with slope 0.999.)
 
     Shapes: ``x`` and ``y`` are ``(*, 3)`` (``(*, 2)`` on the Euclidean plane), the log-determinant is ``(*)``.
 
     Args:
         angular: Maps the radius over ``reach``, ``(*, 1)``, to unnormalised widths and heights ``(*, bins)`` and
             slopes ``(*, bins - 1)`` of the spline of the angle.
-        radial: Maps :math:`(\cos\phi', \sin\phi')` to those of the spline of the radius.
-        count_bins: Number of bins of both.
-        reach: Radius up to which points are moved radially, positive, in units of distance.
-        fixed_angle: The angle that ``h`` keeps, in radians, where its slope is one; give the layers of a stack
-            different ones.
+        radial: Maps :math:`(\cos\phi', \sin\phi')` to the same parameters of the spline of the radius.
+        count_bins: Number of bins of each spline.
+        reach: Radius up to which points move radially, positive, in units of distance.
+        fixed_angle: The angle that ``h`` fixes, in radians; its slope there is one. Use different angles for the layers
+            of a stack.
         manifold: A geoopt manifold; the hyperbolic plane of curvature -1 by default.
-        cache_size: 1 (default) to remember the last pair, 0 not to.
+        cache_size: 1 (default) to cache the last pair, 0 to cache nothing.
 
     Raises:
-        ValueError: If ``reach`` is not positive; on a call, if the manifold is no plane or, while validating, a point
-            is off it.
+        ValueError: If ``reach`` is not positive; on a call, if the manifold is not a plane or, while validating, a
+            point is off it.
 
     References:
         Conor Durkan, Artur Bekasov, Iain Murray, George Papamakarios, *Neural Spline Flows*, 2019, arXiv:1906.04032.
@@ -64,7 +64,7 @@ class PolarCoupling(TangentModule):
         circle).
 
     Example:
-        Beyond the reach a layer only turns, and moves nothing towards or from the origin:
+        Beyond ``reach`` only the angle changes:
 
         >>> t = polar_coupling(count_bins=4, reach=2.0)
         >>> x = geometry.exp0(t.manifold, torch.tensor([[3.0, 4.0]]))
@@ -74,8 +74,8 @@ class PolarCoupling(TangentModule):
 
     def __init__(
         self,
-        angular: Callable[[Tensor], Parameters],
-        radial: Callable[[Tensor], Parameters],
+        angular: Callable[[Tensor], SplineParameters],
+        radial: Callable[[Tensor], SplineParameters],
         count_bins: int,
         reach: float,
         fixed_angle: float = math.pi,
@@ -86,99 +86,99 @@ class PolarCoupling(TangentModule):
         super().__init__(manifold, cache_size=cache_size)
         for name, network in {"angular": angular, "radial": radial}.items():
             checks.check_callable(name, network, "give a network that returns widths, heights and slopes")
-        checks.check_count("count_bins", count_bins, 2, "one bin moves nothing")
-        checks.check_number("reach", reach, "it is the radius up to which points are moved, 5.0 by default", above=0)
+        checks.check_count("count_bins", count_bins, 2, "a spline of one bin is the identity")
+        checks.check_number("reach", reach, "points move radially up to this radius, 5.0 by default", above=0)
         checks.check_number("fixed_angle", fixed_angle, "it is in radians, math.pi by default")
         self.reach, self.fixed_angle = reach, fixed_angle
-        self.angular = ConditionalSpline(_Fading(angular), 1, count_bins, bound=math.pi, order="quadratic")
+        self.angular = ConditionalSpline(_FadingNetwork(angular), 1, count_bins, bound=math.pi, order="quadratic")
         self.radial = ConditionalSpline(radial, 1, count_bins, bound=_BOUND, order="quadratic")
 
     def _tangent_forward(self, v: Tensor) -> tuple[Tensor, Tensor]:
         try:
-            with without_autocast(v):  # Pyro's splines compute with what the networks return
-                return self._moved(v)
-        except RuntimeError:  # not looked at beforehand, as in other couplings
+            with without_autocast(v):  # Pyro's splines compute in the dtype that the networks return
+                return self._apply_splines(v)
+        except RuntimeError:  # dtypes are checked only on failure, as in other couplings
             self._check_dtype(v)
             raise
 
     def _tangent_backward(self, w: Tensor) -> tuple[Tensor, Tensor]:
         try:
             with without_autocast(w):
-                return self._moved_back(w)
+                return self._invert_splines(w)
         except RuntimeError:
             self._check_dtype(w)
             raise
 
-    def _moved(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        safe, centre = self._off_centre(v)
-        level, angle = self._polar(safe)
-        turn = self._turn(level)
-        new_angle = turn(angle)
-        stretch = self.radial.condition(_direction(new_angle))
-        new_level = stretch(level)
-        log_det = turn.log_abs_det_jacobian(angle, new_angle) + stretch.log_abs_det_jacobian(level, new_level)
-        w = torch.where(centre, v, self._cartesian(new_level, new_angle))
-        return w, _planar(log_det, level, new_level, centre)
+    def _apply_splines(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        nonzero, at_origin = self._replace_zeros(v)
+        log_radius, angle = self._to_polar(nonzero)
+        h = self._angular_spline(log_radius)
+        new_angle = h(angle)
+        g = self.radial.condition(_unit_vector(new_angle))
+        new_log_radius = g(log_radius)
+        log_det = h.log_abs_det_jacobian(angle, new_angle) + g.log_abs_det_jacobian(log_radius, new_log_radius)
+        w = torch.where(at_origin, v, self._from_polar(new_log_radius, new_angle))
+        return w, _lebesgue_log_det(log_det, log_radius, new_log_radius, at_origin)
 
-    def _moved_back(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        safe, centre = self._off_centre(w)
-        new_level, new_angle = self._polar(safe)
-        stretch = self.radial.condition(_direction(new_angle))
-        level = stretch.inv(new_level)
-        turn = self._turn(level)
-        angle = turn.inv(new_angle)
-        log_det = turn.log_abs_det_jacobian(angle, new_angle) + stretch.log_abs_det_jacobian(level, new_level)
-        v = torch.where(centre, w, self._cartesian(level, angle))
-        return v, _planar(log_det, level, new_level, centre)
+    def _invert_splines(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        nonzero, at_origin = self._replace_zeros(w)
+        new_log_radius, new_angle = self._to_polar(nonzero)
+        g = self.radial.condition(_unit_vector(new_angle))
+        log_radius = g.inv(new_log_radius)
+        h = self._angular_spline(log_radius)
+        angle = h.inv(new_angle)
+        log_det = h.log_abs_det_jacobian(angle, new_angle) + g.log_abs_det_jacobian(log_radius, new_log_radius)
+        v = torch.where(at_origin, w, self._from_polar(log_radius, angle))
+        return v, _lebesgue_log_det(log_det, log_radius, new_log_radius, at_origin)
 
     def _check_dtype(self, v: Tensor) -> None:
         for network in (self.angular, self.radial):
             checks.check_same_dtype(network=next(network.parameters(), v), points=v)
 
-    def _turn(self, level: Tensor) -> Any:
-        return self.angular.condition((level - _BOUND).exp())
+    def _angular_spline(self, log_radius: Tensor) -> Any:
+        return self.angular.condition((log_radius - _BOUND).exp())
 
-    def _off_centre(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the vectors, another one in place of zero, which has no angle, and where that is."""
+    def _replace_zeros(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns ``v`` with zero vectors, which have no angle, replaced, and a mask of them."""
         if v.size(-1) != 2:
             raise ValueError(
                 f"a polar coupling moves points of a plane, but these have n = {v.size(-1)} dimensions; use a "
                 f"coupling_flow."
             )
-        centre = (v == 0).all(-1, keepdim=True)
-        return torch.where(centre, self.reach, v), centre
+        at_origin = (v == 0).all(-1, keepdim=True)
+        return torch.where(at_origin, self.reach, v), at_origin
 
-    def _polar(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns log(radius / reach) + bound, and the angle from the one opposite to that which stays."""
+    def _to_polar(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns log(radius / reach) + bound, and the angle from the direction opposite to the fixed one."""
         c, s = math.cos(self.fixed_angle - math.pi), math.sin(self.fixed_angle - math.pi)
         first, second = v.split(1, dim=-1)
         angle = torch.atan2(c * second - s * first, c * first + s * second)
         return (torch.hypot(first, second) / self.reach).log() + _BOUND, angle
 
-    def _cartesian(self, level: Tensor, angle: Tensor) -> Tensor:
-        return self.reach * (level - _BOUND).exp() * _direction(angle + (self.fixed_angle - math.pi))
+    def _from_polar(self, log_radius: Tensor, angle: Tensor) -> Tensor:
+        return self.reach * (log_radius - _BOUND).exp() * _unit_vector(angle + (self.fixed_angle - math.pi))
 
 
-class _Fading(torch.nn.Module):
-    """The parameters of an angular spline, those of the identity towards the origin."""
+class _FadingNetwork(torch.nn.Module):
+    """A network of angular spline parameters, which fade to those of the identity towards the origin."""
 
-    def __init__(self, network: Callable[[Tensor], Parameters]) -> None:
+    def __init__(self, network: Callable[[Tensor], SplineParameters]) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, radius: Tensor) -> Parameters:
-        share = -torch.expm1(-(radius * math.exp(2 * _BOUND)).square())
+    def forward(self, radius: Tensor) -> SplineParameters:
+        weight = -torch.expm1(-(radius * math.exp(2 * _BOUND)).square())
         widths, heights, slopes = self.network(radius)
-        return share * widths, share * heights, _SLOPE_ONE + share * (slopes - _SLOPE_ONE)
+        return weight * widths, weight * heights, _SLOPE_ONE + weight * (slopes - _SLOPE_ONE)
 
 
-def _direction(angle: Tensor) -> Tensor:
+def _unit_vector(angle: Tensor) -> Tensor:
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 
-def _planar(log_det: Tensor, level: Tensor, new_level: Tensor, centre: Tensor) -> Tensor:
+def _lebesgue_log_det(log_det: Tensor, log_radius: Tensor, new_log_radius: Tensor, at_origin: Tensor) -> Tensor:
     """Returns the log-determinant with respect to Lebesgue measure, rho^2 d(log rho) d(phi), shape ``(*)``."""
-    return torch.where(centre, 0.0, log_det + 2 * (new_level - level)).squeeze(-1)
+    return torch.where(at_origin, 0.0, log_det + 2 * (new_log_radius - log_radius)).squeeze(-1)
 
 
 def polar_coupling(
@@ -191,15 +191,15 @@ def polar_coupling(
 ) -> PolarCoupling:
     r"""Builds a :class:`PolarCoupling` of the plane with dense networks; it starts near the identity.
 
-    Given data, it starts as the map that makes their angles uniform, and their radii those of a standard normal, each
-    on its own, with its knots at their quantiles. From equal bins it takes a spline long to find narrow modes: at
-    distance 6 a blob of radius 0.3 has an angle of 0.001.
+    Given ``data``, it starts near the map that gives them uniform angles and the radii of a standard normal, with knots
+    at their quantiles. From equal bins, a spline takes long to find narrow modes: at distance 6, a blob of radius 0.3
+    spans an angle of 0.001.
 
     Args:
         hidden_dims: Widths of the hidden layers; ``[64, 64]`` by default.
         count_bins: Number of bins, at least 2.
-        reach: Radius up to which points are moved radially, in units of distance.
-        fixed_angle: The angle that stays, in radians; give the layers of a stack different ones.
+        reach: Radius up to which points move radially, in units of distance.
+        fixed_angle: The fixed angle, in radians. Use different angles for the layers of a stack.
         manifold: A geoopt manifold; the hyperbolic plane of curvature -1 by default.
         data: Points to start from, shape ``(B, 3)``.
 
@@ -216,7 +216,7 @@ def polar_coupling(
         >>> (v[:, 0] < 0).float().mean().round(decimals=1)
         tensor(0.5000)
     """
-    checks.check_count("count_bins", count_bins, 2, "one bin moves nothing")
+    checks.check_count("count_bins", count_bins, 2, "a spline of one bin is the identity")
     widths = widths_of(hidden_dims, [64, 64])
     networks = []
     for context_dim in (1, 2):
@@ -230,24 +230,26 @@ def polar_coupling(
     if data is not None:
         checks.check_manifold(layer.manifold)
         checks.check_points(layer.manifold, data, "data")
-        level, angle = layer._polar(layer._off_centre(geometry.log0(layer.manifold, data))[0])
-        share = torch.linspace(0, 1, count_bins + 1, dtype=data.dtype, device=data.device)
+        log_radius, angle = layer._to_polar(layer._replace_zeros(geometry.log0(layer.manifold, data))[0])
+        q = torch.linspace(0, 1, count_bins + 1, dtype=data.dtype, device=data.device)
         with torch.no_grad():
-            normal = (-2 * torch.log1p(-share)).sqrt()  # the radius with that share of a standard normal of the plane
-            _start(networks[0], angle.flatten().quantile(share), math.pi * (2 * share - 1), math.pi)
-            _start(networks[1], level.flatten().quantile(share), (normal / reach).log() + _BOUND, _BOUND)
+            normal = (-2 * torch.log1p(-q)).sqrt()  # quantiles of the radius of a standard normal in the plane
+            _set_knots(networks[0], angle.flatten().quantile(q), math.pi * (2 * q - 1), math.pi)
+            _set_knots(networks[1], log_radius.flatten().quantile(q), (normal / reach).log() + _BOUND, _BOUND)
     return layer
 
 
-def _start(network: DenseNN, knots: Tensor, images: Tensor, bound: float) -> None:
-    """Sets the biases so that the spline takes knots to images; the ends stay."""
-    bins, least = len(knots) - 1, 1e-3  # Pyro's least width and height of a bin, as a share of all
-    shares = []
-    for ends in (knots, images):
-        # Where the first knots are, not a point, is clamped: data beyond the box, where the map is the identity.
-        ends = torch.cat([ends.new_tensor([-bound]), ends[1:-1].clamp(-bound, bound), ends.new_tensor([bound])])
-        share = (ends.diff() / (2 * bound) - least).clamp(min=least / 10)  # no logarithm of nothing
-        shares.append(share / share.sum())
-    secants = (least + (1 - least * bins) * shares[1]) / (least + (1 - least * bins) * shares[0])
-    slopes = 2 / (1 / secants[1:] + 1 / secants[:-1])  # harmonic mean, as monotone interpolation takes it
-    network.layers[-1].bias.copy_(torch.cat([shares[0].log(), shares[1].log(), (slopes - least).expm1().log()]))
+def _set_knots(network: DenseNN, knots: Tensor, images: Tensor, bound: float) -> None:
+    """Sets the biases so that the spline maps ``knots`` to ``images``, and each end to itself."""
+    bins, minimum = len(knots) - 1, 1e-3  # Pyro's minimum width and height of a bin, as a fraction of the total
+    fractions = []
+    for edges in (knots, images):
+        # Clamping knots clamps no point: beyond the bound the map is the identity.
+        edges = torch.cat([edges.new_tensor([-bound]), edges[1:-1].clamp(-bound, bound), edges.new_tensor([bound])])
+        fraction = (edges.diff() / (2 * bound) - minimum).clamp(min=minimum / 10)  # positive, for the logarithm
+        fractions.append(fraction / fraction.sum())
+    widths, heights = (minimum + (1 - minimum * bins) * fraction for fraction in fractions)
+    secants = heights / widths
+    slopes = 2 / (1 / secants[1:] + 1 / secants[:-1])  # harmonic mean, as in monotone interpolation
+    logs = [fraction.log() for fraction in fractions]
+    network.layers[-1].bias.copy_(torch.cat([*logs, (slopes - minimum).expm1().log()]))

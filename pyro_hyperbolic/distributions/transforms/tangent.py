@@ -1,9 +1,9 @@
-r"""Any transform of R^n, lifted to a manifold."""
+r"""Transforms of R^n, lifted to a manifold."""
 
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from geoopt.manifolds.base import Manifold
@@ -24,19 +24,19 @@ class TangentTransform(TangentModule):
 
     .. math:: \log |\det dy/dx| = \log |\det df| + (n - 1) [\log \operatorname{sinhc}|w| - \log \operatorname{sinhc}|v|]
 
-    at :math:`v = \log_o x`, :math:`w = f(v)` and ``k = 1``, with respect to Riemannian volume. Every bijection of
-    Pyro (splines, autoregressive and planar flows, affine maps, stacks of them) becomes a flow on the manifold.
+    at :math:`v = \log_o x`, :math:`w = f(v)` and ``k = 1``, with respect to Riemannian volume. Every Pyro bijection
+    (splines, autoregressive and planar flows, affine maps, stacks of them) becomes a flow on the manifold.
 
-    Shapes: ``x`` and ``y`` are ``(*, n + 1)``, the log-determinant is ``(*)``. The parameters of ``transform``, if it
-    is a module, are parameters of this one.
+    Shapes: ``x`` and ``y`` are ``(*, n + 1)``, the log-determinant is ``(*)``.
 
     Args:
-        transform: A bijection of R^n: its domain and codomain are real, with event dimension 0 or 1.
+        transform: A bijection of R^n, whose domain and codomain are real, with event dimension 0 or 1. A module becomes
+            a submodule.
         manifold: A geoopt manifold; the hyperboloid of curvature -1 by default.
-        cache_size: 1 (default) to remember the last pair, 0 not to.
+        cache_size: 1 (default) to cache the last pair, 0 to cache nothing.
 
     Raises:
-        ValueError: If ``transform`` is no bijection of R^n; on a call, while validating, if a point is off the
+        ValueError: If ``transform`` is not a bijection of R^n; on a call, while validating, if a point is off the
             manifold.
 
     Example:
@@ -58,24 +58,26 @@ class TangentTransform(TangentModule):
                 if isinstance(transform, ConditionalTransform)
                 else "lift a bijection of R^n, not a network"
             )
-            raise TypeError(f"transform = {checks.shown(transform)}, but must be one of torch.distributions; {remedy}.")
+            raise TypeError(
+                f"transform = {checks.shown(transform)}, but must be a torch.distributions.Transform; {remedy}."
+            )
         if not transform.bijective:
-            raise ValueError(f"{transform} is not bijective, but a flow needs an inverse; lift a bijection of R^n.")
+            raise ValueError(f"{transform} has no inverse, but a flow needs one; lift a bijection of R^n.")
         for side in (transform.domain, transform.codomain):
             if not _is_real_vector(side):
                 raise ValueError(
-                    f"{transform} maps from {transform.domain} to {transform.codomain}, but tangent coordinates are "
-                    f"all of R^n (event dimension 0 or 1); lift a bijection of R^n."
+                    f"{transform} maps {transform.domain} to {transform.codomain}, but tangent coordinates are all of "
+                    f"R^n (event dimension 0 or 1); lift a bijection of R^n."
                 )
         self.transform = transform
 
     def _tangent_forward(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        with _alone(self.transform), without_autocast(v):
+        with _exclusive(self.transform), without_autocast(v):
             w = self.transform(v)
             return w, self._log_det(v, w)
 
     def _tangent_backward(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        with _alone(self.transform), without_autocast(w):
+        with _exclusive(self.transform), without_autocast(w):
             v = self.transform.inv(w)
             return v, self._log_det(v, w)
 
@@ -85,17 +87,17 @@ class TangentTransform(TangentModule):
         return log_det.expand(w.shape[:-1])
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
-        """Returns the shape of ``y`` for an ``x`` of that shape."""
+        """Returns the shape of ``y`` for an ``x`` of shape ``shape``."""
         return self._shape(shape, self.transform.forward_shape)
 
     def inverse_shape(self, shape: torch.Size) -> torch.Size:
-        """Returns the shape of ``x`` for a ``y`` of that shape."""
+        """Returns the shape of ``x`` for a ``y`` of shape ``shape``."""
         return self._shape(shape, self.transform.inverse_shape)
 
-    def _shape(self, shape: torch.Size, of_tangent: object) -> torch.Size:
+    def _shape(self, shape: torch.Size, tangent_shape: Callable[[torch.Size], torch.Size]) -> torch.Size:
         space = self._geometry
         batch = space.batch_of(shape)
-        tangent = of_tangent(torch.Size((*batch, space.dim(shape))))  # type: ignore[operator]
+        tangent = tangent_shape(torch.Size((*batch, space.dim(shape))))
         return super().forward_shape(tangent[:-1] + shape[len(batch) :])
 
 
@@ -106,31 +108,31 @@ def _is_real_vector(constraint: Constraint) -> bool:
     return event_dim <= 1 and isinstance(constraint, type(constraints.real))
 
 
-#: Transforms that are not ours keep their last call in attributes, where other threads would overwrite it.
+#: Pyro's and torch's transforms store their last call in attributes, which other threads would overwrite.
 _lock = threading.RLock()
 
 
-def _renew_lock() -> None:
+def _reset_lock() -> None:
     global _lock
     _lock = threading.RLock()
 
 
-if hasattr(os, "register_at_fork"):  # another thread can hold it while this one forks
-    os.register_at_fork(after_in_child=_renew_lock)
+if hasattr(os, "register_at_fork"):  # another thread may hold the lock while this one forks
+    os.register_at_fork(after_in_child=_reset_lock)
 
 
 @contextlib.contextmanager
-def _alone(transform: Transform) -> Iterator[None]:
-    """Keeps other threads from a transform that is not ours, and empties its caches afterwards."""
+def _exclusive(transform: Transform) -> Iterator[None]:
+    """Locks out other threads while the transform is used, and clears its caches afterwards."""
     with _lock:
         try:
             yield
         finally:
-            _empty_caches(transform)
+            _clear_caches(transform)
 
 
-def _empty_caches(transform: Transform) -> None:
-    """Empties the caches of a transform that is not ours: they outlive optimiser steps, and prevent copies."""
+def _clear_caches(transform: Transform) -> None:
+    """Clears the caches of a transform and its parts, which would outlive optimiser steps and prevent copies."""
     stack, seen = [transform], set()
     while stack:
         part = stack.pop()

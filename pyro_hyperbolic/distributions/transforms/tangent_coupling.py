@@ -24,14 +24,14 @@ class TangentCoupling(Coupling):
     Shapes: ``x`` and ``y`` are ``(*, n + 1)``, the log-determinant is ``(*)``.
 
     Args:
-        split_dim: Number ``d`` of the ``n`` tangent coordinates that stay, ``1 <= d < n``.
+        split_dim: Number ``d`` of unchanged tangent coordinates, ``1 <= d < n``.
         hypernet: Maps the first block ``(*, d)`` to ``(shift, log_scale)``, each ``(*, n - d)``. Shifts have the unit
             of distance.
         manifold: A geoopt manifold; the hyperboloid of curvature -1 by default. On ``geoopt.Euclidean(1)`` this is
             RealNVP's affine coupling.
         log_scale_bound: If given, ``log_scale`` becomes ``b tanh(log_scale / b)``, so that a layer stretches by at most
             ``exp(b)``; no bound by default (the builder sets one).
-        cache_size: 1 (default) to remember the last pair, 0 not to.
+        cache_size: 1 (default) to cache the last pair, 0 to cache nothing.
 
     Raises:
         ValueError: If ``split_dim`` is out of range, the network's outputs have the wrong size or, while validating,
@@ -58,8 +58,8 @@ class TangentCoupling(Coupling):
 class ConditionalTangentCoupling(ConditionalCoupling):
     r"""Couples tangent coordinates affinely given a context, :math:`w = (v_1, v_2 \odot e^{s(v_1, c)} + t(v_1, c))`.
 
-    ``condition(context)`` returns a :class:`TangentCoupling`, whose arguments these are; the network also takes a
-    keyword argument ``context``, as Pyro's ``ConditionalDenseNN`` does.
+    ``condition(context)`` returns a :class:`TangentCoupling`. The arguments are the same, but the network also takes
+    ``context=``, as Pyro's ``ConditionalDenseNN`` does.
 
     Example:
         >>> cond = conditional_tangent_coupling(2, context_dim=3)
@@ -83,7 +83,7 @@ def tangent_coupling(
     Args:
         dim: Intrinsic dimension ``n >= 2``.
         hidden_dims: Widths of the hidden layers; ``[10 * dim]`` by default.
-        split_dim: Number of coordinates that stay; ``dim // 2`` by default.
+        split_dim: Number of unchanged coordinates; ``dim // 2`` by default.
         manifold: A geoopt manifold; the hyperboloid of curvature -1 by default.
         log_scale_bound: Bound of the absolute log-scale, approached smoothly; 3 by default, so one layer stretches by
             at most ``exp(3) = 20``. ``None`` for no bound.
@@ -104,13 +104,13 @@ def conditional_tangent_coupling(
     *,
     log_scale_bound: float | None = LOG_SCALE_BOUND,
 ) -> ConditionalTangentCoupling:
-    """Builds a :class:`ConditionalTangentCoupling` with a dense network of block and context.
+    """Builds a :class:`ConditionalTangentCoupling` with a dense network; it starts near the identity.
 
     Args:
         dim: Intrinsic dimension ``n >= 2``.
         context_dim: Length of the context vector.
         hidden_dims: Widths of the hidden layers; ``[10 * dim]`` by default.
-        split_dim: Number of coordinates that stay; ``dim // 2`` by default.
+        split_dim: Number of unchanged coordinates; ``dim // 2`` by default.
         manifold: A geoopt manifold; the hyperboloid of curvature -1 by default.
         log_scale_bound: Bound of the absolute log-scale, approached smoothly; 3 by default. ``None`` for no bound.
 

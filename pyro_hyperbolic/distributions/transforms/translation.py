@@ -9,7 +9,7 @@ from torch import Tensor
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.geometry import checks
 
-from .base import LEARN_IT_BY, ManifoldTransform, with_batch
+from .base import LEARN_LOC_HINT, ManifoldTransform, with_batch
 
 __all__ = ["Translation"]
 
@@ -17,15 +17,15 @@ __all__ = ["Translation"]
 class Translation(ManifoldTransform):
     r"""Moves every point by the isometry that carries the origin to ``loc``, :math:`y = T_{loc}\, x`, log-det 0.
 
-    :math:`T_p \circ \exp_o = \exp_p \circ \mathrm{PT}_{o \to p}`: on the hyperboloid the Lorentz boost to ``p``, on
-    Euclidean space ``x + p``.
+    :math:`T_p \circ \exp_o = \exp_p \circ \mathrm{PT}_{o \to p}`. On the hyperboloid this is the Lorentz boost to
+    ``p``, on Euclidean space ``x + p``.
 
     Shapes: ``x``, ``y`` and ``loc`` are ``(*, n + 1)`` and broadcast; the log-determinant is ``(*)``.
 
     Args:
         manifold: A geoopt manifold; ``None`` for the hyperboloid of curvature -1.
-        loc: Where the origin goes, shape ``(*, n + 1)``.
-        cache_size: 1 (default) to remember the last pair, 0 not to.
+        loc: The image of the origin, shape ``(*, n + 1)``.
+        cache_size: 1 (default) to cache the last pair, 0 to cache nothing.
         validate_args: Whether to check ``loc`` and arguments; Pyro's global setting by default.
 
     Raises:
@@ -43,16 +43,16 @@ class Translation(ManifoldTransform):
         self, manifold: Manifold | None, loc: Tensor, *, cache_size: int = 1, validate_args: bool | None = None
     ) -> None:
         super().__init__(manifold, cache_size=cache_size, validate_args=validate_args)
-        checks.check_points(self.manifold, loc, "loc", validate=validate_args, advice=LEARN_IT_BY)
+        checks.check_points(self.manifold, loc, "loc", validate=validate_args, advice=LEARN_LOC_HINT)
         self.loc = loc
 
     def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self._moved(x, inverse=False)
+        return self._translate(x, inverse=False)
 
     def _backward(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        return self._moved(y, inverse=True)
+        return self._translate(y, inverse=True)
 
-    def _moved(self, x: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
+    def _translate(self, x: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
         checks.check_same_dtype(loc=self.loc, x=x)
         checks.check_same_size(loc=self.loc, x=x)
         space = self._geometry
@@ -60,7 +60,7 @@ class Translation(ManifoldTransform):
         return y, y.new_zeros(()).expand(space.batch_of(y.shape))
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
-        """Returns the shape with its batch part broadcast with those of ``loc`` and ``k``."""
+        """Returns ``shape``, with its batch part broadcast with the batch shapes of ``loc`` and ``k``."""
         space = self._geometry
         batches = [space.batch_of(self.loc.shape), *space.batch_shapes()]
         return with_batch(shape, *batches, event_dim=space.event_dim)

@@ -1,4 +1,4 @@
-r"""Wrapped hyperboloid coupling: the moving block is a point of a smaller hyperboloid, and an isometry moves it."""
+r"""Wrapped hyperboloid coupling: an isometry moves the second block as a point of a smaller hyperboloid."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,31 +23,30 @@ __all__ = [
 class WrappedHyperboloidCoupling(Coupling):
     r"""Couples by an isometry, :math:`w = (v_1,\ \log_o T_{t(v_1)} \exp_o(v_2 \odot e^{s(v_1)}))`, between log and exp.
 
-    The second block is scaled, wrapped onto the hyperboloid of its own dimension ``m = n - d``, carried along by the
-    isometry :math:`T_t` that takes the origin to ``t``, and unwrapped. With :math:`u = v_2 \odot e^s`, with respect
-    to Riemannian volume (at ``k = 1``)
+    The second block is scaled, mapped to the hyperboloid of dimension ``m = n - d``, moved by the isometry :math:`T_t`
+    that carries the origin to ``t``, and mapped back. With :math:`u = v_2 \odot e^s`, with respect to Riemannian volume
+    (at ``k = 1``)
 
     .. math:: \log |\det dy/dx| = \textstyle\sum s
         + (m - 1) [\log \operatorname{sinhc} |u| - \log \operatorname{sinhc} |w_2|]
         + (n - 1) [\log \operatorname{sinhc} |w| - \log \operatorname{sinhc} |v|].
 
-    A hyperbolic line is flat: at ``m = 1`` (so at ``n = 2``) this is :class:`TangentCoupling` with the shift
-    :math:`\sqrt k \operatorname{asinh}(t / \sqrt k)`. The geometry enters at ``m >= 2``.
+    A hyperbolic line is flat: for ``m = 1`` (so for ``n = 2``) this is :class:`TangentCoupling` with the shift
+    :math:`\sqrt k \operatorname{asinh}(t / \sqrt k)`. The curvature matters for ``m >= 2``.
 
     Shapes: ``x`` and ``y`` are ``(*, n + 1)``, the log-determinant is ``(*)``.
 
     Args:
-        split_dim: Number ``d`` of the ``n`` tangent coordinates that stay, ``1 <= d < n``.
-        hypernet: Maps the first block ``(*, d)`` to ``(shift, log_scale)``, each ``(*, n - d)``; ``shift`` holds the
-            *spatial* coordinates of the point ``t``, so that ``t`` is on the hyperboloid whatever the network says.
+        split_dim: Number ``d`` of unchanged tangent coordinates, ``1 <= d < n``.
+        hypernet: Maps the first block ``(*, d)`` to ``(shift, log_scale)``, each ``(*, n - d)``. ``shift`` holds the
+            *spatial* coordinates of ``t``, so every output is a point of the hyperboloid.
         manifold: A geoopt manifold; the hyperboloid of curvature -1 by default. On ``geoopt.Euclidean(1)`` this is
             RealNVP's affine coupling.
         log_scale_bound: If given, ``log_scale`` becomes ``b tanh(log_scale / b)``; no bound by default (the builder
             sets one).
-        shift_bound: If given, and the moving block has two dimensions or more, ``shift`` is shortened smoothly to
-            ``|t| < b sqrt(k)``: the inverse is ill-conditioned for far ``t``, whatever the formula. (On a line it is
-            not, and there is no bound.) None by default (the builder sets one).
-        cache_size: 1 (default) to remember the last pair, 0 not to.
+        shift_bound: If given and ``m >= 2``, ``shift`` is shortened smoothly to ``|t| < b sqrt(k)``, since the inverse
+            is ill-conditioned for distant ``t`` (unless ``m = 1``). No bound by default (the builder sets one).
+        cache_size: 1 (default) to cache the last pair, 0 to cache nothing.
 
     Raises:
         ValueError: If ``split_dim`` is out of range, the network's outputs have the wrong size or, while validating,
@@ -55,8 +54,7 @@ class WrappedHyperboloidCoupling(Coupling):
 
     References:
         *Latent Variable Modelling with Hyperbolic Normalizing Flows*, A. J. Bose, A. Smofsky, R. Liao, P. Panangaden,
-        W. L. Hamilton, 2020, arXiv:2002.06336, eq. (13-15). The determinant printed in eq. (15) has the exponent
-        ``m`` where ``m - 1`` is right.
+        W. L. Hamilton, 2020, arXiv:2002.06336, eq. (13-15). The exponent ``m`` in eq. (15) is a misprint of ``m - 1``.
 
     Example:
         >>> M = geoopt.Lorentz()
@@ -79,13 +77,13 @@ class WrappedHyperboloidCoupling(Coupling):
         check_bound("shift_bound", shift_bound)
         if not isinstance(geometry.bind(self.manifold), Nested):
             raise TypeError(
-                f"a block of tangent coordinates of {checks.describe(self.manifold)} is no point of a manifold of its "
-                f"kind, but a wrapped coupling moves one by an isometry; use HT.tangent_coupling."
+                f"the manifold is {checks.describe(self.manifold)}, but a wrapped coupling needs one whose blocks of "
+                f"tangent coordinates are points of a smaller manifold of its kind; use HT.tangent_coupling."
             )
         self.shift_bound = shift_bound
 
     def _move(self, space: Hadamard, x2: Tensor, shift: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
-        nested: Any = space  # the constructor saw to it
+        nested: Any = space  # checked in the constructor
         y2, log_det = nested.translate_tangent(shift, x2 * log_scale.exp(), bound=self.shift_bound)  # eq. (14)
         return y2, log_scale.sum(-1) + log_det
 
@@ -98,8 +96,8 @@ class WrappedHyperboloidCoupling(Coupling):
 class ConditionalWrappedHyperboloidCoupling(ConditionalCoupling):
     r"""Couples by an isometry given a context, :math:`w = (v_1, \log_o T_{t(v_1, c)} \exp_o(v_2 \odot e^{s(v_1, c)}))`.
 
-    ``condition(context)`` returns a :class:`WrappedHyperboloidCoupling`, whose arguments these are; the network also
-    takes a keyword argument ``context``, as Pyro's ``ConditionalDenseNN`` does.
+    ``condition(context)`` returns a :class:`WrappedHyperboloidCoupling`. The arguments are the same, but the network
+    also takes ``context=``, as Pyro's ``ConditionalDenseNN`` does.
 
     Example:
         >>> cond = conditional_wrapped_hyperboloid_coupling(3, context_dim=2)
@@ -124,12 +122,12 @@ def wrapped_hyperboloid_coupling(
     Args:
         dim: Intrinsic dimension ``n >= 2``.
         hidden_dims: Widths of the hidden layers; ``[10 * dim]`` by default.
-        split_dim: Number of coordinates that stay; ``dim // 2`` by default.
+        split_dim: Number of unchanged coordinates; ``dim // 2`` by default.
         manifold: A geoopt manifold; the hyperboloid of curvature -1 by default.
         log_scale_bound: Bound of the absolute log-scale, approached smoothly; 3 by default, so one layer stretches by
             at most ``exp(3) = 20``. ``None`` for no bound.
-        shift_bound: Bound of ``|t| / sqrt(k)``, approached smoothly where the moving block has two dimensions or more;
-            3 by default, a translation by at most ``1.8 sqrt(k)`` a layer. ``None`` for no bound.
+        shift_bound: Bound of ``|t| / sqrt(k)``, approached smoothly, if the moving block has two dimensions or more;
+            3 by default, so one layer translates by at most ``1.8 sqrt(k)``. ``None`` for no bound.
 
     Raises:
         ValueError: If ``dim`` or ``split_dim`` is out of range.
@@ -149,16 +147,17 @@ def conditional_wrapped_hyperboloid_coupling(
     log_scale_bound: float | None = LOG_SCALE_BOUND,
     shift_bound: float | None = SHIFT_BOUND,
 ) -> ConditionalWrappedHyperboloidCoupling:
-    """Builds a :class:`ConditionalWrappedHyperboloidCoupling` with a dense network of block and context.
+    """Builds a :class:`ConditionalWrappedHyperboloidCoupling` with a dense network; it starts near the identity.
 
     Args:
         dim: Intrinsic dimension ``n >= 2``.
         context_dim: Length of the context vector.
         hidden_dims: Widths of the hidden layers; ``[10 * dim]`` by default.
-        split_dim: Number of coordinates that stay; ``dim // 2`` by default.
+        split_dim: Number of unchanged coordinates; ``dim // 2`` by default.
         manifold: A geoopt manifold; the hyperboloid of curvature -1 by default.
         log_scale_bound: Bound of the absolute log-scale, approached smoothly; 3 by default. ``None`` for no bound.
-        shift_bound: Bound of ``|t| / sqrt(k)``, where the moving block has two dimensions or more; 3 by default.
+        shift_bound: Bound of ``|t| / sqrt(k)``, if the moving block has two dimensions or more; 3 by default. ``None``
+            for no bound.
 
     Raises:
         ValueError: If ``dim`` or ``split_dim`` is out of range.

@@ -1,4 +1,4 @@
-"""What a wrong argument probably was meant to be, in words for an error message."""
+"""Descriptions of wrong arguments, and guesses at what was meant, for error messages."""
 
 import reprlib
 from typing import Any
@@ -12,13 +12,13 @@ from torch.distributions import Distribution
 __all__ = ["manifold_remedy", "shown", "tensor_remedy"]
 
 _ORDER = (
-    "check the order of the arguments: functions of geometry and charts take the manifold first, as in exp0(M, v), "
+    "check the order of the arguments: functions in geometry and charts take the manifold first, as in exp0(M, v); "
     "distributions and couplings take it by name, manifold=M"
 )
 
 
 def shown(value: Any) -> str:
-    """Returns ``value`` in a few words: a class as a class, and of an array its type and shape only."""
+    """Returns a short description of ``value``; arrays are reduced to type and shape."""
     if isinstance(value, type):
         return f"the class {value.__module__.partition('.')[0]}.{value.__name__}"
     if isinstance(value, Tensor):
@@ -31,25 +31,25 @@ def shown(value: Any) -> str:
 
 
 def manifold_remedy(value: Any) -> str:
-    """Returns what to write where ``value`` was given for a manifold, or nothing if there is no guess."""
+    """Returns what to write instead of ``value`` where a manifold is needed, or ``""`` if there is no guess."""
     if isinstance(value, type) and issubclass(value, Manifold):
         return f"make an instance, geoopt.{value.__name__}({'1' if value is geoopt.Euclidean else ''})"
     if isinstance(value, geoopt.Sphere | geoopt.Stiefel | geoopt.BirkhoffPolytope):
         return (
-            "no map of R^n is a bijection onto it, so a density or a guide through a chart would be wrong; declare the "
-            "latent on a manifold with a global chart, as geoopt.Lorentz()"
+            "no map of R^n is a bijection onto it, so a density or a guide in a chart would be wrong; use a manifold "
+            "with a global chart, such as geoopt.Lorentz()"
         )
     if value is None:
-        return "give geoopt.Lorentz(); None means it only in distributions, transforms and flows"
+        return "pass geoopt.Lorentz(); only distributions, transforms and flows take None for it"
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return f"for a squared radius k write geoopt.Lorentz(k={value})"
     return _ORDER if isinstance(value, Tensor) or hasattr(value, "__array__") else ""
 
 
 def tensor_remedy(value: Any) -> str:
-    """Returns what to write where ``value`` was given for a tensor."""
+    """Returns what to write instead of ``value`` where a tensor is needed."""
     if isinstance(value, Manifold) or (isinstance(value, type) and issubclass(value, Manifold)):
         return _ORDER
     if isinstance(value, (int, float, list, tuple)) or hasattr(value, "__array__"):
         return "wrap it in torch.as_tensor(...)"
-    return "give a tensor of coordinates"
+    return "pass a tensor of coordinates"

@@ -1,0 +1,97 @@
+"""Layers that read points."""
+
+import geoopt
+import pytest
+import torch
+
+import pyro_hyperbolic as ph
+from tests.cases import ball, lorentz
+
+G = ph.geometry
+CURVED = {"k0.5": lorentz(0.5), "k1": lorentz(), "k4": lorentz(4.0), "ball": ball(2.0)}
+
+
+def planes_on(manifold, dim=2):
+    torch.manual_seed(0)
+    planes = ph.nn.Gyroplanes(dim, 3, manifold).double()
+    with torch.no_grad():
+        planes.offset.copy_(torch.tensor([0.0, 0.7, -2.0]))
+    return planes
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3])
+@pytest.mark.parametrize("name", CURVED)
+def test_outputs_are_distances_to_the_nearest_point_of_a_plane(name, dim):
+    """The plane is searched for the nearest point: exp at the foot of all vectors perpendicular to u."""
+    M = CURVED[name]
+    planes = planes_on(M, dim)
+    x = G.exp0(M, torch.randn(5, dim, dtype=torch.float64))
+    length = planes.weight.detach().norm(dim=-1, keepdim=True)
+    unit = planes.weight.detach() / length
+    foot = G.exp0(M, planes.offset.detach().unsqueeze(-1) * unit)
+    across = torch.linalg.svd(unit.unsqueeze(-2)).Vh[:, 1:]  # (planes, dim - 1, dim), perpendicular to u
+    at = torch.zeros(5, 3, dim - 1, dtype=torch.float64, requires_grad=True)
+
+    def distance():
+        return G.distance(M, x.unsqueeze(1), G.exp_at(M, foot, (at.unsqueeze(-2) @ across).squeeze(-2)))
+
+    if dim > 1:
+        search = torch.optim.LBFGS([at], max_iter=400, tolerance_grad=1e-12, line_search_fn="strong_wolfe")
+
+        def closure():
+            search.zero_grad()
+            loss = distance().sum()
+            loss.backward()
+            return loss
+
+        search.step(closure)
+    assert torch.allclose((planes(x) / length.squeeze(-1)).abs(), distance(), atol=1e-6)
+    # Positive on the side of u: the ray along u crosses the plane at distance b from the origin.
+    for t in (-0.3, 0.3):
+        along = G.exp0(M, (planes.offset.detach().unsqueeze(-1) + t) * unit)
+        assert torch.allclose(planes(along).diagonal(), t * length.squeeze(-1))
+
+
+def test_without_curvature_it_is_a_linear_layer():
+    planes, linear = planes_on(geoopt.Euclidean(1)), torch.nn.Linear(2, 3).double()
+    with torch.no_grad():
+        linear.weight.copy_(planes.weight)
+        linear.bias.copy_(-planes.offset * planes.weight.norm(dim=-1))
+    x = torch.randn(5, 2, dtype=torch.float64)
+    assert torch.allclose(planes(x), linear(x))
+    nearly_flat = lorentz(1e8)
+    assert torch.allclose(planes_on(nearly_flat)(G.exp0(nearly_flat, x)), linear(x), atol=1e-6)
+
+
+def test_gradients_are_right_at_the_origin():
+    M = lorentz(2.0)
+    planes = planes_on(M)
+
+    def outputs(v):
+        return planes(G.exp0(M, v))
+
+    assert torch.autograd.gradcheck(outputs, torch.zeros(1, 2, dtype=torch.float64, requires_grad=True))
+
+
+def test_a_learnable_or_batched_curvature():
+    M = ph.manifolds.Lorentz(2.0, learnable=True)
+    layer = ph.nn.Gyroplanes(2, 3, M)
+    layer(G.exp0(M, torch.randn(4, 2))).sum().backward()
+    assert [p.grad is not None for p in layer.parameters()] == [True] * 3
+    k = torch.tensor([0.5, 4.0], dtype=torch.float64)
+    v = torch.randn(5, 2, 2, dtype=torch.float64)
+    found = planes_on(geoopt.Lorentz(k))(G.exp0(geoopt.Lorentz(k), v))
+    for i in range(2):
+        single = geoopt.Lorentz(k[i])
+        assert torch.allclose(found[:, i], planes_on(single)(G.exp0(single, v[:, i])))
+
+
+def test_bad_input():
+    with pytest.raises(TypeError, match=r"Lorentz.*not constant.*torch\.nn\.Linear"):
+        ph.nn.Gyroplanes(4, 2, geoopt.ProductManifold((lorentz(), 3), (lorentz(), 3)))
+    with pytest.raises(ValueError, match="n = 3 dimensions, but the layer was built for dim = 2"):
+        ph.nn.Gyroplanes(2, 2)(G.origin(geoopt.Lorentz(), 3))
+    with pytest.raises(ValueError, match="out_dim = 0"):
+        ph.nn.Gyroplanes(2, 0)
+    with pytest.raises(ValueError, match=r"Lorentz\(k=1\).*Lorentz\(k=2\)"):
+        ph.nn.Gyroplanes(2, 3, lorentz(2.0)).load_state_dict(ph.nn.Gyroplanes(2, 3).state_dict())

@@ -1,14 +1,15 @@
-"""The inference matrix: every cell, and the page of the docs that is made of them.
+"""The inference matrix: every cell, and the page of the docs that they make.
 
-``python -m tests.inference_matrix > docs/inference.md`` writes the page; test_inference checks that it is this one.
+``python -m tests.inference_matrix > docs/inference.md`` writes the page; test_inference checks that it is up to date.
 """
 
-from itertools import groupby
-
-from tests import inference_guides, inference_samplers
 from tests.inference_cell import Cell
+from tests.inference_effects import EFFECTS, PITFALLS
+from tests.inference_guides import AUTOGUIDES, ELBOS, HAND_WRITTEN
+from tests.inference_samplers import REPARAMETRISATION, SAMPLERS
 
-CELLS: list[Cell] = [*inference_guides.CELLS, *inference_samplers.CELLS]
+SECTIONS = [AUTOGUIDES, HAND_WRITTEN, ELBOS, SAMPLERS, REPARAMETRISATION, EFFECTS, PITFALLS]
+CELLS: list[tuple[str, Cell]] = [(section.title, cell) for section in SECTIONS for cell in section.cells]
 
 PREAMBLE = """# Inference
 
@@ -26,9 +27,9 @@ row is a test. The column *truth* says what its result is compared with.
 def page() -> str:
     """The page, in Markdown."""
     parts = [PREAMBLE]
-    for section, cells in groupby(CELLS, key=lambda cell: cell.section):
-        rows = [f"| {cell.name} | {cell.status} | {cell.truth} | {cell.note} |" for cell in cells]
-        parts.append("\n".join([f"## {section}\n", "| what | | truth | note |", "|---|---|---|---|", *rows, ""]))
+    for section in SECTIONS:
+        rows = [f"| {cell.name} | {cell.status} | {cell.truth} | {cell.note} |" for cell in section.cells]
+        parts.append("\n".join([f"## {section.title}\n", "| what | | truth | note |", "|---|---|---|---|", *rows, ""]))
     return "\n".join(parts)
 
 

@@ -154,14 +154,13 @@ def test_arcs_are_shortest(ax):
     assert torch.allclose(G.distance(M, arcs[:, 1:], arcs[:, :-1]).sum(-1), G.distance(M, x, y), rtol=0, atol=1e-11)
 
 
-def test_degenerate_and_tiny_arcs(ax):
+def test_tiny_arcs_have_even_steps(ax):
     M = lorentz(1.0)
     x = ring(M, 3.0)
-    same = segments(viz.geodesics(ax, M, x, x, samples=5))
-    assert (same - same[:, :1]).abs().max() <= 1e-15
     y = G.translate(M, x, ring(M, 1e-6, seed=1))
     steps = segments(viz.geodesics(ax, M, x, y, samples=5)).diff(dim=1).norm(dim=-1)
     assert (steps.amax(-1) / steps.amin(-1)).max() < 1.001
+    assert segments(viz.geodesics(ax, M, x, x, samples=5)).diff(dim=1).abs().max() <= 1e-15
 
 
 def test_euclidean_geodesics_are_straight(ax):

@@ -1,11 +1,8 @@
-"""What works on every Hadamard manifold: guides, samplers, parameters, state, own samples, errors, means."""
+"""Beyond the laws: inference, parameters, means and errors on every manifold, and what each manifold promises."""
 
 import copy
-import importlib
 import math
 import pickle
-import re
-from pathlib import Path
 
 import geoopt
 import pyro
@@ -13,24 +10,23 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import MCMC, NUTS, SVI, Trace_ELBO
-from pyro.infer.autoguide import AutoDelta, AutoNormal
+from pyro.infer.autoguide import AutoNormal
 from torch.distributions import biject_to, kl_divergence
 
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
 import pyro_hyperbolic.distributions.transforms as HT
-from pyro_hyperbolic.geometry import Hadamard
 from tests.cases import MANIFOLDS, ball, lorentz, shaken
+from tests.half_space import HalfSpace
 
 G = ph.geometry
 on_manifold = hdist.constraints.on_manifold
+SPD = geoopt.SymmetricPositiveDefinite()
 
 
 @pytest.fixture(autouse=True)
 def _float64():
     torch.set_default_dtype(torch.float64)
-    pyro.clear_param_store()
-    pyro.set_rng_seed(0)
     yield
     torch.set_default_dtype(torch.float32)
 
@@ -41,106 +37,79 @@ def space(request):
     return make(), n
 
 
-def conjugate(space):
-    """A latent seen once through its distance from a beacon: the posterior stays within its noise of the beacon."""
-    M, n = space
-    beacon = G.exp0(M, torch.linspace(1.0, -0.6, n))
+def conjugate(M, n):
+    """A latent seen once, exactly to 0.2: the posterior stays that close to what is seen."""
+    seen = G.exp0(M, torch.linspace(1.0, -0.6, n))
 
     def model():
         z = pyro.sample("z", hdist.WrappedNormal(G.origin(M, n), 1.0, M))
-        pyro.sample("x", hdist.WrappedNormal(z, 0.2, M), obs=beacon)
+        pyro.sample("x", hdist.WrappedNormal(z, 0.2, M), obs=seen)
 
-    return model, beacon
+    return model, seen
 
 
-@pytest.mark.parametrize("make", [AutoNormal, AutoDelta, ph.infer.AutoWrappedNormal])
-def test_autoguides_find_the_posterior(space, make):
-    model, beacon = conjugate(space)
-    guide = make(model)
-    svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.1}), Trace_ELBO())
-    for _ in range(100):
+def trained(model, guide):
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.15}), Trace_ELBO())
+    for _ in range(40):
         svi.step()
-    z = guide.median()["z"]
-    assert G.contains(space[0], z).all()
-    assert G.distance(space[0], z, beacon) < 0.3
-    if make is ph.infer.AutoWrappedNormal:
-        assert G.distance(space[0], guide.quantiles([0.9])["z"].center, beacon) < 0.3
+    return guide
 
 
+# ---- Every Hadamard manifold ----
+
+
+@pytest.mark.parametrize("make", [AutoNormal, ph.infer.AutoWrappedNormal])
+def test_autoguides_find_the_posterior(space, make):
+    model, seen = conjugate(*space)
+    z = trained(model, make(model)).median()["z"]
+    assert G.contains(space[0], z)
+    assert G.distance(space[0], z, seen) < 0.4
+
+
+@pytest.mark.parametrize("space", ["h2xh2xr", "spd"], indirect=True)
 def test_nuts_samples_the_posterior(space):
-    model, beacon = conjugate(space)
-    mcmc = MCMC(NUTS(model), num_samples=40, warmup_steps=40, disable_progbar=True)
+    M, _ = space
+    model, seen = conjugate(*space)
+    mcmc = MCMC(NUTS(model, max_tree_depth=4), num_samples=10, warmup_steps=10, disable_progbar=True)
     mcmc.run()
     z = mcmc.get_samples()["z"]
-    assert G.contains(space[0], z).all()
-    assert G.distance(space[0], G.frechet_mean(space[0], z), beacon) < 0.2
+    assert G.contains(M, z).all()
+    assert G.distance(M, G.frechet_mean(M, z), seen) < 0.3
 
 
 def test_parameters_stay_on_the_manifold(space):
     M, n = space
-    goal = G.exp0(M, torch.linspace(0.5, -1.0, n))
-    start = G.exp0(M, torch.full((n,), 0.4))
-    optimiser = pyro.optim.Adam({"lr": 0.1})
-    svi = SVI(
-        lambda: pyro.factor("f", -G.squared_distance(M, pyro.param("p", start, constraint=on_manifold(M)), goal)),
-        lambda: None,
-        optimiser,
-        Trace_ELBO(),
-    )
-    for _ in range(80):
-        svi.step()
-    assert G.contains(M, pyro.param("p")).all()
-    assert G.distance(M, pyro.param("p"), goal) < 0.05
+    goal, start = G.exp0(M, torch.linspace(0.5, -1.0, n)), G.exp0(M, torch.full((n,), 0.4))
+
+    def model():
+        pyro.factor("f", -G.squared_distance(M, pyro.param("p", start, constraint=on_manifold(M)), goal))
+
+    trained(model, lambda: None)
+    assert G.contains(M, pyro.param("p"))
+    assert G.distance(M, pyro.param("p"), goal) < 0.25
 
 
-def test_own_samples_score_as_stored_ones_after_every_change(space):
+def test_weights_of_flat_space_are_refused(space):
     M, n = space
-    flow = shaken(ph.flows.coupling_flow(n, 2, manifold=M), 0.3)
-    base = hdist.WrappedNormal(G.exp0(M, 0.3 * torch.ones(n)), 0.5, M)
-    q = dist.TransformedDistribution(base, [flow])
-    for _ in range(3):
-        x = q.rsample((4,))
-        assert torch.allclose(q.log_prob(x), q.log_prob(x.detach().clone()), atol=1e-8)
-        with torch.no_grad():
-            for value in flow.parameters():
-                value.add_(0.01)
-        assert torch.allclose(q.log_prob(x), q.log_prob(x.detach().clone()), atol=1e-8)
-
-
-def test_copies_and_state(space):
-    M, n = space
-    flow = shaken(ph.flows.coupling_flow(n, 2, manifold=M), 0.3)
-    x = G.exp0(M, torch.randn(3, n))
-    for other in (copy.deepcopy(flow), pickle.loads(pickle.dumps(flow))):
-        assert torch.equal(other(x), flow(x))
-    # TC's weights fit in every space of that dimension.
-    mine, same, flat = (
-        ph.flows.coupling_flow(n, 2, HT.tangent_coupling, manifold=manifold).double()
-        for manifold in (M, copy.deepcopy(M), geoopt.Euclidean(1))
-    )
-    mine.load_state_dict(same.state_dict())
+    mine, flat = (ph.flows.coupling_flow(n, 2, HT.tangent_coupling, manifold=each) for each in (M, geoopt.Euclidean(1)))
     with pytest.raises(ValueError, match="Euclidean"):
         mine.load_state_dict(flat.state_dict())
 
 
-def test_empty_batches_and_broadcasting(space):
+def test_batches(space):
+    """Locations and scales broadcast; a batch may be empty; the divergence is that of the normals behind."""
     M, n = space
     d = hdist.WrappedNormal(G.exp0(M, torch.randn(4, 1, n)), torch.ones(3, n), M)
-    assert d.batch_shape == (4, 3)
     x = d.rsample((2,))
     assert x.shape == (2, 4, 3, *d.event_shape)
     assert d.log_prob(x).shape == (2, 4, 3)
+    assert d.expand((5, 4, 3)).rsample().shape == (5, 4, 3, *d.event_shape)
     empty = hdist.WrappedNormal(G.exp0(M, torch.zeros(0, n)), 1.0, M)
     assert empty.log_prob(empty.sample()).shape == (0,)
-    assert d.expand((5, 4, 3)).rsample().shape == (5, 4, 3, *d.event_shape)
-
-
-def test_one_map_makes_the_divergence_of_normals(space):
-    M, n = space
-    loc = G.exp0(M, torch.ones(n) / 3)
-    p, q = (hdist.WrappedNormal(loc, scale, M) for scale in (0.5, 0.8))
+    loc = d.loc[0, 0]
+    narrow, wide = (hdist.WrappedNormal(loc, scale, M) for scale in (0.5, 0.8))
     flat = [dist.Normal(torch.zeros(n), scale).to_event(1) for scale in (0.5, 0.8)]
-    assert torch.allclose(kl_divergence(p, q), kl_divergence(*flat))
+    assert torch.allclose(kl_divergence(narrow, wide), kl_divergence(*flat))
 
 
 def test_events_off_the_manifold_are_refused(space):
@@ -149,38 +118,44 @@ def test_events_off_the_manifold_are_refused(space):
     for bad in (x + 30 * torch.randn_like(x), x * math.nan):
         with pytest.raises(ValueError, match="is not on"):
             G.log0(M, bad)
+        with pytest.raises(ValueError, match="is not on"):
+            hdist.WrappedNormal(x, 1.0, M).log_prob(bad)
     with pytest.raises(ValueError, match="shape"):
         G.log0(M, torch.tensor(0.0))
-    with pytest.raises(ValueError, match="is not on"):
-        hdist.WrappedNormal(x, 1.0, M).log_prob(x * math.nan)
 
 
 def test_geodesics_and_means(space):
     M, n = space
-    x, y = G.exp0(M, torch.randn(2, 5, n))
+    x, y = G.exp0(M, torch.randn(2, 3, n))
     d = G.distance(M, x, y)
-    for t in (0.0, 0.3, 1.0, torch.linspace(-0.5, 1.5, 5)):
+    for t in (torch.tensor(0.3), torch.linspace(-0.5, 1.5, 3)):
         z = G.geodesic(M, x, y, t)
-        t = torch.as_tensor(t)
         assert torch.allclose(G.distance(M, x, z), t.abs() * d, atol=1e-7)
         assert torch.allclose(G.distance(M, y, z), (1 - t).abs() * d, atol=1e-7)
     points = torch.stack([x, y])
-    middle = G.frechet_mean(M, points)
-    assert (G.distance(M, middle, G.geodesic(M, x, y, 0.5)) < 1e-7).all()
+    assert (G.distance(M, G.frechet_mean(M, points), G.geodesic(M, x, y, 0.5)) < 1e-7).all()
     assert (G.distance(M, G.frechet_mean(M, points, torch.tensor([1.0, 0.0])), x) < 1e-7).all()
+
+
+@pytest.mark.parametrize("space", ["ball", "spd"], indirect=True)
+def test_a_mean_is_a_minimiser_and_differentiable(space):
+    M, n = space
     v, w = torch.randn(3, n, requires_grad=True), torch.rand(3).requires_grad_()
-    mean = lambda v, w: G.log0(M, G.frechet_mean(M, G.exp0(M, v), w))  # noqa: E731
+
+    def mean(v, w):
+        return G.log0(M, G.frechet_mean(M, G.exp0(M, v), w))
+
     assert torch.autograd.gradcheck(mean, (v, w), atol=1e-6, fast_mode=True)
-    pull = (w[:, None] * G.log_at(M, G.frechet_mean(M, G.exp0(M, v), w), G.exp0(M, v))).sum(0)
-    assert pull.abs().max() < 1e-9
+    assert (w[:, None] * G.log_at(M, G.exp0(M, mean(v, w)), G.exp0(M, v))).sum(0).abs().max() < 1e-9
 
 
-def test_a_mean_that_is_not_defined():
-    for bad in ({"dim": 2}, {"dim": -2}, {"weights": -torch.ones(3)}, {"weights": torch.zeros(3)}):
-        with pytest.raises(ValueError, match=r"dim = |weights"):
-            G.frechet_mean(ball(), torch.zeros(3, 2), **bad)
-    with pytest.raises(ValueError, match="no points"):
-        G.frechet_mean(ball(), torch.zeros(0, 2))
+@pytest.mark.parametrize(
+    ("shape", "bad"),
+    [((3, 2), {"dim": 2}), ((2, 2), {"weights": -torch.ones(2)}), ((2, 2), {"weights": torch.zeros(2)}), ((0, 2), {})],
+)
+def test_a_mean_that_is_not_defined(shape, bad):
+    with pytest.raises(ValueError, match=r"dim = 2|weights|no points"):
+        G.frechet_mean(geoopt.PoincareBall(), torch.zeros(shape, dtype=torch.float32), **bad)
 
 
 def test_a_mean_of_far_points_and_of_one_point():
@@ -194,39 +169,34 @@ def test_a_mean_of_far_points_and_of_one_point():
     assert torch.allclose(single.double(), x[0], atol=1e-6)
 
 
-# The Poincaré ball.
+# ---- The Poincaré ball ----
 
 
-@pytest.mark.parametrize("c", [0.3, 1.0, 4.0])
+@pytest.mark.parametrize("c", [0.3, 4.0])
 def test_the_ball_is_the_hyperboloid(c):
-    B = ball(c)
-    M = lorentz(1 / B.c.item())
+    B, M = ball(c), lorentz(1 / c)
     v, w = torch.randn(2, 100, 3)
     for r in (1e-8, 1.0, 5.0, 10.0):
         p, q = (G.exp0(B, r * u / (u.norm(dim=-1, keepdim=True) * c**0.5)) for u in (v, w))
         x, y = (ph.charts.from_poincare_ball(M, each) for each in (p, q))
-        # What rounding of the coordinates near the rim says.
-        bound = 1e-15 * (1 + math.exp(r)) / c**0.5
-        assert (G.distance(B, p, q) - G.distance(M, x, y)).abs().max() <= 20 * bound
-        assert (G.log0(B, p) - G.log0(M, x)).abs().max() <= 20 * bound
-        assert (G.log_at(B, p, q) - G.log_at(M, x, y)).norm(dim=-1).max() <= 20 * bound * (1 + math.exp(r))
-        assert (G.translate(B, p, q) - ph.charts.to_poincare_ball(M, G.translate(M, x, y))).abs().max() <= 20 * bound
+        bound = 2e-14 * (1 + math.exp(r)) / c**0.5  # by rounding of coordinates near the rim
+        assert (G.distance(B, p, q) - G.distance(M, x, y)).abs().max() <= bound
+        assert (G.log0(B, p) - G.log0(M, x)).abs().max() <= bound
+        assert (G.log_at(B, p, q) - G.log_at(M, x, y)).norm(dim=-1).max() <= bound * (1 + math.exp(r))
+        assert (G.translate(B, p, q) - ph.charts.to_poincare_ball(M, G.translate(M, x, y))).abs().max() <= bound
     far = G.exp0(B, torch.tensor([[0.0, 10.0], [0.0, -10.0]]) / c**0.5)
     assert G.distance(B, far[0], far[1]).item() == pytest.approx(20 / c**0.5, rel=1e-11)
 
 
 def test_the_gradient_at_coincident_points_of_the_ball():
-    p = torch.tensor([0.3, -0.2], requires_grad=True)
-    hessian = torch.autograd.functional.hessian(lambda q: G.squared_distance(ball(1.0), q, p.detach()) / 2, p.detach())
-    metric = (2 / (1 - p.detach().square().sum())) ** 2
-    assert torch.allclose(hessian, metric * torch.eye(2))
-    (gradient,) = torch.autograd.grad(G.distance(ball(1.0), p, p.detach()), p)
-    assert gradient.abs().max() == 0
+    B, p = ball(1.0), torch.tensor([0.3, -0.2])
+    hessian = torch.autograd.functional.hessian(lambda q: G.squared_distance(B, q, p) / 2, p)
+    assert torch.allclose(hessian, (2 / (1 - p.square().sum())) ** 2 * torch.eye(2))  # the metric
+    assert torch.autograd.functional.jacobian(lambda q: G.distance(B, q, p), p).abs().max() == 0
 
 
 @pytest.mark.parametrize(("dtype", "r"), [(torch.float32, 20.0), (torch.float64, 40.0)])
-def test_no_point_is_on_the_rim(dtype, r):
-    """What is rounded to it is an error, and not a point."""
+def test_a_point_rounded_to_the_rim_is_an_error(dtype, r):
     v = torch.tensor([r / 0.5**0.5, 0.0], dtype=dtype)
     with pytest.raises(ValueError, match=r"boundary.*float64"):
         G.exp0(ball(), v)
@@ -235,60 +205,39 @@ def test_no_point_is_on_the_rim(dtype, r):
         G.translate(ball(), p, p)
 
 
-@pytest.mark.parametrize("name", ["ball", "product"])
+@pytest.mark.parametrize("flat", [[], [(geoopt.Euclidean(1), 1)]], ids=["ball", "product"])
 @pytest.mark.parametrize("validate", [True, False])
-def test_data_are_scored_where_their_base_point_is_out_of_range(name, validate):
+def test_data_are_scored_where_their_base_point_is_out_of_range(flat, validate):
     """As on the hyperboloid of the same curvature, and with its gradients."""
-    B, H = ball(), lorentz(2.0)
-    if name == "product":
-        B, H = (geoopt.ProductManifold((M, n), (geoopt.Euclidean(1), 1)) for M, n in ((B, 2), (H, 3)))
-    n = 3 if name == "product" else 2
-    w = torch.tensor([[1.5, 0.4, 0.1][:n], [0.1, 0.0, 0.2][:n]])
+    n = 2 + len(flat)
+    w = torch.tensor([[1.5, 0.4, 0.1], [0.1, 0.0, 0.2]])[:, :n]
     found = []
-    for M in (B, H):
+    for M in (geoopt.ProductManifold((ball(), 2), *flat), geoopt.ProductManifold((lorentz(2.0), 3), *flat)):
+        M = M if flat else M.manifolds[0]
         scale = torch.tensor(0.02, requires_grad=True)
         flow = HT.TangentTransform(dist.transforms.AffineTransform(0.0, scale, event_dim=0), M)
         for loc in (G.origin(M, n, dtype=torch.float64), G.exp0(M, torch.full((n,), 0.3))):
             with pyro.validation_enabled(validate):
                 base = hdist.WrappedNormal(loc, 1.0, M)
                 value = dist.TransformedDistribution(base, [flow]).log_prob(G.exp0(M, w))
-            found.append((value.detach(), torch.autograd.grad(value.sum(), scale)[0]))
-    for one, other in zip(found[:2], found[2:], strict=True):
-        assert torch.allclose(one[0], other[0], rtol=1e-6)
-        assert torch.allclose(one[1], other[1], rtol=1e-6)
+            found += [value.detach(), torch.autograd.grad(value.sum(), scale)[0]]
+    for one, other in zip(found[:4], found[4:], strict=True):
+        assert torch.allclose(one, other, rtol=1e-6)
 
 
-def test_balls_and_products_are_pyro_modules():
+def test_balls_are_modules():
     B, other = ph.manifolds.PoincareBall(0.25, learnable=True), ph.manifolds.PoincareBall(0.25)
     assert [name for name, _ in B.named_parameters()] == ["c_unconstrained"]
     assert list(other.state_dict()) == ["c"]
-    assert G.same(B, other)
-    assert all(G.same(B, again) for again in (copy.deepcopy(B), pickle.loads(pickle.dumps(B))))
+    assert all(G.same(B, each) for each in (other, copy.deepcopy(B), pickle.loads(pickle.dumps(B))))
     with pytest.raises(ValueError, match=r"c=0.5.*c=0.25.*fixed"):
         other.load_state_dict(ph.manifolds.PoincareBall(0.5).state_dict())
     for bad in (0.0, -1.0, math.nan):
         with pytest.raises(ValueError, match="c = "):
             ph.manifolds.PoincareBall(bad)
-    M = ph.manifolds.Product((ph.manifolds.Lorentz(), 3), (ph.manifolds.PoincareBall(), 2))
-
-    class Model(pyro.nn.PyroModule):
-        def __init__(self):
-            super().__init__()
-            self.space = M
-            M.manifolds[0].k = pyro.nn.PyroSample(dist.LogNormal(0.0, 0.3))
-            M.manifolds[1].c = pyro.nn.PyroSample(dist.LogNormal(0.0, 0.3))
-
-        def forward(self):
-            return pyro.sample("z", hdist.WrappedNormal(G.origin(M, 4), 1.0, M))
-
-    trace = pyro.poutine.trace(Model()).get_trace()
-    assert {"space.manifolds.0.k", "space.manifolds.1.c"} < set(trace.nodes)
-    site = trace.nodes["z"]
-    assert site["fn"].support.check(site["value"])
-    assert math.isfinite(trace.log_prob_sum().item())
 
 
-# Products.
+# ---- Products ----
 
 
 def product(*ks):
@@ -296,12 +245,12 @@ def product(*ks):
 
 
 def test_a_product_is_its_factors():
-    M, (a, b) = product(2.0, 0.5), (lorentz(2.0), lorentz(0.5))
+    M = product(2.0, 0.5)
     v, w = torch.randn(2, 4, 6)
     x, y = G.exp0(M, v), G.exp0(M, w)
     parts = [
-        (a, slice(0, 3), slice(0, 2)),
-        (b, slice(3, 6), slice(2, 4)),
+        (lorentz(2.0), slice(0, 3), slice(0, 2)),
+        (lorentz(0.5), slice(3, 6), slice(2, 4)),
         (geoopt.Euclidean(1), slice(6, 8), slice(4, 6)),
     ]
     for factor, at, tangent in parts:
@@ -312,24 +261,25 @@ def test_a_product_is_its_factors():
     assert torch.allclose(G.squared_distance(M, x, y), squares)
     assert torch.allclose(G.distance(M, x, y), squares.sqrt())
     assert torch.allclose(G.log_volume(M, v), sum(G.log_volume(f, v[:, t]) for f, _, t in parts))
+    assert G.same(M, product(2.0, 0.5))
+    assert not G.same(M, product(0.5, 2.0))
 
 
 def test_an_error_names_the_factor():
     M = product(2.0, 0.5)
     x = G.exp0(M, torch.randn(6))
     x[3] += 1
-    with pytest.raises(ValueError, match=r"factor 1, Lorentz.*-k = -0.5.*exp0\(M, v\)"):
+    with pytest.raises(ValueError, match=r"factor 1, Lorentz.*-0.5.*exp0"):
         G.log0(M, x)
     with pytest.raises(ValueError, match=r"6 dimensions.*5"):
         G.exp0(M, torch.randn(5))
-    with pytest.raises(ValueError, match=r"k of factor 0.*= -1"):
-        G.exp0(geoopt.ProductManifold((geoopt.Lorentz(k=-1.0), 3)), torch.randn(2))
-    with pytest.raises(ValueError, match="factor 1"):
-        G.exp0(geoopt.ProductManifold((lorentz(), 3), (lorentz(), 1)), torch.randn(2))
-    with pytest.raises(TypeError, match="Sphere"):
-        G.exp0(geoopt.ProductManifold((lorentz(), 3), (geoopt.Sphere(), 3)), torch.randn(4))
-    assert G.same(product(2.0, 0.5), product(2.0, 0.5))
-    assert not G.same(product(2.0, 0.5), product(0.5, 2.0))
+    for factors, error, words in (
+        ([(geoopt.Lorentz(k=-1.0), 3)], ValueError, r"k of factor 0.*= -1"),
+        ([(lorentz(), 3), (lorentz(), 1)], ValueError, "factor 1"),
+        ([(lorentz(), 3), (geoopt.Sphere(), 3)], TypeError, "Sphere"),
+    ):
+        with pytest.raises(error, match=words):
+            G.exp0(geoopt.ProductManifold(*factors), torch.randn(2 * len(factors)))
 
 
 def test_factor_couplings_move_their_factor_only():
@@ -341,16 +291,14 @@ def test_factor_couplings_move_their_factor_only():
         stays[moved] = False
         assert torch.allclose(y[:, stays], x[:, stays], atol=1e-12)
         assert not torch.isclose(y[:, moved], x[:, moved]).any()
-    stack = dist.transforms.ComposeTransformModule([HT.factor_coupling(6, i, manifold=M).double() for i in range(3)])
-    assert torch.allclose(stack.inv(stack(x).clone()), x)
-    for bad, error in (
-        (lambda: HT.factor_coupling(6, 3, manifold=M), ValueError),
-        (lambda: HT.factor_coupling(5, 0, manifold=M), ValueError),
-        (lambda: HT.factor_coupling(2, 0, manifold=lorentz()), TypeError),
-        (lambda: HT.factor_coupling(2, 0, manifold=geoopt.ProductManifold((lorentz(), 3))), ValueError),
-    ):
-        with pytest.raises(error, match=r"factor|dimensions"):
-            bad()
+
+
+def test_factor_couplings_need_a_factor_and_another():
+    for dim, index, M in ((6, 3, product(2.0, 0.5)), (5, 0, product(2.0, 0.5)), (2, 0, product())):
+        with pytest.raises(ValueError, match=r"factors|dimensions"):
+            HT.factor_coupling(dim, index, manifold=M)
+    with pytest.raises(TypeError, match="ProductManifold"):
+        HT.factor_coupling(2, 0, manifold=lorentz())
 
 
 def test_curvatures_of_factors_are_learned():
@@ -363,144 +311,136 @@ def test_curvatures_of_factors_are_learned():
     assert all(factor.k_unconstrained.grad is not None for factor in factors)
 
 
-def test_latent_and_batched_curvatures_of_factors():
+def test_latent_curvatures_of_factors():
     class Model(pyro.nn.PyroModule):
         def __init__(self):
             super().__init__()
-            self.first = ph.manifolds.Lorentz()
-            self.first.k = pyro.nn.PyroSample(dist.LogNormal(0.0, 0.5))
+            self.space = ph.manifolds.Product((ph.manifolds.Lorentz(), 3), (ph.manifolds.PoincareBall(), 2))
+            self.space.manifolds[0].k = pyro.nn.PyroSample(dist.LogNormal(0.0, 0.3))
+            self.space.manifolds[1].c = pyro.nn.PyroSample(dist.LogNormal(0.0, 0.3))
 
         def forward(self):
-            M = geoopt.ProductManifold((self.first, 3), (geoopt.Euclidean(1), 1))
-            z = pyro.sample("z", hdist.WrappedNormal(G.origin(M, 3), 1.0, M))
-            return G.log0(M, z), self.first.k
+            return pyro.sample("z", hdist.WrappedNormal(G.origin(self.space, 4), 1.0, self.space))
 
-    model = Model()
-    trace = pyro.poutine.trace(model).get_trace()
-    site, k = trace.nodes["z"], trace.nodes["first.k"]["value"]
-    assert torch.isclose(G.bind(site["fn"].manifold).parameters()["k of factor 0"], k)
+    trace = pyro.poutine.trace(Model()).get_trace()
+    site = trace.nodes["z"]
+    parameters = G.bind(site["fn"].manifold).parameters()
+    assert torch.isclose(parameters["k of factor 0"], trace.nodes["space.manifolds.0.k"]["value"])
+    assert torch.isclose(parameters["c of factor 1"], trace.nodes["space.manifolds.1.c"]["value"])
     assert site["fn"].support.check(site["value"])
     assert math.isfinite(trace.log_prob_sum().item())
+
+
+def test_batched_curvatures_of_factors():
+    def normal(k):
+        M = geoopt.ProductManifold((geoopt.Lorentz(k), 3), (geoopt.Euclidean(1), 1))
+        return hdist.WrappedNormal(G.origin(M, 3), torch.tensor(0.7), M)
+
     k = torch.tensor([0.5, 1.0, 3.0])
-    M = geoopt.ProductManifold((geoopt.Lorentz(k), 3), (geoopt.Euclidean(1), 1))
-    d = hdist.WrappedNormal(G.origin(M, 3), 0.7, M)
+    d = normal(k)
     x = d.rsample()
     assert d.batch_shape == (3,)
     for i in range(3):
-        one = geoopt.ProductManifold((lorentz(k[i].item()), 3), (geoopt.Euclidean(1), 1))
-        alone = hdist.WrappedNormal(G.origin(one, 3), torch.tensor(0.7), one)
-        assert torch.allclose(alone.log_prob(x[i]), d.log_prob(x)[i])
+        assert torch.allclose(normal(k[i]).log_prob(x[i]), d.log_prob(x)[i])
 
 
 def test_riemannian_optimisers_move_points_of_products():
     M = product(2.0, 0.5)
     goal = G.exp0(M, torch.randn(6))
     p = geoopt.ManifoldParameter(G.exp0(M, torch.randn(6)), manifold=M)
-    optimiser = geoopt.optim.RiemannianAdam([p], lr=0.05)
-    for _ in range(200):
+    optimiser = geoopt.optim.RiemannianAdam([p], lr=0.2)
+    for _ in range(80):
         optimiser.zero_grad()
         G.squared_distance(M, p, goal).backward()
         optimiser.step()
-    assert G.distance(M, p, goal) < 0.05
+    assert G.distance(M, p, goal) < 0.1
 
 
-# Matrices.
+# ---- Matrices ----
 
 
-def test_the_distance_of_matrices_is_that_of_geoopt_and_its_gradients_are_finite():
-    M = geoopt.SymmetricPositiveDefinite()
-    x, y = G.exp0(M, torch.randn(2, 20, 6))
-    assert torch.allclose(G.distance(M, x, y), M.dist(x, y))
-    assert torch.allclose(G.distance(M, x, y), G.log_at(M, x, y).norm(dim=-1))
+def test_the_distance_of_matrices_is_that_of_geoopt():
+    x, y = G.exp0(SPD, torch.randn(2, 20, 6))
+    assert torch.allclose(G.distance(SPD, x, y), SPD.dist(x, y))
+    assert torch.allclose(G.distance(SPD, x, y), G.log_at(SPD, x, y).norm(dim=-1))
+
+
+def test_gradients_are_finite_at_equal_eigenvalues():
     eye = torch.eye(3, requires_grad=True)
-    for value in (G.log0(M, eye).sum(), G.distance(M, eye, 2 * torch.eye(3)), G.distance(M, eye, torch.eye(3))):
-        (gradient,) = torch.autograd.grad(value, eye)
-        assert gradient.isfinite().all()
+    for value in (G.log0(SPD, eye).sum(), G.distance(SPD, eye, 2 * torch.eye(3)), G.distance(SPD, eye, torch.eye(3))):
+        assert torch.autograd.grad(value, eye)[0].isfinite().all()
     v = torch.zeros(6, requires_grad=True)
-    (gradient,) = torch.autograd.grad(G.exp0(M, v).sum() + G.log_volume(M, v), v)
-    assert gradient.isfinite().all()
-    for function in (lambda v: G.exp0(M, v), lambda v: G.log_at(M, x[0], G.exp0(M, v)), lambda v: G.log_volume(M, v)):
-        assert torch.autograd.gradcheck(function, torch.randn(6, requires_grad=True))
+    assert torch.autograd.grad(G.exp0(SPD, v).sum() + G.log_volume(SPD, v), v)[0].isfinite().all()
 
 
 def test_matrices_of_two_rows_are_a_line_times_a_plane():
     """SPD(2) is R x H^2(k = 2), isometrically: distances from the identity add up from trace and traceless part."""
-    M, H = geoopt.SymmetricPositiveDefinite(), lorentz(2.0)
-    v, w = torch.randn(2, 30, 3)
-    split = lambda v: ((v[..., 0] + v[..., 1]) / 2**0.5, torch.stack([(v[..., 0] - v[..., 1]) / 2**0.5, v[..., 2]], -1))  # noqa: E731
+    H, (v, w) = lorentz(2.0), torch.randn(2, 30, 3)
+
+    def split(v):
+        trace, difference = v[..., 0] + v[..., 1], v[..., 0] - v[..., 1]
+        return trace / 2**0.5, torch.stack([difference / 2**0.5, v[..., 2]], -1)
+
     (a, p), (b, q) = split(v), split(w)
     expected = ((a - b) ** 2 + G.squared_distance(H, G.exp0(H, p), G.exp0(H, q))).sqrt()
-    assert torch.allclose(G.distance(M, G.exp0(M, v), G.exp0(M, w)), expected)
-    assert torch.allclose(G.log_volume(M, v), G.log_volume(H, p))
+    assert torch.allclose(G.distance(SPD, G.exp0(SPD, v), G.exp0(SPD, w)), expected)
+    assert torch.allclose(G.log_volume(SPD, v), G.log_volume(H, p))
 
 
-def test_sizes_that_no_matrix_has():
-    M = geoopt.SymmetricPositiveDefinite()
+def test_sizes_and_metrics_that_no_matrix_has():
     with pytest.raises(ValueError, match=r"m \(m \+ 1\) / 2"):
-        G.exp0(M, torch.randn(4))
+        G.exp0(SPD, torch.randn(4))
     with pytest.raises(ValueError, match="shape"):
-        G.log0(M, torch.randn(2, 3))
+        G.log0(SPD, torch.randn(2, 3))
     with pytest.warns(UserWarning, match="not fully implemented"):
         other = geoopt.SymmetricPositiveDefinite("LEM")
-    with pytest.raises(ValueError, match="affine-invariant"):
+    with pytest.raises(ValueError, match=r"LEM.*SymmetricPositiveDefinite\(\)"):
         G.exp0(other, torch.randn(3))
 
 
-# What has no global chart.
+# ---- What has no global chart ----
 
 
-def test_a_sphere_has_no_chart():
-    S, x = geoopt.Sphere(), torch.tensor([1.0, 0.0, 0.0])
-    for call in (
-        lambda: biject_to(on_manifold(S)),
-        lambda: HT.ExponentialMap(S),
-        lambda: hdist.WrappedNormal(x, torch.ones(2), S),
-        lambda: ph.flows.coupling_flow(2, 2, manifold=S),
-    ):
-        with pytest.raises(TypeError, match=r"Sphere.*no map of R\^n.*geoopt.Lorentz\(\)"):
-            call()
+class Circle(geoopt.Sphere):
+    """A manifold that is registered, with a geometry that is not Hadamard."""
 
 
-def test_what_is_only_a_geometry_has_no_chart(monkeypatch):
-    class Circle(geoopt.Sphere):
-        pass
-
-    class CircleGeometry(G.Geometry):
-        name = "Circle"
-        event_shape = dim = contains = distance = squared_distance = lambda self, *args: torch.Size((2,))
-
-    monkeypatch.setitem(G.registry._GEOMETRIES, Circle, CircleGeometry)
-    assert not isinstance(G.bind(Circle()), Hadamard)
-    for call in (
-        lambda: biject_to(on_manifold(Circle())),
-        lambda: HT.ExponentialMap(Circle()),
-        lambda: G.chart(Circle()),
-    ):
-        with pytest.raises(TypeError, match=r"Circle has no global chart.*Lorentz"):
-            call()
+class CircleGeometry(G.Geometry):
+    name = "Circle"
+    event_shape = dim = contains = distance = squared_distance = lambda self, *args: torch.Size((2,))
 
 
-# A manifold of one's own.
+G.register(Circle, CircleGeometry)
 
 
-def test_the_worked_example_of_a_manifold_passes_every_law(monkeypatch, tmp_path):
-    """As written in CONTRIBUTING, with guides and flows; its distances are those of the hyperboloid."""
-    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
-    (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "HalfSpaceGeometry" in block]
-    monkeypatch.setattr(G.registry, "_GEOMETRIES", dict(G.registry._GEOMETRIES))
-    (tmp_path / "worked_example.py").write_text(code)
-    monkeypatch.syspath_prepend(tmp_path)
-    M, n = importlib.import_module("worked_example").HalfSpace(), 3
+@pytest.mark.parametrize("kind", [geoopt.Sphere, Circle])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda M: biject_to(on_manifold(M)),
+        lambda M: HT.ExponentialMap(M),
+        lambda M: hdist.WrappedNormal(torch.tensor([1.0, 0.0, 0.0]), torch.ones(2), M),
+        lambda M: ph.flows.coupling_flow(2, 2, manifold=M),
+        lambda M: G.chart(M),
+    ],
+)
+def test_what_needs_a_chart_names_the_manifold_and_one_that_has_one(call, kind):
+    with pytest.raises(TypeError, match=rf"{kind.__name__}.*Lorentz"):
+        call(kind())
+
+
+# ---- A manifold of one's own ----
+
+
+def test_the_worked_example_of_contributing_passes_every_law():
+    """With guides and flows; its distances are those of the hyperboloid."""
+    M, n, H = HalfSpace(), 3, lorentz()
     v = torch.randn(8, n)
-    ph.testing.assert_constraint_laws(on_manifold(M), G.exp0(M, v), -G.exp0(M, v))
-    ph.testing.assert_transform_laws(HT.ExponentialMap(M, G.exp0(M, v[0])), v)
-    ph.testing.assert_transform_laws(shaken(ph.flows.coupling_flow(n, 2, manifold=M), 0.3), G.exp0(M, v))
-    ph.testing.assert_distribution_laws(hdist.WrappedNormal(G.exp0(M, v[0]), 0.5, M))
-    H = lorentz()
-    assert torch.allclose(G.distance(M, G.exp0(M, v), G.exp0(M, v[:1])), G.distance(H, G.exp0(H, v), G.exp0(H, v[:1])))
-    model, beacon = conjugate((M, n))
-    guide = ph.infer.AutoWrappedNormal(model)
-    svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.05}), Trace_ELBO())
-    for _ in range(150):
-        svi.step()
-    assert G.distance(M, guide.median()["z"], beacon) < 0.3
+    x = G.exp0(M, v)
+    ph.testing.assert_constraint_laws(on_manifold(M), x, -x)
+    ph.testing.assert_transform_laws(HT.ExponentialMap(M, x[0]), v)
+    ph.testing.assert_transform_laws(shaken(ph.flows.coupling_flow(n, 2, manifold=M), 0.3), x)
+    ph.testing.assert_distribution_laws(hdist.WrappedNormal(x[0], 0.5, M))
+    assert torch.allclose(G.distance(M, x, x[:1]), G.distance(H, G.exp0(H, v), G.exp0(H, v[:1])))
+    model, seen = conjugate(M, n)
+    assert G.distance(M, trained(model, ph.infer.AutoWrappedNormal(model)).median()["z"], seen) < 0.4

@@ -1,4 +1,4 @@
-"""Transforms and distributions on the hyperboloid by the book, apart from the library, as a user would write them."""
+"""Maps and distributions on the hyperboloid by textbook formulas, independent of the library, as a user writes them."""
 
 import math
 
@@ -28,8 +28,7 @@ def with_time(space, R):
 
 
 def exp(v, R):
-    space = v * sinhc(v.square().sum(-1, keepdim=True) / R**2)
-    return with_time(space, R)
+    return with_time(v * sinhc(v.square().sum(-1, keepdim=True) / R**2), R)
 
 
 def log(x, R):
@@ -44,8 +43,7 @@ def boost(p, x, R):
     """Carries the origin to p: the Lorentz boost, with the time coordinate from the constraint."""
     p = p / R
     product = (p[..., 1:] * x[..., 1:]).sum(-1, keepdim=True)
-    space = x[..., 1:] + p[..., 1:] * (product / (1 + p[..., :1]) + x[..., :1])
-    return with_time(space, R)
+    return with_time(x[..., 1:] + p[..., 1:] * (product / (1 + p[..., :1]) + x[..., :1]), R)
 
 
 def opposite(p):
@@ -53,6 +51,8 @@ def opposite(p):
 
 
 class Chart(Transform):
+    """The exponential map at the origin."""
+
     domain, bijective = constraints.real_vector, True
 
     def __init__(self, k=4.0, cache_size=0):
@@ -78,26 +78,30 @@ class Chart(Transform):
         return type(self)(self.k, cache_size=cache_size)
 
 
-class Graph(Chart):
-    """Spatial coordinates as a chart."""
+class Boost(Chart):
+    """The isometry that carries the origin to a point."""
 
-    def _call(self, v):
-        return with_time(v, self.R)
+    forward_shape, inverse_shape = Transform.forward_shape, Transform.inverse_shape
 
-    def _inverse(self, x):
-        return x[..., 1:].clone()
+    def __init__(self, k=4.0, cache_size=0):
+        super().__init__(k, cache_size)
+        self.domain, self.p = self.codomain, exp(torch.tensor([0.8, -1.1, 0.5], dtype=torch.float64), self.R)
 
-    def log_abs_det_jacobian(self, v, x):
-        return math.log(self.R) - (self.k + v.square().sum(-1)).log() / 2
+    def _call(self, x):
+        return boost(self.p, x, self.R)
+
+    def _inverse(self, y):
+        return boost(opposite(self.p), y, self.R)
+
+    def log_abs_det_jacobian(self, x, y):
+        return torch.zeros_like(x[..., 0])
 
 
-class Dilation(Transform):
-    bijective = True
+class Dilation(Boost):
+    """A scaling of tangent coordinates at the origin."""
 
     def __init__(self, k=4.0, log_scale=(0.3, -0.5, 0.4), cache_size=0):
-        super().__init__(cache_size)
-        self.k, self.R, self.domain = k, math.sqrt(k), on_manifold(lorentz(k))
-        self.codomain = self.domain
+        super().__init__(k, cache_size)
         self.log_scale = torch.as_tensor(log_scale, dtype=torch.float64)
 
     def _call(self, x):
@@ -116,48 +120,8 @@ class Dilation(Transform):
         return type(self)(self.k, self.log_scale, cache_size=cache_size)
 
 
-class Boost(Transform):
-    bijective = True
-
-    def __init__(self, k=4.0, cache_size=0):
-        super().__init__(cache_size)
-        self.k, self.R, self.domain = k, math.sqrt(k), on_manifold(lorentz(k))
-        self.codomain, self.p = self.domain, exp(torch.tensor([0.8, -1.1, 0.5], dtype=torch.float64), self.R)
-
-    def _call(self, x):
-        return boost(self.p, x, self.R)
-
-    def _inverse(self, y):
-        return boost(opposite(self.p), y, self.R)
-
-    def log_abs_det_jacobian(self, x, y):
-        return torch.zeros_like(x[..., 0])
-
-    def with_cache(self, cache_size=1):
-        return type(self)(self.k, cache_size=cache_size)
-
-
-def swirled(x, angle):
-    """Turns the first two axes by an angle that depends on the distance from the origin; it keeps volume."""
-    c, s = angle.cos(), angle.sin()
-    return torch.stack([x[..., 0], c * x[..., 1] - s * x[..., 2], s * x[..., 1] + c * x[..., 2], x[..., 3]], -1)
-
-
-class Swirl(Boost):
-    """A rotation of two axes by the time coordinate."""
-
-    def _angle(self, x):
-        return x[..., 0] / 10
-
-    def _call(self, x):
-        return swirled(x, self._angle(x))
-
-    def _inverse(self, y):
-        return swirled(y, -self._angle(y))
-
-
 class Scaling(TransformModule):
-    """Without a cache."""
+    """A scaling of R^3 with a parameter, without a cache."""
 
     domain = codomain = constraints.real_vector
     bijective = True
@@ -182,10 +146,12 @@ class Scaling(TransformModule):
 
 
 class TangentStretch(HT.TangentModule):
-    is_self_contained = True  # so that the log-determinant of its inverse is read
+    """A scaling of tangent coordinates, as a layer of the library."""
+
+    is_self_contained = True  # so that the pair of its inverse is remembered
 
     def __init__(self, manifold=None, *, cache_size=1):
-        super().__init__(manifold, cache_size=cache_size)
+        super().__init__(lorentz(4.0) if manifold is None else manifold, cache_size=cache_size)
         self.log_scale = nn.Parameter(torch.tensor([0.3, -0.5, 0.4], dtype=torch.float64))
 
     def _tangent_forward(self, v):
@@ -195,8 +161,18 @@ class TangentStretch(HT.TangentModule):
         return (-self.log_scale).exp() * w, self.log_scale.sum().expand(w.shape[:-1])
 
 
+class ConditionalDilation:
+    """A dilation whose scales are a function of a context of two numbers."""
+
+    def read(self, context):
+        return context
+
+    def condition(self, context):
+        return Dilation(log_scale=torch.cat([self.read(context), 0.2 - self.read(context)[..., :1]], -1).tanh())
+
+
 class Wrapped(dist.TorchDistribution):
-    """A wrapped normal by the book."""
+    """A wrapped normal."""
 
     arg_constraints, has_rsample = {}, True
 
@@ -236,7 +212,7 @@ class Wrapped(dist.TorchDistribution):
 
 
 class Batch(dist.TorchDistribution):
-    """Normals of R^2 by the book, of batch shape (40,), each with a location and a scale of its own."""
+    """Normals of R^2, of batch shape (40,), each with a location and a scale of its own."""
 
     has_rsample, support = True, constraints.real_vector
     arg_constraints = {  # noqa: RUF012
@@ -257,19 +233,10 @@ class Batch(dist.TorchDistribution):
     def sample(self, sample_shape=()):
         return self.loc + self.scale * self.noise(self._extended_shape(sample_shape))
 
-    def rsample(self, sample_shape=()):
-        return self.loc + self.scale * self.noise(self._extended_shape(sample_shape))
+    rsample = sample
 
     def noise(self, shape):
         return torch.randn(shape, dtype=torch.float64)
 
     def log_prob(self, value):
         return torch.distributions.Normal(self.loc, self.scale).log_prob(value).sum(-1)
-
-
-class ConditionalDilation:
-    def read(self, context):
-        return context
-
-    def condition(self, context):
-        return Dilation(log_scale=torch.cat([self.read(context), 0.2 - self.read(context)[..., :1]], -1).tanh())

@@ -16,7 +16,10 @@ from tutorials.experiments import records
 
 FOLDER = Path(__file__).parent.parent / "tutorials"
 #: Modules that scripts import, and scripts that test_scale_out.py runs.
-ELSEWHERE = {"experiments/records.py", "experiments/runs_together.py", "scale_out.py", "scale_out_lightning.py"}
+ELSEWHERE = {
+    *("mnist.py", "experiments/records.py", "experiments/runs_together.py"),
+    *("scale_out.py", "scale_out_lightning.py"),
+}
 SCRIPTS = sorted({str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*.py")} - ELSEWHERE)
 #: What a script is given besides --out; those that stand here more than once are run so often.
 ARGUMENTS = {

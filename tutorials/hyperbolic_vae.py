@@ -30,6 +30,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from matplotlib.figure import Figure
+from mnist import load_mnist  # in this folder
 from pyro.infer import Trace_ELBO
 from pyro.infer.importance import vectorized_importance_weights
 from pyro.nn import DenseNN, PyroModule, pyro_method
@@ -159,7 +160,7 @@ def numbers(value):
     return ", ".join(f"{each:.2f}" for each in (value if isinstance(value, list) else [value]))
 
 
-read_mnist = functools.cache(ph.datasets.load_mnist)
+read_mnist = functools.cache(load_mnist)
 
 
 def load(seed, path=None, device="cpu"):

@@ -1,23 +1,19 @@
-r"""Data for experiments: seeded random data, targets with exact densities, and file loaders.
+r"""Data for experiments: seeded random data, and targets with exact densities.
 
 Random data are pure functions of their seed: they are drawn from their own ``torch.Generator``, in float64 on the CPU.
 Density targets are distributions, and sample from the global generator.
 """
 
 from .diffusion import BranchingDiffusion, branching_diffusion
-from .mnist import MNIST, load_idx, load_mnist
 from .planar import Checkerboard, TwoSpirals
 from .targets import DENSITY_TARGETS, binary_tree, density_target
 
 __all__ = [
     "DENSITY_TARGETS",
-    "MNIST",
     "BranchingDiffusion",
     "Checkerboard",
     "TwoSpirals",
     "binary_tree",
     "branching_diffusion",
     "density_target",
-    "load_idx",
-    "load_mnist",
 ]

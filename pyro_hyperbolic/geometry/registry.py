@@ -47,7 +47,7 @@ def bind(manifold: Manifold | Geometry) -> Geometry:
     for base in type(manifold).__mro__:
         if base in _GEOMETRIES:
             return _GEOMETRIES[base](manifold)
-    known = " or ".join(f"geoopt.{base.__name__}" for base in _GEOMETRIES)
+    known = " or ".join(f"{base.__module__.split('.')[0]}.{base.__name__}" for base in _GEOMETRIES)
     remedy = manifold_remedy(manifold) or "use one of these, such as geoopt.Lorentz(), or register a geometry for it"
     raise TypeError(f"the manifold is {shown(manifold)}, but must be a {known}; {remedy}.")
 

@@ -41,7 +41,7 @@ test-all: .venv/.installed ## run the slow sweeps too, and measure coverage
 # torch of that age compiles with -ffast-math, which takes subnormal numbers from the process: compiled tests go apart.
 # Before torch 2.7 vmap cannot pass validation.
 FLOORS := .venv-floors/bin/python -m pytest -W default --numprocesses 2 --dist worksteal -m "not slow" \
-	--deselect tests/test_cache.py::test_function_transforms
+	--deselect tests/units/test_cache.py::test_function_transforms
 
 .venv-floors/.installed: pyproject.toml constraints-floors.txt
 	$(PYTHON_FLOORS) -m venv .venv-floors
@@ -50,8 +50,8 @@ FLOORS := .venv-floors/bin/python -m pytest -W default --numprocesses 2 --dist w
 	@touch $@
 
 test-floors: .venv-floors/.installed ## run the suite, without the matrix of inference, at the lowest versions; see docs/releasing.md
-	$(FLOORS) --ignore-glob 'tests/*inference*' --ignore tests/test_compile.py $(ARGS)
-	$(FLOORS) tests/test_compile.py $(ARGS)
+	$(FLOORS) --ignore tests/pyro/test_inference.py --ignore tests/units/test_compile.py $(ARGS)
+	$(FLOORS) tests/units/test_compile.py $(ARGS)
 
 mutants: .venv/.mutants ## change the committed code in 200 places, one at a time, and see that a test fails; results/mutants
 	$(BIN)/python -m tests.mutants $(ARGS)

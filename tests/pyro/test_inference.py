@@ -3,17 +3,11 @@
 from pathlib import Path
 
 import pytest
-import torch
 
-from tests.inference_cell import Cell
-from tests.inference_matrix import CELLS, page
+from tests.pyro.inference_cell import Cell
+from tests.pyro.inference_matrix import CELLS, page
 
-
-@pytest.fixture(autouse=True)
-def _float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 @pytest.mark.parametrize(
@@ -25,8 +19,8 @@ def test_cell(cell: Cell):
 
 
 def test_the_page_is_this_table():
-    written = (Path(__file__).parents[1] / "docs" / "inference.md").read_text()
-    assert written == page(), "run: python -m tests.inference_matrix > docs/inference.md"
+    written = (Path(__file__).parents[2] / "docs" / "inference.md").read_text()
+    assert written == page(), "run: python -m tests.pyro.inference_matrix > docs/inference.md"
 
 
 def test_names_are_unique():

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import pyro_hyperbolic as ph
-from tests.names_at_floors import FILES, RECORD, names_used
+from tests.docs.names_at_floors import FILES, RECORD, names_used
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 tomllib = pytest.importorskip("tomllib")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: Packages of this repository, and scripts that import each other.

@@ -24,8 +24,8 @@ import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
 from tests import textbook
 from tests.cases import point
-from tests.inference_cell import Section
-from tests.inference_checks import (
+from tests.pyro.inference_cell import Section
+from tests.pyro.inference_checks import (
     book_density,
     chain,
     copies,
@@ -36,8 +36,8 @@ from tests.inference_checks import (
     mean_is,
     one_chain_is,
 )
-from tests.inference_samplers import JIT, KERNELS, stein_particles
-from tests.inference_truth import (
+from tests.pyro.inference_samplers import JIT, KERNELS, stein_particles
+from tests.pyro.inference_truth import (
     BEACON,
     FAR_LOC,
     POINTS,

@@ -53,11 +53,7 @@ DATA = torch.tensor([[1.1, -0.7], [0.8, -0.9], [1.4, -0.2]], dtype=torch.float64
 each_guide = pytest.mark.parametrize("guide", [AutoWrappedNormal, AutoWrappedMultivariateNormal])
 
 
-@pytest.fixture(autouse=True)
-def _float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def train(model, guide, steps, *args, lr=0.1, elbo=None) -> None:

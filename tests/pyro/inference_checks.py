@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tests import textbook
 from tests.cases import TEST_FAILURE_RATE
-from tests.inference_truth import Model, Posterior, moments
+from tests.pyro.inference_truth import Model, Posterior, moments
 
 STANDARD_ERRORS = float(scipy.stats.norm.isf(TEST_FAILURE_RATE / 2))  # 4.3
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-TUTORIALS = Path(__file__).parent.parent / "tutorials"
+TUTORIALS = Path(__file__).parents[2] / "tutorials"
 EPOCHS, BATCH_SIZE = 2, 200
 # The same filters as in setup.cfg, and what Lightning does.
 WARNINGS = [

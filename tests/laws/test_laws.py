@@ -7,13 +7,8 @@ import torch
 from pyro_hyperbolic.testing import map_laws, object_laws, suites
 from tests.cases import AUTOMORPHISMS, DISTRIBUTIONS, TRANSFORMS, points
 
-
-@pytest.fixture(autouse=True)
-def _float64():
-    # Pyro's autoregressive inverse makes tensors of the default dtype.
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+# Pyro's autoregressive inverse makes tensors of the default dtype.
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 LAWS = [getattr(module, name) for module in (map_laws, object_laws) for name in module.__all__]

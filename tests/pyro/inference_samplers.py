@@ -25,9 +25,9 @@ from torch import Tensor
 import pyro_hyperbolic.distributions as hdist
 from tests import textbook
 from tests.cases import point
-from tests.inference_cell import Section
-from tests.inference_checks import book_density, chain, copies, fitted, mean_is, near, one_chain_is, posterior_is
-from tests.inference_truth import (
+from tests.pyro.inference_cell import Section
+from tests.pyro.inference_checks import book_density, chain, copies, fitted, mean_is, near, one_chain_is, posterior_is
+from tests.pyro.inference_truth import (
     BEACON,
     FAR_LOC,
     POINTS,

@@ -1,6 +1,6 @@
 """The names of torch, pyro and geoopt that the package uses, and those that the lowest versions have.
 
-.venv-floors/bin/python -m tests.names_at_floors     # writes data/names_at_floors.json, after a floor has moved
+.venv-floors/bin/python -m tests.docs.names_at_floors     # writes data/names_at_floors.json, after a floor has moved
 """
 
 import ast
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-FILES = sorted((Path(__file__).parents[1] / "pyro_hyperbolic").rglob("*.py"))
-RECORD = Path(__file__).parent / "data" / "names_at_floors.json"
+FILES = sorted((Path(__file__).parents[2] / "pyro_hyperbolic").rglob("*.py"))
+RECORD = Path(__file__).parents[1] / "data" / "names_at_floors.json"
 LIBRARIES = ("torch", "pyro", "geoopt")
 
 

@@ -14,7 +14,7 @@ import torch
 
 from tutorials.experiments import records
 
-FOLDER = Path(__file__).parent.parent / "tutorials"
+FOLDER = Path(__file__).parents[2] / "tutorials"
 #: Modules that scripts import, and scripts that test_scale_out.py runs.
 ELSEWHERE = {
     *("mnist.py", "experiments/records.py", "experiments/runs_together.py"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.append(str(Path(__file__).parents[1] / "tutorials"))
+sys.path.append(str(Path(__file__).parents[2] / "tutorials"))
 import mnist as reader
 
 

@@ -25,9 +25,9 @@ import pyro_hyperbolic.distributions.transforms as HT
 from pyro_hyperbolic.distributions.constraints import on_manifold
 from tests import textbook
 from tests.cases import point, shaken
-from tests.inference_cell import Section
-from tests.inference_checks import fitted, importance_weights, mean_is, posterior_by, posterior_is
-from tests.inference_truth import (
+from tests.pyro.inference_cell import Section
+from tests.pyro.inference_checks import fitted, importance_weights, mean_is, posterior_by, posterior_is
+from tests.pyro.inference_truth import (
     POSTERIORS,
     PRIOR_LOC,
     PRIOR_SCALE,

@@ -1,12 +1,12 @@
 """The inference matrix: every cell, and the page of the docs that they make.
 
-``python -m tests.inference_matrix > docs/inference.md`` writes the page; test_inference checks that it is up to date.
+``python -m tests.pyro.inference_matrix > docs/inference.md`` writes the page; test_inference compares it.
 """
 
-from tests.inference_cell import Cell
-from tests.inference_effects import EFFECTS, PITFALLS
-from tests.inference_guides import AUTOGUIDES, ELBOS, HAND_WRITTEN
-from tests.inference_samplers import REPARAMETRISATION, SAMPLERS
+from tests.pyro.inference_cell import Cell
+from tests.pyro.inference_effects import EFFECTS, PITFALLS
+from tests.pyro.inference_guides import AUTOGUIDES, ELBOS, HAND_WRITTEN
+from tests.pyro.inference_samplers import REPARAMETRISATION, SAMPLERS
 
 SECTIONS = [AUTOGUIDES, HAND_WRITTEN, ELBOS, SAMPLERS, REPARAMETRISATION, EFFECTS, PITFALLS]
 CELLS: list[tuple[str, Cell]] = [(section.title, cell) for section in SECTIONS for cell in section.cells]
@@ -20,7 +20,7 @@ row is a test. The column *truth* says what its result is compared with.
 - *refused*: it raises an error that names the remedy.
 - *not in Pyro*: Pyro cannot do it; the note has the reason and the workaround.
 
-`python -m tests.inference_matrix > docs/inference.md` writes this page from the table that the tests run.
+`python -m tests.pyro.inference_matrix > docs/inference.md` writes this page from the table that the tests run.
 """
 
 

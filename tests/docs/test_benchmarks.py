@@ -9,7 +9,7 @@ from pathlib import Path
 import pyro
 import pytest
 
-FOLDER = Path(__file__).parent.parent / "benchmarks"
+FOLDER = Path(__file__).parents[2] / "benchmarks"
 #: Modules of speed.py.
 PARTS = {"measure.py", "subjects.py", "vaes.py"}
 SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if path.name not in PARTS)

@@ -15,7 +15,7 @@ import torch
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions.transforms as HT
 
-FOLDER = Path(__file__).parent.parent / "tutorials" / "experiments"
+FOLDER = Path(__file__).parents[2] / "tutorials" / "experiments"
 
 
 @pytest.fixture(scope="module", autouse=True)

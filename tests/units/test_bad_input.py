@@ -32,11 +32,7 @@ OFF, NANS, FAR, BEYOND = t(1.0, 0.5, 0.0), t(1.0, NAN, 0.0), point(1.0, 500.0, 0
 EYE = torch.eye(2, dtype=torch.float64)
 
 
-@pytest.fixture(autouse=True)
-def _float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 normal = partial(hdist.WrappedNormal, manifold=M)

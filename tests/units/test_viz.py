@@ -373,9 +373,9 @@ X3 = ring(lorentz(1.0), 1.0, size=3)
 WRONG = {
     "three dimensions": (lambda ax: viz.points(ax, M1, G.origin(M1, 3)), ValueError, r"n = 3.*log0.*:2\]"),
     "one dimension": (lambda ax: viz.points(ax, M1, G.origin(M1, 1)), ValueError, "n = 1.*histogram"),
-    "a flat space of three": (lambda ax: viz.points(ax, PLANE, torch.zeros(3)), ValueError, r"n = 3.*exp0.*log0"),
+    "a flat space of three": (lambda ax: viz.points(ax, PLANE, torch.zeros(3)), ValueError, r"n = 3.*:2\]"),
     "off the manifold": (lambda ax: viz.points(ax, M1, torch.ones(3)), ValueError, "is not on Lorentz"),
-    "a sphere": (lambda ax: viz.frame(ax, geoopt.Sphere()), TypeError, r"Sphere.*geoopt\.Lorentz"),
+    "a sphere": (lambda ax: viz.frame(ax, geoopt.Sphere()), TypeError, "Sphere"),
     "a product": (lambda ax: viz.frame(ax, geoopt.ProductManifold((M1, 3))), TypeError, "factors"),
     "a disk of the plane": (lambda ax: viz.poincare_disk(ax, PLANE), TypeError, "plane or frame"),
     "two curvatures": (lambda ax: viz.poincare_disk(ax, geoopt.Lorentz(torch.ones(2))), ValueError, r"\(2,\)"),

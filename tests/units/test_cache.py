@@ -81,7 +81,7 @@ def conditioned(context: Tensor) -> Case:
 
 
 def curved(**kwargs: bool) -> Case:
-    manifold = ph.manifolds.Lorentz(M.k.detach(), **kwargs)
+    manifold = ph.manifolds.Lorentz(M.k.detach().clone(), **kwargs)
     return case(HT.ExponentialMap(manifold), manifold)
 
 
@@ -268,7 +268,7 @@ def freeze_or_thaw(own: OwnSample) -> None:
 
 
 def replace_parts(own: OwnSample) -> None:
-    for module in [module for module in own.owner.modules() if isinstance(module, DenseNN)]:
+    for module in [module for module in own.owner.modules() if type(module) is DenseNN]:
         module.layers[0] = copy.deepcopy(module.layers[0])
         module.layers[-1].bias = torch.nn.Parameter(moved(module.layers[-1].bias))
 
@@ -322,7 +322,7 @@ WAYS = {
     "assigned .data": each(lambda value: setattr(value, "data", moved(value))),
     "swap_tensors": each(swap),
     "vector_to_parameters": lambda own: vector_to_parameters(
-        torch.cat([moved(value).flatten() for value in own.tensors]), own.tensors
+        torch.cat([torch.zeros(0), *[moved(value).flatten() for value in own.tensors]]), own.tensors
     ),
     "load_state_dict": partial(load, assign=False),
     "load_state_dict(assign=True)": partial(load, assign=True),

@@ -61,7 +61,7 @@ KERNELS: dict[str, Kernel] = {
 }
 
 
-def one_chain(kernel: Kernel, draws: int = 80, warmup: int = 40) -> None:
+def one_chain(kernel: Kernel, draws: int = 120, warmup: int = 50) -> None:
     """As users run it: the standard error is from the effective sample size."""
     found = moments(**chain(kernel(coordinates_model), draws, warmup))
     one_chain_is(found, POSTERIORS["coordinates"].mean(moments))

@@ -116,7 +116,7 @@ def in_processes() -> None:
     options = {"num_samples": 15, "warmup_steps": 20, "num_chains": 2, "disable_progbar": True}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.multiprocessing, "cpu_count", lambda: 3)
-        mcmc = MCMC(NUTS(copies(coordinates_model)), **options)
+        mcmc = MCMC(NUTS(copies(coordinates_model, 100)), **options)
         mcmc.run()
     z = mcmc.get_samples(group_by_chain=True)["z"]
     assert not torch.equal(z[0], z[1])

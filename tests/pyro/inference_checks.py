@@ -53,21 +53,21 @@ def posterior_is(log_weights: Tensor, z: Tensor, evidence: float, truth: Tensor,
     assert found > efficiency, f"effective sample size {found:.3f}"
 
 
-def importance_weights(model: Model, guide: Model, number: int = 3000) -> tuple[Tensor, Any]:
+def importance_weights(model: Model, guide: Model, number: int = 10_000) -> tuple[Tensor, Any]:
     """The log-weights of draws of a guide, and the traces of the model."""
     guide = poutine.block(guide, hide_types=["observe"])  # guides that are effects also run the model
     with torch.no_grad():
         return vectorized_importance_weights(model, guide, num_samples=number, max_plate_nesting=1)[:2]
 
 
-def evidence_by(model: Model, guide: Model, truth: float, number: int = 3000) -> None:
+def evidence_by(model: Model, guide: Model, truth: float) -> None:
     """The evidence by importance weights of a guide."""
-    evidence_is(importance_weights(model, guide, number)[0], truth)
+    evidence_is(importance_weights(model, guide)[0], truth)
 
 
-def posterior_by(guide: Model, posterior: Posterior, efficiency: float = 0.0, number: int = 5000) -> None:
+def posterior_by(guide: Model, posterior: Posterior, efficiency: float = 0.0) -> None:
     """The evidence and moments by importance weights of a guide."""
-    log_weights, trace = importance_weights(posterior.model, guide, number)
+    log_weights, trace = importance_weights(posterior.model, guide)
     truth = posterior.log_evidence, posterior.mean(moments)
     posterior_is(log_weights, trace.nodes["z"]["value"], *truth, efficiency)
 
@@ -96,7 +96,7 @@ def chain(kernel: object, draws: int = 15, warmup: int = 25, *args: object) -> d
     return mcmc.get_samples()
 
 
-def copies(model: Model, number: int = 200) -> Model:
+def copies(model: Model, number: int = 400) -> Model:
     """A model in a plate: as many independent posteriors."""
 
     def replicated() -> None:

@@ -105,7 +105,7 @@ def posterior_predictions() -> None:
 
 @EFFECTS.cell("`WeighedPredictive`", EVIDENCE)
 def weighed_predictions() -> None:
-    weighed = infer.WeighedPredictive(unobserved_model, guide=wide_guide, num_samples=3000, parallel=True)
+    weighed = infer.WeighedPredictive(unobserved_model, guide=wide_guide, num_samples=10_000, parallel=True)
     evidence_is(weighed(model_guide=coordinates_model).log_weights, COORDINATES.log_evidence)
 
 
@@ -426,7 +426,7 @@ def latent_curvature_by_nuts() -> None:
 
 def latent_curvature(make: Callable[[Model], Model], make_model: Callable[[], Model] = Curved) -> None:
     model = make_model()
-    evidence_by(model, fitted(model, make(model), 150), float(log_k_posterior()[1].logsumexp(0)), 5000)
+    evidence_by(model, fitted(model, make(model), 150), float(log_k_posterior()[1].logsumexp(0)))
 
 
 def learned_curvature(make: Callable[[Model], Model]) -> None:

@@ -298,7 +298,7 @@ def one_network_serves_six_observations() -> None:
         with pyro.plate("data", len(seen)):
             pyro.sample("z", hdist.WrappedNormal(G.exp0(M, v), softplus(scale), M))
 
-    log_weights, trace = importance_weights(model, fitted(model, guide, 150), 5000)
+    log_weights, trace = importance_weights(model, fitted(model, guide, 150))
     posteriors = [Posterior(partial(coordinates_model, x)) for x in seen]
     means = torch.stack([posterior.mean(moments) for posterior in posteriors])
     evidence = sum(posterior.log_evidence for posterior in posteriors)
@@ -417,7 +417,7 @@ class Energy(infer.EnergyDistance):
         return loss.item()
 
 
-def vectorised(elbo: Callable, particles: int = 100, nesting: int = 1, **options: Any) -> Callable:
+def vectorised(elbo: Callable, particles: int = 400, nesting: int = 1, **options: Any) -> Callable:
     return partial(elbo, num_particles=particles, vectorize_particles=True, max_plate_nesting=nesting, **options)
 
 

@@ -61,7 +61,7 @@ KERNELS: dict[str, Kernel] = {
 }
 
 
-def one_chain(kernel: Kernel, draws: int = 80, warmup: int = 40) -> None:
+def one_chain(kernel: Kernel, draws: int = 120, warmup: int = 50) -> None:
     """As users run it: the standard error is from the effective sample size."""
     found = moments(**chain(kernel(coordinates_model), draws, warmup))
     one_chain_is(found, POSTERIORS["coordinates"].mean(moments))
@@ -116,7 +116,7 @@ def in_processes() -> None:
     options = {"num_samples": 15, "warmup_steps": 20, "num_chains": 2, "disable_progbar": True}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.multiprocessing, "cpu_count", lambda: 3)
-        mcmc = MCMC(NUTS(copies(coordinates_model)), **options)
+        mcmc = MCMC(NUTS(copies(coordinates_model, 100)), **options)
         mcmc.run()
     z = mcmc.get_samples(group_by_chain=True)["z"]
     assert not torch.equal(z[0], z[1])

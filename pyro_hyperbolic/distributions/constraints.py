@@ -37,17 +37,13 @@ class OnManifold(Constraint):
     is_discrete = False
 
     def __init__(self, manifold: Manifold, *, validate_args: bool | None = None) -> None:
-        checks.check_manifold(manifold, validate=validate_args)
+        space = checks.check_manifold(manifold, validate=validate_args)
         self.manifold = manifold
+        self.event_dim = space.event_dim
 
     def check(self, value: Tensor) -> Tensor:
         """Returns whether each event of ``value`` is on the manifold, shape ``(*)``; ``False`` for NaN."""
         return geometry.contains(self.manifold, value)
-
-    @property
-    def event_dim(self) -> int:  # type: ignore[override]
-        """Number of dimensions of a point."""
-        return geometry.bind(self.manifold).event_dim
 
     def __eq__(self, other: Any) -> bool:
         return isinstance(other, OnManifold) and geometry.same(self.manifold, other.manifold)

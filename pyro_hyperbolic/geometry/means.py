@@ -61,11 +61,13 @@ def _minimiser(geometry: Hadamard, x: Tensor, w: Tensor) -> Tensor:
     for _ in range(_MAX_STEPS):
         mean_log = (w.unsqueeze(-1) * geometry.log_at(m, x)[0]).sum(0)
         step = torch.linalg.solve(_hessian(geometry, m, x, w), mean_log.unsqueeze(-1)).squeeze(-1)
+        # Newton's predicted decrease. Below rounding no comparison of values can choose a step length.
+        converged = (mean_log * step).sum(-1) <= 8 * torch.finfo(value.dtype).eps * value
         size = torch.ones_like(value)
         for _ in range(_MAX_STEPS):
             moved = geometry.exp_at(m, size.unsqueeze(-1) * step)[0]
             new = (w * geometry.squared_distance(moved, x)).sum(0)
-            worse = ~(new <= value)
+            worse = ~(new <= value) & ~converged
             if not bool(worse.any()):
                 break
             size = torch.where(worse, size / 2, size)

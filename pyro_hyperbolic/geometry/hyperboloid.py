@@ -42,7 +42,7 @@ class Hyperboloid(Nested):
     name = "Lorentz"
     coordinates = "(*, n + 1)"
     parameter_remedy = (
-        "on Lorentz it is the squared radius, curvature is -1/k; learn it with constraint=constraints.positive."
+        "on Lorentz it is the squared radius, and the curvature is -1/k; learn it with constraint=constraints.positive."
     )
 
     # Caches, in the dtype of the call.
@@ -95,7 +95,7 @@ class Hyperboloid(Nested):
             f" with <x, x> = {(squares - time**2).item():.6g} where -k = {-k[0].item():.6g} is needed (the time "
             f"coordinate is off by {((time.abs() - needed) / needed).item():.2g} of itself{sheet})",
             f"map tangent coordinates with exp0(M, v){ball}, derive the time coordinate with M.projx(x), and use one "
-            f"manifold (one k) and one dtype all along",
+            f"manifold (one k) and one dtype everywhere",
         )
 
     def mistake(self, event: Tensor) -> str:
@@ -258,8 +258,8 @@ class Hyperboloid(Nested):
         if single:
             tanh2 = tanh * tanh
         else:
-            # tanh**2 with the derivatives of 1 - sech2. torch derives tanh by 1 - tanh**2, which far out is rounding
-            # error, and a second derivative multiplies that by eta**2: 600 u at eta = 19.
+            # tanh**2 with the derivatives of 1 - sech2. torch differentiates tanh as 1 - tanh**2, which far out is
+            # rounding error; a second derivative multiplies it by eta**2, to 600 u at eta = 19.
             tanh = tanh.detach()
             tanh2 = torch.addcmul(sech2.detach() - sech2, tanh, tanh)
             tanh = tanh2.sqrt()
@@ -364,11 +364,10 @@ def _near(
 
 
 def _outward(product: Tensor, eta: Tensor, sech2: Tensor, height: Tensor, like: Tensor) -> Tensor:
-    """Returns ``eta * tanh(eta)``: ``product`` near zero, and else with ``tanh(eta)**-2 = 1 + sech2 / height``.
+    """Returns ``eta * tanh(eta)``, equal to ``product``, from ``tanh(eta)**-2 = 1 + sech2 / height`` away from zero.
 
-    Both are equal. But the factors of the product grow and fall by ``exp(2 r)`` where a point at radius ``r`` passes
-    behind a far target, and the terms of its second derivative, as large as that, cancel. float64 has room for it where
-    points are of float32.
+    Where a point at radius ``r`` passes behind a far target, the factors of the product change by ``exp(2 r)``, and
+    terms as large as that cancel in its second derivative. For float32 points float64 has room for them.
     """
     if like.dtype != _wide(like):
         return product

@@ -84,8 +84,10 @@ class Gyroplanes(SavesSpace):
             raise ValueError(
                 f"points have n = {v.size(-1)} dimensions, but the layer was built for dim = {self.weight.size(-1)}."
             )
-        length = self.weight.norm(dim=-1, keepdim=True).mT
-        b = self.offset.unsqueeze(-2)
+        length, b = self.weight.norm(dim=-1), self.offset
+        unit = self.weight / length.unsqueeze(-1)
+        if b.dim() > 1:  # several layers, stacked: the points of each have a batch dimension
+            length, b = length.unsqueeze(-2), b.unsqueeze(-2)
         space = geometry.chart(self.manifold)
         curvature = space.curvature()
         assert curvature is not None
@@ -94,7 +96,7 @@ class Gyroplanes(SavesSpace):
         radius = (-curvature).rsqrt().unsqueeze(-1)
         v, b = v / radius, b / radius
         r2 = v.square().sum(-1, keepdim=True)
-        along = (v * sinhc(r2)) @ (self.weight / length.mT).mT
+        along = (v * sinhc(r2)) @ unit.mT
         cosh = 1 + r2 * sinhc(r2 / 4).square() / 2  # smooth at the origin, unlike cosh(r)
         return length * radius * asinh(along * b.cosh() - cosh * b.sinh())
 

@@ -63,6 +63,15 @@ def test_without_curvature_it_is_a_linear_layer():
     assert torch.allclose(planes_on(nearly_flat)(G.exp0(nearly_flat, x)), linear(x), atol=1e-6)
 
 
+@pytest.mark.parametrize("name", [*CURVED, "flat"])
+def test_batch_shapes(name):
+    M = CURVED.get(name, geoopt.Euclidean(1))
+    planes, x = planes_on(M), G.exp0(M, torch.randn(4, 5, 2, dtype=torch.float64))
+    assert planes(x).shape == (4, 5, 3)
+    assert torch.allclose(planes(x[0, 0]), planes(x)[0, 0])
+    assert planes(x[:0]).shape == (0, 5, 3)
+
+
 def test_gradients_are_right_at_the_origin():
     M = lorentz(2.0)
     planes = planes_on(M)

@@ -268,6 +268,16 @@ def test_a_mistake_is_found_and_named(name):
     assert caught.value.expected != caught.value.found
 
 
+@pytest.mark.filterwarnings("ignore::pyro_hyperbolic.testing.NotChecked")
+@pytest.mark.parametrize(
+    ("name", "number"), [("distance shared", "distance"), ("one coordinate shared", "coordinate 0")]
+)
+def test_numbers_that_share_noise_are_named(name, number):
+    with pytest.raises(LawViolation) as caught:
+        assert_laws(MUTANTS[name][0](), points(0.1))
+    assert number in caught.value.found
+
+
 # ---- Mistakes on manifolds of which the kit knows nothing but geoopt's metric ----
 
 

@@ -20,7 +20,7 @@ G, charts, data = ph.geometry, ph.charts, ph.datasets
 on_manifold = hdist.constraints.on_manifold
 NAN, INF = float("nan"), float("inf")
 M, M4, MANY = lorentz(), lorentz(4.0), geoopt.Lorentz(torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64))
-FLAT = geoopt.Euclidean(1)
+FLAT, SPD = geoopt.Euclidean(1), geoopt.SymmetricPositiveDefinite()
 
 
 def t(*values):
@@ -30,6 +30,7 @@ def t(*values):
 V, P, P3, P4 = t(0.5, -0.3), point(1.0, 0.5, -0.3), point(1.0, 0.5, -0.3, 0.2), point(4.0, 0.5, -0.3)
 OFF, NANS, FAR, BEYOND = t(1.0, 0.5, 0.0), t(1.0, NAN, 0.0), point(1.0, 500.0, 0.0), t(1000.0, 0.0)
 EYE = torch.eye(2, dtype=torch.float64)
+MATRICES = dist.transforms.AffineTransform(0.0, 2.0, event_dim=2)
 
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -356,6 +357,12 @@ SHAPES = {
     "positive curvature": (lambda: ph.manifolds.Lorentz.from_curvature(0.5), "curvature = 0.5", "geoopt.Euclidean(1)"),
     "lift a sigmoid": (lambda: HT.TangentTransform(dist.transforms.SigmoidTransform(), M), "SigmoidTransform", "R^n"),
     "lift a map of M": (lambda: HT.TangentTransform(HT.Translation(M, P), M), "Translation", "R^n"),
+    "lift matrices": (
+        lambda: HT.TangentTransform(dist.transforms.AffineTransform(0.0, 2.0, event_dim=2), M),
+        "event dimension 0 or 1",
+        "R^n",
+    ),
+    "a triangular n": (lambda: HT.ExponentialMap(SPD).forward_shape((4,)), "n = 4", "10"),
     "two curvatures": (lambda: ph.flows.CouplingFlow([tc(2), tc(2, manifold=M4)]), "layer 1", "k=4", "k=1"),
     "splits": (lambda: ph.flows.CouplingFlow([tc(3, split_dim=d) for d in (1, 2, 2)]), "layer 2", "split_dim = 2"),
     "unknown conditional": (lambda: flow(2, 2, lambda: None, context_dim=2), "ConditionalCouplingFlow"),

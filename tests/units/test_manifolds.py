@@ -17,18 +17,14 @@ import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
 import pyro_hyperbolic.distributions.transforms as HT
 from tests.cases import MANIFOLDS, ball, lorentz, shaken
-from tests.half_space import HalfSpace
+from tests.half_space import HalfSpace, HalfSpaceGeometry
 
 G = ph.geometry
 on_manifold = hdist.constraints.on_manifold
 SPD = geoopt.SymmetricPositiveDefinite()
 
 
-@pytest.fixture(autouse=True)
-def _float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 @pytest.fixture(params=MANIFOLDS)
@@ -444,3 +440,12 @@ def test_the_worked_example_of_contributing_passes_every_law():
     assert torch.allclose(G.distance(M, x, x[:1]), G.distance(H, G.exp0(H, v), G.exp0(H, v[:1])))
     model, seen = conjugate(M, n)
     assert G.distance(M, trained(model, ph.infer.AutoWrappedNormal(model)).median()["z"], seen) < 0.4
+
+
+@pytest.mark.parametrize("missing", ["event_shape", "dim", "contains", "exp0", "log0", "translate"])
+def test_a_geometry_without_one_of_its_six_methods_cannot_be_made(missing):
+    parts = {name: value for name, value in vars(HalfSpaceGeometry).items() if not name.startswith("_")}
+    type("Whole", (G.Hadamard,), parts)(HalfSpace())
+    del parts[missing]
+    with pytest.raises(TypeError, match=missing):
+        type("Partial", (G.Hadamard,), parts)(HalfSpace())

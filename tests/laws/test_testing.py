@@ -251,6 +251,8 @@ MUTANTS = {
     # Arguments and contexts.
     "log-scale kept": mutant(Batch, ARGUMENTS, "parametrisation", init=lambda self, loc=None, scale=None: (
         Batch.__init__(self, loc, scale), setattr(self, "scale", self.scale.log()))[0]),
+    "an argument that is no attribute": mutant(
+        Batch, ARGUMENTS, "missing attribute", arg_constraints={"rate": dist.constraints.positive}),
     "context ignored": mutant(
         ConditionalDilation, "conditioning_is_respected", "not passed", read=lambda self, c: torch.zeros_like(c)),
 }

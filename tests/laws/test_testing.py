@@ -252,7 +252,8 @@ MUTANTS = {
     "log-scale kept": mutant(Batch, ARGUMENTS, "parametrisation", init=lambda self, loc=None, scale=None: (
         Batch.__init__(self, loc, scale), setattr(self, "scale", self.scale.log()))[0]),
     "an argument that is no attribute": mutant(
-        Batch, ARGUMENTS, "missing attribute", arg_constraints={"rate": dist.constraints.positive}),
+        Batch, ARGUMENTS, "missing attribute", arg_constraints={"rate": dist.constraints.dependent},
+        rate=property(lambda self: self.nothing)),
     "context ignored": mutant(
         ConditionalDilation, "conditioning_is_respected", "not passed", read=lambda self, c: torch.zeros_like(c)),
 }

@@ -145,6 +145,15 @@ def test_a_mean_is_a_minimiser_and_differentiable(space):
     assert (w[:, None] * G.log_at(M, G.exp0(M, mean(v, w)), G.exp0(M, v))).sum(0).abs().max() < 1e-9
 
 
+def test_means_of_a_batch_are_those_of_its_members(space):
+    M, n = space
+    x = G.exp0(M, torch.randn(2, 5, 3, n))
+    found = G.frechet_mean(M, x, dim=1)
+    for i in range(2):
+        for j in range(3):
+            assert torch.allclose(found[i, j], G.frechet_mean(M, x[i, :, j]), atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("shape", "bad"),
     [((3, 2), {"dim": 2}), ((2, 2), {"weights": -torch.ones(2)}), ((2, 2), {"weights": torch.zeros(2)}), ((0, 2), {})],

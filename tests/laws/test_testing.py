@@ -281,6 +281,13 @@ def test_numbers_that_share_noise_are_named(name, number):
     assert number in caught.value.found
 
 
+def test_a_large_batch_is_sampled_to_its_last_member():
+    loc, scale = torch.zeros(700, 2, dtype=torch.float64), torch.ones(700, 2, dtype=torch.float64)
+    noise.batch_members_have_own_noise(Batch(loc, scale))
+    with pytest.raises(LawViolation, match=r"\(0,\), \(699,\)"):
+        noise.batch_members_have_own_noise(MUTANTS["one coordinate shared"][0](loc, scale))
+
+
 # ---- Mistakes on manifolds of which the kit knows nothing but geoopt's metric ----
 
 

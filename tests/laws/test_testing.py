@@ -135,6 +135,11 @@ def mirrored_draws(self, shape):
     return torch.cat([half, -half])[: shape[0]] if len(shape) > 2 else torch.randn(shape, dtype=torch.float64)
 
 
+def repeated_draws(self, shape):
+    draws = torch.randn(shape, dtype=torch.float64)
+    return draws[..., ::2, :, :].repeat_interleave(2, -3)[..., : shape[-3], :, :] if len(shape) > 2 else draws
+
+
 def narrow_rsample(self, shape=()):
     return self.loc + self.scale * torch.randn(*shape, 1, 2, dtype=torch.float64)
 
@@ -205,6 +210,8 @@ MUTANTS = {
     "a stale cache": mutant(
         Scaling, "cache_survives_an_optimiser_step", "stale", __getstate__=stale,
         init=lambda self, cache_size=1: Scaling.__init__(self, cache_size)),
+    "a state_dict that is not loaded": mutant(
+        TangentStretch, COPIES, "state_dict", load_state_dict=lambda self, state: None),
     "no gradient of a parameter": mutant(
         TangentStretch, "gradients_are_finite", "", _tangent_forward=lambda self, v: (
             self.log_scale.exp() * v + (self.log_scale[0] - 0.3).abs().sqrt(), self.log_scale.sum() + 0 * v[..., 0])),
@@ -246,6 +253,7 @@ MUTANTS = {
     "one draw for all of sample_shape": mutant(Batch, NOISE, "sample_shape", noise=lambda self, shape: (
         torch.randn(shape[-2:]).double().expand(shape))),
     "draws mirrored": mutant(Batch, NOISE, "antithetic", noise=mirrored_draws),
+    "draws repeated": mutant(Batch, NOISE, UNCLEAR, noise=repeated_draws),
     "expanded after it is drawn": mutant(Batch, NOISE, "expanded", expand=lambda self, shape, _instance=None: (
         Broadcast(self.loc.expand(*shape, 2), self.scale.expand(*shape, 2)))),
     # Arguments and contexts.
@@ -462,6 +470,9 @@ BATCHES = {
     "float32": lambda: wrapped(POINTS[0].float(), geoopt.Lorentz(4.0)),
     "batch of k": lambda: wrapped(POINTS[:2], geoopt.Lorentz(double(1.0, 4.0))),
     "expanded batch": lambda: wrapped(POINTS).expand([2, 3]),
+    "product of a batch of k": lambda: wrapped(
+        POINTS[:2], geoopt.ProductManifold((geoopt.Lorentz(double(1.0, 4.0)), 2), (geoopt.Euclidean(1), 1))
+    ),
     "mixture": lambda: dist.MixtureSameFamily(dist.Categorical(torch.ones(3)), wrapped(POINTS)),
     "batched loc over an unbatched base": lambda: dist.TransformedDistribution(
         dist.Normal(POINTS[0], 0.5).to_event(1), [HT.ExponentialMap(M4, G.exp0(M4, POINTS))]

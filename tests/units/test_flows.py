@@ -252,3 +252,19 @@ def test_under_autocast_samples_and_matrices_are_at_full_precision(name):
     expected = results()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         torch.testing.assert_close(results(), expected)
+
+
+def test_a_layer_needs_both_ways_to_move():
+    for missing in ("_move", "_move_back"):
+        parts = {"_move": lambda *args: args, "_move_back": lambda *args: args}
+        type("Whole", (HT.Coupling,), parts)(1, lambda x1: (x1, x1))
+        del parts[missing]
+        with pytest.raises(TypeError, match=missing):
+            type("Partial", (HT.Coupling,), parts)(1, lambda x1: (x1, x1))
+
+
+@pytest.mark.parametrize("kind", [HT.TangentCoupling, HT.WrappedHyperboloidCoupling])
+def test_couplings_take_every_argument_by_name(kind):
+    layer = kind(split_dim=1, hypernet=lambda x1: (x1, x1), manifold=lorentz(), log_scale_bound=2.0, cache_size=0)
+    x = ph.geometry.exp0(lorentz(), torch.ones(2, dtype=torch.float64))
+    assert torch.allclose(layer.inv(layer(x)), x)

@@ -154,6 +154,12 @@ def test_means_of_a_batch_are_those_of_its_members(space):
             assert torch.allclose(found[i, j], G.frechet_mean(M, x[i, :, j]), atol=1e-9)
 
 
+def test_the_gradient_of_a_mean_on_a_line_is_exact():
+    v = torch.tensor([[-1.0], [0.5], [3.0]], requires_grad=True)
+    (gradient,) = torch.autograd.grad(G.log0(lorentz(), G.frechet_mean(lorentz(), G.exp0(lorentz(), v))).sum(), v)
+    assert torch.allclose(gradient, torch.full((3, 1), 1 / 3), rtol=0, atol=1e-8)
+
+
 @pytest.mark.parametrize(
     ("shape", "bad"),
     [((3, 2), {"dim": 2}), ((2, 2), {"weights": -torch.ones(2)}), ((2, 2), {"weights": torch.zeros(2)}), ((0, 2), {})],

@@ -253,6 +253,8 @@ MUTANTS = {
     "one draw for all of sample_shape": mutant(Batch, NOISE, "sample_shape", noise=lambda self, shape: (
         torch.randn(shape[-2:]).double().expand(shape))),
     "draws mirrored": mutant(Batch, NOISE, "antithetic", noise=mirrored_draws),
+    "draws of another dimension shared": mutant(Batch, NOISE, "expanded", noise=lambda self, shape: (
+        torch.randn(shape[-3:]).double().expand(shape) if len(shape) > 3 else torch.randn(shape).double())),
     "draws repeated": mutant(Batch, NOISE, UNCLEAR, noise=repeated_draws),
     "expanded after it is drawn": mutant(Batch, NOISE, "expanded", expand=lambda self, shape, _instance=None: (
         Broadcast(self.loc.expand(*shape, 2), self.scale.expand(*shape, 2)))),
@@ -281,12 +283,55 @@ def test_a_mistake_is_found_and_named(name):
 
 @pytest.mark.filterwarnings("ignore::pyro_hyperbolic.testing.NotChecked")
 @pytest.mark.parametrize(
-    ("name", "number"), [("distance shared", "distance"), ("one coordinate shared", "coordinate 0")]
+    ("name", "whose", "number"),
+    [
+        ("distance shared", "batch members", "distance"),
+        ("one coordinate shared", "batch members", "coordinate 0"),
+        ("draws of another dimension shared", "draws", "coordinate"),
+    ],
 )
-def test_numbers_that_share_noise_are_named(name, number):
+def test_numbers_that_share_noise_are_named(name, whose, number):
     with pytest.raises(LawViolation) as caught:
         assert_laws(MUTANTS[name][0](), points(0.1))
+    assert whose in caught.value.formula
     assert number in caught.value.found
+
+
+#: Log-determinants of a dilation of H^3 by mistake: of the sum ``s`` of its log-scales, the log-volumes ``a`` at the
+#: argument and ``b`` at the result, the same on the unit hyperboloid, and log R.
+LOG_DETS = {
+    "^the log-determinant is dropped": lambda s, a, b, a1, b1, log_r: 0 * b,
+    "inverse map": lambda s, a, b, a1, b1, log_r: a - b - s,
+    "^the log-determinant is counted twice": lambda s, a, b, a1, b1, log_r: 2 * (s + b - a),
+    "Lebesgue": lambda s, a, b, a1, b1, log_r: s + 0 * b,
+    "wrong sign of the volume terms": lambda s, a, b, a1, b1, log_r: s - b + a,
+    "volume terms are counted twice": lambda s, a, b, a1, b1, log_r: s + 2 * (b - a),
+    "n instead of n - 1": lambda s, a, b, a1, b1, log_r: s + 1.5 * (b - a),
+    "n - 2 instead of n - 1": lambda s, a, b, a1, b1, log_r: s + 0.5 * (b - a),
+    "result is dropped": lambda s, a, b, a1, b1, log_r: s - a,
+    "argument is dropped": lambda s, a, b, a1, b1, log_r: s + b,
+    "result has the wrong sign": lambda s, a, b, a1, b1, log_r: s - b - a,
+    "argument has the wrong sign": lambda s, a, b, a1, b1, log_r: s + b + a,
+    "radius is forgotten": lambda s, a, b, a1, b1, log_r: s + b1 - a1,
+    r"by \(n - 1\) log R": lambda s, a, b, a1, b1, log_r: s + b - a + 2 * log_r,
+    r"by -\(n - 1\) log R": lambda s, a, b, a1, b1, log_r: s + b - a - 2 * log_r,
+    "by n log R": lambda s, a, b, a1, b1, log_r: s + b - a + 3 * log_r,
+    "by -n log R": lambda s, a, b, a1, b1, log_r: s + b - a - 3 * log_r,
+}
+
+
+@pytest.mark.parametrize("cause", LOG_DETS)
+def test_every_known_mistake_of_a_log_det_is_named(cause):
+    class Wrong(Dilation):
+        def log_abs_det_jacobian(self, x, y):
+            v, w = log(x, self.R), log(y, self.R)
+            volumes = volume(v, self.R), volume(w, self.R), volume(v, 1.0), volume(w, 1.0)
+            return LOG_DETS[cause](self.log_scale.sum(), *volumes, math.log(self.R))
+
+    with pytest.raises(LawViolation) as caught:
+        map_laws.log_det_matches_autograd(Wrong(), exp(points(), 2.0))
+    assert re.search(cause, caught.value.cause)
+    assert "unclear" not in caught.value.cause
 
 
 def test_a_large_batch_is_sampled_to_its_last_member():

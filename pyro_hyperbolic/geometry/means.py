@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from .base import Hadamard
-from .checks import check_batches, check_floating, check_same_dtype, validating
+from .checks import check_batches, check_floating, check_same_dtype, shown, validating
 
 __all__ = ["mean"]
 
@@ -15,6 +15,8 @@ _MAX_STEPS = 100
 def mean(geometry: Hadamard, x: Tensor, weights: Tensor | None, dim: int) -> Tensor:
     """Returns the Fréchet mean of checked points over one batch dimension; see :func:`geometry.frechet_mean`."""
     batch_dim = x.dim() - geometry.event_dim
+    if not isinstance(dim, int) or isinstance(dim, bool):
+        raise TypeError(f"dim = {shown(dim)}, but must be an integer, one of the {batch_dim} batch dimensions of x.")
     if not -batch_dim <= dim < batch_dim:
         raise ValueError(
             f"dim = {dim}, but x of shape {tuple(x.shape)} has {batch_dim} batch dimensions; choose one of them."
@@ -40,6 +42,10 @@ def _normalised_weights(x: Tensor, weights: Tensor | None, dim: int, batch_dim: 
         return x.new_full((x.size(dim),) + (1,) * (batch_dim - 1), 1 / x.size(dim))
     check_floating("weights", weights)
     check_same_dtype(weights=weights, x=x)
+    if weights.dim() == 0:
+        raise ValueError(
+            "weights has no dimensions, but must have one weight for each point; pass None for equal weights."
+        )
     flat = weights.dim() == 1
     weights = weights.reshape((-1,) + (1,) * (batch_dim - 1)) if flat else weights.movedim(dim, 0)
     batch = x.movedim(dim, 0).shape[:batch_dim]
@@ -54,15 +60,17 @@ def _normalised_weights(x: Tensor, weights: Tensor | None, dim: int, batch_dim: 
 
 
 def _minimiser(geometry: Hadamard, x: Tensor, w: Tensor) -> Tensor:
-    """Returns ``log0`` of the mean, by Newton's method with backtracking."""
+    """Returns ``log0`` of the mean, by Newton's method with backtracking, from the point of largest weight."""
     batch = torch.broadcast_shapes(w.shape[1:], geometry.batch_of(x.shape)[1:], *geometry.batch_shapes())
-    m = x[0].expand(*batch, *x.shape[x.dim() - geometry.event_dim :])
+    event = x.shape[x.dim() - geometry.event_dim :]
+    first = w.expand(len(x), *batch).argmax(0).reshape(1, *batch, *(1 for _ in event)).expand(1, *batch, *event)
+    m = x.expand(len(x), *batch, *event).gather(0, first)[0]
     value = (w * geometry.squared_distance(m, x)).sum(0)
     for _ in range(_MAX_STEPS):
         mean_log = (w.unsqueeze(-1) * geometry.log_at(m, x)[0]).sum(0)
         step = torch.linalg.solve(_hessian(geometry, m, x, w), mean_log.unsqueeze(-1)).squeeze(-1)
         # Newton's predicted decrease. Below rounding no comparison of values can choose a step length.
-        converged = (mean_log * step).sum(-1) <= 8 * torch.finfo(value.dtype).eps * value
+        converged = (mean_log * step).sum(-1).abs() <= 8 * torch.finfo(value.dtype).eps * value
         size = torch.ones_like(value)
         for _ in range(_MAX_STEPS):
             moved = geometry.exp_at(m, size.unsqueeze(-1) * step)[0]
@@ -72,8 +80,8 @@ def _minimiser(geometry: Hadamard, x: Tensor, w: Tensor) -> Tensor:
                 break
             size = torch.where(worse, size / 2, size)
         better = new < value
-        event = better.reshape(better.shape + (1,) * geometry.event_dim)
-        m, value = torch.where(event, moved, m), torch.where(better, new, value)
+        at = better.reshape(better.shape + (1,) * geometry.event_dim)
+        m, value = torch.where(at, moved, m), torch.where(better, new, value)
         if not bool(better.any()):
             break
     return geometry.log0(m)[0]
@@ -83,17 +91,18 @@ def _minimiser(geometry: Hadamard, x: Tensor, w: Tensor) -> Tensor:
 def _hessian(geometry: Hadamard, m: Tensor, x: Tensor, w: Tensor) -> Tensor:
     """Returns the Hessian of half the mean squared distance in normal coordinates at ``m``, shape ``(*, n, n)``.
 
-    Central differences of the gradient, which need nothing beyond ``exp_at`` and ``log_at``. At the mean they are exact
-    to 1e-9 in float64; elsewhere the Hessian only sets the direction of a step.
+    Central differences of the gradient, which need nothing beyond ``exp0`` and ``log_at``. ``m`` is carried to the
+    origin first: then the frames at nearby points are those that geodesics carry from ``m``, and do not turn. At the
+    mean the differences are exact to 1e-9 in float64; elsewhere the Hessian only sets the direction of a step.
     """
-    step = torch.finfo(x.dtype).eps ** (1 / 3) * (1 + geometry.distance(m, x).amax(0))
+    x = geometry.translate(m, x, inverse=True)
+    spread = (w * geometry.log0(x)[0].square().sum(-1)).sum(0).sqrt()
+    step = (torch.finfo(x.dtype).eps ** (1 / 3) * (1 + spread)).unsqueeze(-1)
 
     def mean_log(v: Tensor) -> Tensor:
-        return (w.unsqueeze(-1) * geometry.log_at(geometry.exp_at(m, v)[0], x)[0]).sum(0)
+        return (w.unsqueeze(-1) * geometry.log_at(geometry.exp0(v)[0], x)[0]).sum(0)
 
-    n = geometry.dim(m.shape)
-    unit = torch.eye(n, dtype=x.dtype, device=x.device)
-    step = step.unsqueeze(-1)
+    unit = torch.eye(geometry.dim(m.shape), dtype=x.dtype, device=x.device)
     columns = [(mean_log(-step * e) - mean_log(step * e)) / (2 * step) for e in unit]
     hessian = torch.stack(columns, -1)
     return (hessian + hessian.mT) / 2

@@ -154,6 +154,26 @@ def test_means_of_a_batch_are_those_of_its_members(space):
             assert torch.allclose(found[i, j], G.frechet_mean(M, x[i, :, j]), atol=1e-9)
 
 
+@pytest.mark.parametrize("radius", [3.0, 7.0, 12.0])
+def test_a_mean_of_far_points_is_where_their_logarithms_cancel(space, radius):
+    """Far out frames turn along a triangle, and a Hessian in a turned frame sends Newton's method away."""
+    M, n = space
+    v = torch.randn(6, 3, n)
+    x = G.exp0(M, radius * v / v.norm(dim=-1, keepdim=True))
+    assert G.log_at(M, G.frechet_mean(M, x, dim=1).unsqueeze(1), x).mean(1).abs().max() < 1e-8 * radius
+    pair = G.frechet_mean(M, x[:, :2], dim=1)
+    rounding = 1e-6 * radius + 1e-14 * math.exp(2 * radius)  # of the matrices' eigenvalues
+    assert (G.distance(M, pair, G.geodesic(M, x[:, 0], x[:, 1], 0.5)) < rounding).all()
+
+
+def test_far_points_of_no_weight_do_not_count():
+    M = lorentz()
+    x = G.exp0(M, torch.tensor([[300.0, 300.0], [1.0, 0.0], [0.0, 1.0]]))
+    for least in (0.0, 1e-300):
+        found = G.frechet_mean(M, x, torch.tensor([least, 1.0, 1.0]))
+        assert torch.allclose(found, G.frechet_mean(M, x[1:]))
+
+
 def test_the_gradient_of_a_mean_on_a_line_is_exact():
     v = torch.tensor([[-1.0], [0.5], [3.0]], requires_grad=True)
     (gradient,) = torch.autograd.grad(G.log0(lorentz(), G.frechet_mean(lorentz(), G.exp0(lorentz(), v))).sum(), v)
@@ -162,7 +182,13 @@ def test_the_gradient_of_a_mean_on_a_line_is_exact():
 
 @pytest.mark.parametrize(
     ("shape", "bad"),
-    [((3, 2), {"dim": 2}), ((2, 2), {"weights": -torch.ones(2)}), ((2, 2), {"weights": torch.zeros(2)}), ((0, 2), {})],
+    [
+        ((3, 2), {"dim": 2}),
+        ((3, 2), {"weights": torch.tensor(1.0)}),
+        ((2, 2), {"weights": -torch.ones(2)}),
+        ((2, 2), {"weights": torch.zeros(2)}),
+        ((0, 2), {}),
+    ],
 )
 def test_a_mean_that_is_not_defined(shape, bad):
     with pytest.raises(ValueError, match=r"dim = 2|weights|no points"):

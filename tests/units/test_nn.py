@@ -1,6 +1,7 @@
 """Layers that read points."""
 
 import geoopt
+import pyro
 import pytest
 import torch
 
@@ -95,11 +96,53 @@ def test_a_learnable_or_batched_curvature():
         assert torch.allclose(found[:, i], planes_on(single)(G.exp0(single, v[:, i])))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("r", "b"), [(80.0, 10.0), (80.0, -5.0), (1.0, 40.0), (9.0, 9.0)])
+def test_far_points_and_far_planes(r, b, dtype):
+    """On the axis of a plane distances are differences, on both sides of the origin, with the gradient 1."""
+    layer = ph.nn.Gyroplanes(2, 1, lorentz()).to(dtype)
+    layer.weight.data, layer.offset.data = torch.tensor([[1.0, 0.0]], dtype=dtype), torch.tensor([b], dtype=dtype)
+    for sign in (1, -1):
+        v = torch.tensor([sign * r, 0.0], dtype=dtype, requires_grad=True)
+        found = layer(G.exp0(lorentz(), v))
+        assert found.item() == pytest.approx(sign * r - b, rel=1e-5, abs=1e-5 if dtype == torch.float32 else 1e-7)
+        (gradient,) = torch.autograd.grad(found.sum(), v)
+        assert gradient[0].item() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_k_of_another_dtype_or_device(dtype):
+    for k in (torch.tensor(3.0), torch.tensor(3.0, dtype=torch.float64)):
+        M = geoopt.Lorentz(k)
+        layer = ph.nn.Gyroplanes(2, 1, M).to(dtype)
+        exact = ph.nn.Gyroplanes(2, 1, lorentz(3.0)).double()
+        exact.load_state_dict(layer.state_dict())
+        v = torch.tensor([1.0, -2.0], dtype=dtype)
+        error = layer(G.exp0(M, v)) - exact(G.exp0(lorentz(3.0), v.double()))
+        assert error.abs().item() < 40 * max(torch.finfo(dtype).eps, torch.finfo(k.dtype).eps)
+
+
+def test_a_layer_on_another_device_than_k():
+    with pyro.validation_enabled(False):
+        layer = ph.nn.Gyroplanes(2, 1, geoopt.Lorentz(3.0)).to("meta")
+        assert layer(torch.empty(5, 3, device="meta")).shape == (5, 1)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-25, 1e25])
+def test_weights_of_any_length(scale):
+    layer = ph.nn.Gyroplanes(2, 3)
+    layer.weight.data *= scale
+    layer(G.exp0(geoopt.Lorentz(), torch.ones(2))).sum().backward()
+    assert all(p.grad.isfinite().all() for p in layer.parameters())
+
+
 def test_bad_input():
     with pytest.raises(TypeError, match=r"Lorentz.*not constant.*torch\.nn\.Linear"):
         ph.nn.Gyroplanes(4, 2, geoopt.ProductManifold((lorentz(), 3), (lorentz(), 3)))
     with pytest.raises(ValueError, match="n = 3 dimensions, but the layer was built for dim = 2"):
         ph.nn.Gyroplanes(2, 2)(G.origin(geoopt.Lorentz(), 3))
+    with pytest.raises(TypeError, match=r"float32.*float64.*\.to"):
+        ph.nn.Gyroplanes(2, 2)(G.origin(geoopt.Lorentz(), 2, dtype=torch.float64))
     with pytest.raises(ValueError, match="out_dim = 0"):
         ph.nn.Gyroplanes(2, 0)
     with pytest.raises(ValueError, match=r"Lorentz\(k=1\).*Lorentz\(k=2\)"):

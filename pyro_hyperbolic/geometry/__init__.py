@@ -112,7 +112,8 @@ def origin(
         tensor([2., 0., 0.])
     """
     check_count("n", n, 1, "it is the intrinsic dimension, the number of tangent coordinates")
-    return remember_origin(check_chart(manifold).origin(n, dtype, device))
+    space = check_chart(manifold)
+    return remember_origin(space.origin(n, dtype, device), space.name)
 
 
 def exp0(manifold: Manifold, v: Tensor) -> Tensor:

@@ -13,14 +13,14 @@ __all__ = ["is_known_origin", "known_tangent", "remember_origin", "remember_tang
 _ORIGINS = WeakTensorKeyDictionary()
 
 
-def remember_origin(x: Tensor) -> Tensor:
-    """Marks ``x`` as the origin of a manifold, and returns it."""
+def remember_origin(x: Tensor, name: str) -> Tensor:
+    """Marks ``x`` as the origin of the manifolds whose geometry has that name, and returns it."""
     if not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active():
-        _ORIGINS[x] = None
+        _ORIGINS[x] = name
     return x
 
 
-def is_known_origin(x: Tensor) -> bool:
+def is_known_origin(x: Tensor, name: str | None = None) -> bool:
     """Returns whether this tensor object was made by :func:`origin` and has not been edited; ``False`` is inconclusive.
 
     Always ``False`` for copies, for parameters (they can move), and for tensors made in inference mode (their edits are
@@ -28,6 +28,7 @@ def is_known_origin(x: Tensor) -> bool:
 
     Args:
         x: Any tensor; its values are not read.
+        name: If given, the name of the geometry of which it must be the origin.
 
     Returns:
         A Python bool.
@@ -37,7 +38,7 @@ def is_known_origin(x: Tensor) -> bool:
         >>> is_known_origin(o), is_known_origin(o.clone())
         (True, False)
     """
-    if torch.compiler.is_compiling() or x not in _ORIGINS:
+    if torch.compiler.is_compiling() or x not in _ORIGINS or name not in (None, _ORIGINS[x]):
         return False
     return not x.is_inference() and x._version == 0 and not (x.requires_grad and (x.is_leaf or x.retains_grad))
 
@@ -54,6 +55,8 @@ def remember_tangent(x: Tensor, v: Tensor, volume: Tensor) -> Tensor:
 
 
 def known_tangent(x: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Returns the tangent vector and log-volume attached by :func:`remember_tangent`, if ``x`` has not been edited."""
+    """Returns the tangent vector and log-volume attached by :func:`remember_tangent`, if ``x`` is as it was."""
     known = None if torch.compiler.is_compiling() else getattr(x, "_known_tangent", None)
-    return None if known is None or x.is_inference() or known[0] != x._version else known[1:]
+    if known is None or x.is_inference() or known[0] != x._version or known[1].requires_grad != x.requires_grad:
+        return None
+    return known[1:]

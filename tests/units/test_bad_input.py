@@ -411,6 +411,8 @@ WHILE_VALIDATING = {
     "NaN": (lambda: multivariate(P, NAN * EYE), "covariance_matrix", "PositiveDefinite"),
     "upper factor": (lambda: multivariate(P, scale_tril=t([1, 1], [0, 1])), "scale_tril", "LowerCholesky"),
     "k, batches": (lambda: G.log0(MANY, torch.ones(4, 3)), "x (4,)", "k", "(3,)", "unsqueeze"),
+    "a product": (lambda: G.log0(geoopt.ProductManifold((M, 3), (FLAT, 2)), torch.zeros(3)), "(*, 5)", "(3,)"),
+    "an indefinite matrix": (lambda: G.log0(SPD, t([2.0, 0.0], [0.0, -1.0])), "eigenvalue -1"),
     "a skew matrix": (lambda: G.log0(SPD, t([2.0, 0.5], [0.25, 1.0])), "= 0.25", "(x + x.mT) / 2"),
     "event shape": (lambda: normal(P, 1.0).log_prob(P3), "event_shape", "[4]", "[3]"),
     "batch shape": (lambda: normal(batch(P, 3), 1.0).log_prob(batch(P, 4)), "[4, 3]", "[3, 3]"),

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import gc
 import os
 import pickle
@@ -23,7 +24,7 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 from pyro.infer import SVI, JitTrace_ELBO, Trace_ELBO
-from pyro.nn import DenseNN, PyroParam
+from pyro.nn import DenseNN, PyroModule, PyroParam
 from pyro.nn.module import to_pyro_module_
 from pyro.optim.clipped_adam import ClippedAdam
 from torch import Tensor
@@ -622,3 +623,126 @@ def test_a_fork_amid_a_lifted_transform_of_another_thread():
             os._exit(0)
         leave.set()
     assert os.waitpid(child, 0)[1] == 0
+
+
+def tangent_coupling(network):
+    return HT.TangentCoupling(1, network, M2)
+
+
+def moved_by(change, network, *args):
+    """How far the score of an own sample is from its clone's after a change."""
+    base = hdist.WrappedNormal(ph.geometry.exp0(M2, torch.tensor([0.3, 0.3])), 0.7, M2)
+    d = dist.TransformedDistribution(base, [tangent_coupling(network)])
+    with torch.no_grad():
+        x = d.rsample((4,))
+        change(*args)
+        return (d.log_prob(x) - d.log_prob(x.clone())).abs().max().item()
+
+
+M2 = geoopt.Lorentz()
+
+
+def test_networks_given_as_functions():
+    """Bound methods, bound builtins and decorated closures depend on more than their name."""
+    net, other, factor = DenseNN(1, [8], [1, 1]), DenseNN(1, [8], [1, 1]), torch.ones(1)
+
+    def scale():
+        with torch.no_grad():
+            for value in net.parameters():
+                value.mul_(1.3).add_(0.2)
+
+    assert moved_by(scale, net.forward) == 0
+    assert moved_by(scale, functools.wraps(net.forward)(lambda x: net(x))) == 0
+    assert moved_by(factor.fill_, DenseNN(1, [8], [1, 1], nonlinearity=factor.mul), 3.0) == 0
+    assert moved_by(setattr, net, net, "forward", other.forward) == 0
+
+
+class Holder(torch.nn.Module):
+    is_self_contained = True
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.parts = torch.tensor([0.3]), torch.tensor([-0.8]), {"a": 0.2, "b": 1.0}
+        self.pre, self.post, self.signs = [torch.tensor([0.1])], [torch.tensor([2.0])], {1.0}
+
+    def forward(self, x):
+        shift = self.a * x + self.parts["a"] + sum(self.pre) * x + sum(self.signs)
+        return shift, self.b * x + self.parts["b"] - sum(self.post)
+
+    def exchange(self):
+        a, b = self.a, self.b
+        del self.a, self.b
+        self.b, self.a = a, b
+
+    def exchange_parts(self):
+        a, b = self.parts.pop("a"), self.parts.pop("b")
+        self.parts.update(b=a, a=b)
+
+
+def test_parts_that_change_places():
+    for change in (
+        Holder.exchange,
+        Holder.exchange_parts,
+        lambda holder: holder.post.append(holder.pre.pop()),
+        lambda holder: holder.pre.insert(0, holder.post.pop()),
+        lambda holder: holder.signs.add(5.0),
+    ):
+        holder = Holder()
+        assert moved_by(change, holder, holder) == 0
+
+
+def test_hooks_of_all_modules():
+    handles = []
+
+    def triple(module, x, y):
+        return 3 * y if isinstance(y, torch.Tensor) else y
+
+    def register():
+        handles.append(torch.nn.modules.module.register_module_forward_hook(triple))
+
+    try:
+        assert moved_by(register, DenseNN(1, [8], [1, 1])) == 0
+    finally:
+        handles[0].remove()
+
+
+def test_a_learnable_curvature_under_handlers():
+    manifold = ph.manifolds.Lorentz(2.0, learnable=True)
+
+    class Owner(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.manifold = manifold
+            self.map = HT.ExponentialMap(manifold)
+
+        def forward(self, y=None):
+            return self.map(torch.ones(2)) if y is None else self.map.inv(y)
+
+    owner = Owner()
+    with torch.no_grad(), pyro.validation_enabled(False):
+        y = owner()
+        with pyro.poutine.substitute(data={"manifold.k": torch.tensor(5.0)}):
+            assert torch.equal(owner(y), owner(y.clone()))
+            y = owner()
+        assert torch.equal(owner(y), owner(y.clone()))
+
+
+def test_a_point_that_is_detached_has_no_graph():
+    flow = ph.flows.coupling_flow(2, 2, HT.tangent_coupling, [4], M2)
+    x = flow.inv(ph.geometry.exp0(M2, torch.tensor([0.5, 0.2])))
+    x.detach_()
+    base = hdist.WrappedNormal(ph.geometry.origin(M2, 2), 1.0, M2)
+    assert not base.log_prob(x).requires_grad
+
+
+def test_an_origin_of_another_manifold_is_a_point():
+    o = ph.geometry.origin(M2, 2)
+    for other in (geoopt.Euclidean(1), geoopt.PoincareBall(0.25)):
+        x = ph.geometry.exp0(other, torch.tensor([0.3, 0.2, 0.1]))
+        assert torch.equal(*(hdist.WrappedNormal(loc, 1.0, other).log_prob(x) for loc in (o, o.clone())))
+
+
+def test_the_manifold_of_a_module_is_fixed():
+    for module in (ph.flows.coupling_flow(2, 2), ph.nn.Gyroplanes(2, 1), HT.conditional_tangent_coupling(2, 1)):
+        with pytest.raises(AttributeError, match="build another"):
+            module.manifold = M2

@@ -11,10 +11,13 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from functools import lru_cache, partial
 from itertools import chain
-from operator import attrgetter
+from operator import attrgetter, is_
 from typing import Any
 
 import torch
+from pyro.poutine.lift_messenger import LiftMessenger
+from pyro.poutine.runtime import _PYRO_STACK
+from pyro.poutine.substitute_messenger import SubstituteMessenger
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
@@ -111,20 +114,19 @@ class _Parts:
 
     def __init__(self, transform: Any) -> None:
         self.tensors: list[Tensor] = []
-        self._views: list[Iterable[Any]] = []
-        self._empty: list[Iterable[Any]] = []
-        seen, stack = {id(transform)}, [*_values_of(transform)]
+        self._views: list[Any] = []
+        self._empty: list[Any] = []
+        seen, stack = {id(transform)}, [*transform.__dict__.values(), *_GLOBAL_HOOKS]
         while stack:
             each = stack.pop()
             if isinstance(each, Tensor):
                 self.tensors.append(each)
             elif type(each) not in _PLAIN and id(each) not in seen:
                 seen.add(id(each))
-                values = _values_of(each)
-                stack += values
-                (self._views if values else self._empty).append(values)
-        self._items = [*self._all(transform)]  # held, so that no other object can get their ids
-        self._ids = list(map(id, self._items))
+                for view in _views_of(each):
+                    stack += view
+                    (self._views if view else self._empty).append(view)
+        self._items, self._sizes = [*self._all(transform)], self._sizes_now(transform)
         self._memory = list(map(Tensor.detach, self.tensors))
         if not all(map(Tensor.is_set_to, self.tensors, self._memory)):
             raise RuntimeError("a tensor has no memory of its own")
@@ -134,35 +136,57 @@ class _Parts:
         own = [value for value in transform.__dict__.values() if type(value) is not OwnSample]
         return chain(own, *self._views)
 
+    def _sizes_now(self, transform: Any) -> list[int]:
+        return [len(transform.__dict__), *map(len, self._views)]
+
     def are_unchanged(self, transform: Any) -> bool:
-        """Returns whether the transform holds the same objects, and the same memory in its tensors."""
+        """Returns whether the transform holds the same objects by the same names, with the same memory in tensors."""
         return (
-            self._ids == list(map(id, self._all(transform)))
+            self._sizes == self._sizes_now(transform)
             and not any(self._empty)
+            and all(map(is_, self._all(transform), self._items))
             and all(map(Tensor.is_set_to, self.tensors, self._memory))
         )
 
 
+#: Hooks of all modules, which can change what any network returns.
+_GLOBAL_HOOKS = (torch.nn.modules.module._global_forward_hooks, torch.nn.modules.module._global_forward_pre_hooks)
 #: Types whose values have no parts. The context is that of a PyroModule's current call.
 _PLAIN = {
-    *(bool, int, float, str, slice, set, type(None), torch.Size, torch.dtype, torch.device),
-    *(types.BuiltinFunctionType, weakref.ref, OwnSample, type(STANDARD._pyro_context)),
+    *(bool, int, float, str, slice, type(None), torch.Size, torch.dtype, torch.device),
+    *(weakref.ref, OwnSample, type(STANDARD._pyro_context)),
 }
 
 
-def _values_of(each: Any) -> Any:
-    """Returns what an object holds, as a live view; raises a RuntimeError if its output can depend on more."""
+def _views_of(each: Any) -> tuple[Any, ...]:
+    """Returns live views of what an object holds; raises a RuntimeError if its output can depend on more."""
     kind: Any = type(each)
-    if kind in (list, tuple):
-        return each
+    if kind in (list, tuple, set):
+        return (each,)
     if kind in (dict, OrderedDict):
-        return each.values()
-    if kind in (types.FunctionType, types.MethodType) and _is_of_known_package(each):
+        return each.keys(), each.values()
+    each = getattr(each, "_torchdynamo_orig_callable", each)  # a compiled method
+    owner = getattr(each, "__self__", None)
+    if isinstance(each, types.MethodType) and _is_plain(each.__func__):
+        return ((owner,),)
+    if isinstance(each, types.BuiltinFunctionType) and (owner is None or isinstance(owner, (types.ModuleType, type))):
+        return ()
+    if isinstance(each, types.FunctionType) and _is_plain(each):
         return ()
     state = getattr(each, "__dict__", None)
     if state is None or not _is_known(kind) or _asks_handlers(each, state):
         raise RuntimeError(f"what a {kind.__name__} depends on is not known")
-    return state.values()
+    # Names of attributes are stable in the known packages. To compare them too would take twice the time.
+    return (state.values(),) if f"{kind.__module__}.".startswith(_KNOWN) else (state.keys(), state.values())
+
+
+def _is_plain(function: Any) -> bool:
+    """Returns whether a function is a known package's own, and closes over nothing."""
+    return (
+        isinstance(function, types.FunctionType)
+        and function.__closure__ is None
+        and f"{function.__globals__['__name__']}.".startswith(_KNOWN)
+    )
 
 
 def _asks_handlers(each: Any, state: dict[str, Any]) -> bool:
@@ -175,21 +199,22 @@ def _is_known(kind: type) -> bool:
     if kind.__module__ == "builtins":
         return False  # a function, for example
     bases = [base for base in kind.__mro__ if base.__module__ not in ("builtins", "abc", "typing")]
-    return all(_is_of_known_package(base) or vars(base).get("is_self_contained", False) for base in bases)
-
-
-def _is_of_known_package(value: Any) -> bool:
-    return f"{value.__module__}.".startswith(_KNOWN)
+    return all(f"{base.__module__}.".startswith(_KNOWN) or vars(base).get("is_self_contained", False) for base in bases)
 
 
 def _mode(x: Tensor) -> tuple[Any, ...] | None:
-    """Returns what a result depends on besides the transform and the point; None where tensors are not ordinary."""
+    """Returns what a result depends on besides the transform and the point; None where that cannot be compared."""
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return None
+    if any(isinstance(handler, _REPLACING) for handler in _PYRO_STACK):
         return None
     device = x.device.type
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     return torch.is_grad_enabled(), autocast, torch._C._get_tracing_state(), _last_step
 
+
+#: Effect handlers that give parameters, such as a learnable curvature, other values.
+_REPLACING = (LiftMessenger, SubstituteMessenger)
 
 #: A new object after each step of any optimiser: some, such as Pyro's ClippedAdam, edit parameters through ``.data``.
 _last_step = object()

@@ -24,6 +24,12 @@ class SavesSpace(torch.nn.Module):
 
     manifold: Manifold
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # torch registers a module past a property without a setter, and the old manifold would stay in use.
+        if name == "manifold":
+            raise AttributeError(f"the manifold of a {type(self).__name__} is fixed; build another on that manifold.")
+        super().__setattr__(name, value)
+
     def get_extra_state(self) -> dict[str, Any]:
         """Returns the name of the geometry and its fixed parameters."""
         is_fixed = not any(value.requires_grad for value in self.manifold.parameters())

@@ -104,7 +104,7 @@ for name, kernel in KERNELS.items():
     truth = f"{BY_QUADRATURE}, {'four' if slow else 'two'} models"
     SAMPLERS.add(f"{name} on a plate", truth, on_a_plate, kernel, *names, slow=slow)
 for name, kernel in KERNELS.items():
-    truth, slow = "calibration: posteriors average to the prior", "jit" not in name
+    truth, slow = "calibration: posteriors average to the prior", name != "`NUTS(jit_compile=True)`"
     SAMPLERS.add(f"{name}, a hierarchy on H^3", truth, averages_to_the_prior, kernel, slow=slow)
 enumerating = partial(NUTS, max_plate_nesting=1, **JIT)
 SAMPLERS.add("`NUTS`, a discrete latent summed out", BY_QUADRATURE, on_a_plate, enumerating, "components", slow=True)

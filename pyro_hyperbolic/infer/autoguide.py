@@ -496,7 +496,10 @@ def _manifold_of(support: Constraint) -> Manifold | None:
 
 
 def _expands_to(batch: torch.Size, full: torch.Size) -> bool:
-    return len(batch) <= len(full) and all(i in (1, j) for i, j in zip(batch[::-1], full[::-1], strict=False))
+    try:
+        return torch.broadcast_shapes(batch, full) == full
+    except RuntimeError:
+        return False
 
 
 def _expand(value: Tensor, batch: Sequence[int], event_dim: int, leading: int = 0) -> Tensor:

@@ -254,13 +254,24 @@ def test_under_autocast_samples_and_matrices_are_at_full_precision(name):
         torch.testing.assert_close(results(), expected)
 
 
-def test_a_layer_needs_both_ways_to_move():
-    for missing in ("_move", "_move_back"):
-        parts = {"_move": lambda *args: args, "_move_back": lambda *args: args}
-        type("Whole", (HT.Coupling,), parts)(1, lambda x1: (x1, x1))
-        del parts[missing]
+#: What a subclass has to give; one that lacks any of it cannot be made.
+ABSTRACT = {
+    HT.ManifoldTransform: {"_forward", "_backward"},
+    HT.TangentModule: {"_tangent_forward", "_tangent_backward"},
+    HT.Coupling: {"_move", "_move_back"},
+    ph.geometry.Geometry: {"event_shape", "dim", "contains", "distance", "squared_distance"},
+    ph.geometry.Hadamard: {"event_shape", "dim", "contains", "exp0", "log0", "translate"},
+    ph.geometry.Nested: {"event_shape", "dim", "contains", "exp0", "log0", "translate", "translate_tangent"},
+}
+
+
+@pytest.mark.parametrize("kind", ABSTRACT)
+def test_a_subclass_has_to_give_all_that_is_abstract(kind):
+    assert kind.__abstractmethods__ == ABSTRACT[kind]
+    for missing in ABSTRACT[kind]:
+        parts = dict.fromkeys(ABSTRACT[kind] - {missing}, lambda *args: args)
         with pytest.raises(TypeError, match=missing):
-            type("Partial", (HT.Coupling,), parts)(1, lambda x1: (x1, x1))
+            type("Partial", (kind,), parts)(None)
 
 
 @pytest.mark.parametrize("kind", [HT.TangentCoupling, HT.WrappedHyperboloidCoupling])

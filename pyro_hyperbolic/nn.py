@@ -85,7 +85,8 @@ class Gyroplanes(SavesSpace):
             raise ValueError(
                 f"points have n = {v.size(-1)} dimensions, but the layer was built for dim = {self.weight.size(-1)}."
             )
-        length, b = norm(self.weight).squeeze(-1), self.offset.clone()
+        length = norm(self.weight).squeeze(-1)
+        b: Tensor = self.offset
         unit = self.weight / length.masked_fill(length == 0, 1.0).unsqueeze(-1)
         if b.dim() > 1:  # several layers, stacked: the points of each have a batch dimension
             length, b = length.unsqueeze(-2), b.unsqueeze(-2)

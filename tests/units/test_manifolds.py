@@ -155,14 +155,16 @@ def test_means_of_a_batch_are_those_of_its_members(space):
 
 
 @pytest.mark.parametrize("radius", [3.0, 7.0, 12.0])
-def test_a_mean_of_far_points_is_where_their_logarithms_cancel(space, radius):
+def test_a_mean_of_far_points_is_where_their_logarithms_cancel(space, radius, request):
     """Far out frames turn along a triangle, and a Hessian in a turned frame sends Newton's method away."""
     M, n = space
     v = torch.randn(6, 3, n)
     x = G.exp0(M, radius * v / v.norm(dim=-1, keepdim=True))
     assert G.log_at(M, G.frechet_mean(M, x, dim=1).unsqueeze(1), x).mean(1).abs().max() < 1e-8 * radius
     pair = G.frechet_mean(M, x[:, :2], dim=1)
-    rounding = 1e-6 * radius + 1e-14 * math.exp(2 * radius)  # of the matrices' eigenvalues
+    rounding = 1e-6 * radius
+    if "spd" in request.node.callspec.id:  # the eigenvalues of a far matrix span exp(2 r)
+        rounding += 1e-14 * math.exp(2 * radius)
     assert (G.distance(M, pair, G.geodesic(M, x[:, 0], x[:, 1], 0.5)) < rounding).all()
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from pyro.poutine.lift_messenger import LiftMessenger
+from pyro.poutine.replay_messenger import ReplayMessenger
 from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.substitute_messenger import SubstituteMessenger
 from torch import Tensor
@@ -190,7 +191,7 @@ def _is_plain(function: Any) -> bool:
 
 
 def _asks_handlers(each: Any, state: dict[str, Any]) -> bool:
-    """Returns whether a PyroModule reads values that effect handlers can replace; a learnable curvature does not."""
+    """Returns whether a PyroModule reads values that effect handlers replace; for a curvature, :func:`_mode` tells."""
     return bool(state.get("_pyro_samples") or (state.get("_pyro_params") and not isinstance(each, OneParameter)))
 
 
@@ -210,7 +211,9 @@ def _mode(x: Tensor) -> tuple[Any, ...] | None:
         return None
     device = x.device.type
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    return torch.is_grad_enabled(), autocast, torch._C._get_tracing_state(), _last_step
+    # Pyro's compiled ELBOs replay parameters around the whole model, where own samples are scored too.
+    replays = tuple(each for each in _PYRO_STACK if isinstance(each, ReplayMessenger) and each.params is not None)
+    return torch.is_grad_enabled(), autocast, torch._C._get_tracing_state(), replays, _last_step
 
 
 #: Effect handlers that give parameters, such as a learnable curvature, other values.

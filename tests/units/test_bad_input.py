@@ -30,6 +30,7 @@ def t(*values):
 V, P, P3, P4 = t(0.5, -0.3), point(1.0, 0.5, -0.3), point(1.0, 0.5, -0.3, 0.2), point(4.0, 0.5, -0.3)
 OFF, NANS, FAR, BEYOND = t(1.0, 0.5, 0.0), t(1.0, NAN, 0.0), point(1.0, 500.0, 0.0), t(1000.0, 0.0)
 EYE = torch.eye(2, dtype=torch.float64)
+RING = torch.tensor([[u, (u + 1) % 6] for u in range(6)])
 MATRICES = dist.transforms.AffineTransform(0.0, 2.0, event_dim=2)
 
 
@@ -261,6 +262,9 @@ ARGUMENTS = [
     (data.density_target, {"name": "tree"}, ["name", "dtype"]),
     (data.binary_tree, {"depth": 2}, ["depth", "edge_length"]),
     (data.branching_diffusion, {}, ["seed", "depth", "noise_variance", "test_fraction"]),
+    (data.random_trees, {"seed": 0, "count": 1}, ["seed", "count", "nodes"]),
+    (data.lobsters, {"seed": 0, "count": 1}, ["p1", "p2", "legs"]),
+    (data.split_edges, {"edges": RING, "num_nodes": 6, "seed": 0}, ["edges", "num_nodes", "seed", "val", "test"]),
 ]
 NONSENSE = {
     "class": geoopt.Sphere,
@@ -365,6 +369,28 @@ SHAPES = {
     "a triangular n": (lambda: HT.ExponentialMap(SPD).forward_shape((4,)), "n = 4", "10"),
     "two curvatures": (lambda: ph.flows.CouplingFlow([tc(2), tc(2, manifold=M4)]), "layer 1", "k=4", "k=1"),
     "splits": (lambda: ph.flows.CouplingFlow([tc(3, split_dim=d) for d in (1, 2, 2)]), "layer 2", "split_dim = 2"),
+    "trees of one node": (lambda: data.random_trees(0, 1, nodes=(1, 5)), "least", "= 1", "at least 2"),
+    "trees, largest first": (lambda: data.random_trees(0, 1, nodes=(9, 5)), "largest", "= 5", "at least 9"),
+    "trees, count": (lambda: data.random_trees(0, -1), "count = -1", "at least 0"),
+    "lobsters, p1": (lambda: data.lobsters(0, 1, p1=1.0), "p1 = 1.0", "below 1"),
+    "lobsters, p2": (lambda: data.lobsters(0, 1, p2=-0.1), "p2 = -0.1", "at least 0"),
+    "lobsters, legs": (lambda: data.lobsters(0, 1, legs="two"), "legs = 'two'", '"one"', '"geometric"'),
+    "split, a node": (lambda: data.split_edges(RING, 5, 0), "(4, 5)", "0 to 4", "num_nodes"),
+    "split, a negative node": (lambda: data.split_edges(RING - 1, 6, 0), "(-1, 0)", "0 to 5"),
+    "split, a loop": (lambda: data.split_edges(RING // 2, 6, 0), "(0, 0)", "loops", "remove it"),
+    "split, an edge twice": (lambda: data.split_edges(torch.cat([RING, RING[:2].flip(-1)]), 6, 0), "2 of 8", "once"),
+    "split, shape": (lambda: data.split_edges(RING.T, 6, 0), "(2, 6)", "(E, 2)"),
+    "split, no edges": (lambda: data.split_edges(RING[:0], 6, 0), "(0, 2)", "E >= 1"),
+    "split, val": (lambda: data.split_edges(RING, 6, 0, val=-0.1), "val = -0.1", "at least 0"),
+    "split, nothing to train on": (lambda: data.split_edges(RING, 6, 0, 0.5, 0.5), "6 of 6 edges", "smaller"),
+    "split, a full graph": (
+        lambda: data.split_edges(torch.combinations(torch.arange(6)), 6, 0, 0.2, 0.2),
+        *("6 pairs without an edge", "has 0", "smaller fractions"),
+    ),
+    "split, no match": (
+        lambda: data.split_edges(torch.combinations(torch.arange(6))[1:], 6, 4, 0.0, 0.1, matched=True),
+        *("to match", "matched=False"),
+    ),
     "unknown conditional": (lambda: flow(2, 2, lambda: None, context_dim=2), "ConditionalCouplingFlow"),
 }
 NO_CONTEXT = ("ConditionalTangentCoupling", ".condition(context)")
@@ -377,6 +403,8 @@ TYPES = {
     "WMN, mixed": (lambda: multivariate(P, EYE.float()), "loc", "covariance_matrix", *CAST),
     "WN.log_prob, mixed": (lambda: normal(P, 1.0).log_prob(P.float()), "loc", *CAST),
     "Translation, mixed": (lambda: HT.Translation(M, P)(P.float()), "loc", "x", *CAST),
+    "split, edges of floats": (lambda: data.split_edges(RING.double(), 6, 0), "torch.float64", "integers"),
+    "edges, no path": (lambda: data.edge_list(RING), "path", "(6, 2)", "pathlib.Path"),
     "layer, mixed": (lambda: tc(2)(P.float()), "network", "points", *CAST),
     "flow, mixed": (lambda: flow(2, 2).float()(P), "network", "points", *CAST),
     "context, mixed": (lambda: conditional(2, 2).float().condition(V)(P.float()), "network", "context", *CAST),

@@ -158,7 +158,7 @@ class Batch:
         self.phase, self.pointer, self.path = zeros(size[0]), zeros(size[0]), zeros(size[0])
         self.count = zeros(size[0]) + 1
         self.children = zeros()  # that the pointer has placed: the number of the next slot
-        self.level, self.offset, self.degree, self.parent_degree_of = zeros(), zeros(), zeros(), zeros()
+        self.level, self.offset, self.degree, self.above = zeros(), zeros(), zeros(), zeros()
         self.edges = torch.zeros(*size, size[1], dtype=torch.bool)
 
     def active(self):
@@ -178,7 +178,7 @@ class Batch:
         alone = ~near.any(1)
         self.level[rows, new] = (self.level[rows, above] + 1).masked_fill(alone, 0)
         self.offset[rows, new] = ((self.offset[rows, above] + 1) * self.phase[rows]).masked_fill(alone, 0)
-        self.parent_degree_of[rows, new] = above
+        self.above[rows, new] = above
         self.edges[rows, new] = near
         self.edges[rows, :, new] = near
         self.degree[rows] += near
@@ -197,48 +197,33 @@ class Batch:
 
     def features(self, rows):
         """Returns what the policy reads, ``(rows, features)``."""
-        at, count, phase = self.pointer[rows], self.count[rows], self.phase[rows]
-        left = (self.wanted[rows] - count).to(torch.float64)
+        at, count, wanted = self.pointer[rows], self.count[rows], self.wanted[rows]
+        left, grows = wanted - count, self.phase[rows] == 1
         nodes = torch.arange(self.level.size(1))
         waiting = (nodes > at[:, None]) & (nodes < count[:, None])
         offset = self.offset[rows].clamp(max=2)
-        queue = torch.stack([(waiting & (offset == i)).sum(1) for i in range(3)], -1).to(torch.float64)
-        depth = (self.path[rows] // 2).to(torch.float64)
-        level = self.level[rows, at].to(torch.float64)
-        slack = depth - level
-        degree = self.degree[rows, at]
-        above = self.degree[rows, self.parent_degree_of[rows, at]]
-        able = queue[:, 0] + queue[:, 1]
-        numbers = torch.stack(
-            [
-                phase == 0,
-                count / 50,
-                self.wanted[rows] / 50,
-                count / self.wanted[rows],
-                count / self.wanted[rows].sqrt() / 5,
-                left / 50,
-                left.log1p(),
-                queue.sum(1).log1p(),
-                *queue.log1p().unbind(-1),
-                *(queue == 0).unbind(-1),
-                able == 0,
-                (left / (1 + queue.sum(1))).log1p(),
-                (left / (1 + able)).log1p(),
-                (left / (1 + queue[:, 0])).log1p(),
-                level / 20,
-                depth / 20,
-                slack / 20,
-                slack <= 0,
-                slack == 1,
-                degree / 10,
-                above / 10,
-            ],
-            -1,
-        ).to(torch.float64)
-        kinds = [one_hot(self.offset[rows, at].clamp(max=3), 4), one_hot(degree.clamp(max=5), 6)]
-        return torch.cat([numbers, *kinds], -1) * (phase == 1)[:, None].where(
-            torch.arange(numbers.size(1) + 10) > 5, True
-        )
+        queue = torch.stack([(waiting & (offset == i)).sum(1) for i in range(3)], -1)
+        able = queue[:, 0] + queue[:, 1]  # in a lobster, those that may have children
+        depth, level = self.path[rows] // 2, self.level[rows, at]
+        degree, above = self.degree[rows, at], self.degree[rows, self.above[rows, at]]
+        size = [grows, count / 50, wanted / 50, left / 50, count / wanted, count / wanted.sqrt() / 5]
+        place = [
+            left.log1p(),
+            *queue.log1p().unbind(-1),
+            *(queue == 0).unbind(-1),
+            able == 0,
+            *((left / (1 + q)).log1p() for q in (queue.sum(1), able, queue[:, 0])),
+            level / 20,
+            depth / 20,
+            (depth - level) / 20,
+            depth <= level,  # a child here would end a longer path
+            depth == level + 1,
+            degree / 10,
+            above / 10,
+            *one_hot(self.offset[rows, at].clamp(max=3), 4).unbind(-1),
+            *one_hot(degree.clamp(max=5), 6).unbind(-1),
+        ]
+        return torch.stack([*size, *(grows * value for value in place)], -1).to(torch.float64)
 
 
 class Atlas:
@@ -300,14 +285,15 @@ class Atlas:
 
 
 class Growth(torch.nn.Module):
-    """The generative model: a policy, a conditional flow for the place of a child, and the law of edges."""
+    """The generative model: a policy, a conditional flow for the place of a child, and the law of edges.
 
-    def __init__(self, space, coupling, features, layers=4, hidden=64):
+    Without a space the policy alone makes trees: valid by construction.
+    """
+
+    def __init__(self, space=None, coupling=None, layers=4, hidden=64):
         super().__init__()
         self.space = space
-        self.flow = ph.flows.coupling_flow(
-            space.dim, layers, coupling, [hidden], space.manifold, context_dim=space.dim
-        ).double()
+        features = Batch(torch.tensor([2])).features(torch.tensor([0])).size(1)
         self.policy = torch.nn.Sequential(
             torch.nn.Linear(features, hidden),
             torch.nn.SiLU(),
@@ -315,8 +301,13 @@ class Growth(torch.nn.Module):
             torch.nn.SiLU(),
             torch.nn.Linear(hidden, 1),
         ).double()
+        if space is None:
+            return
+        self.flow = ph.flows.coupling_flow(
+            space.dim, layers, coupling, [hidden], space.manifold, context_dim=space.dim
+        ).double()
         self.log_radius = torch.nn.Parameter(torch.tensor(math.log(1.3 * space.length), **DOUBLE))
-        self.log_temperature = torch.nn.Parameter(torch.tensor(math.log(0.05 * space.length), **DOUBLE))
+        self.log_temperature = torch.nn.Parameter(torch.tensor(math.log(0.03 * space.length), **DOUBLE))
 
     def code(self, slot, ahead=None, parent=None):
         """Returns the law of a code: of child number ``slot`` of a node at ``parent``, whose way back is -``ahead``."""
@@ -336,10 +327,7 @@ class Growth(torch.nn.Module):
 
     @torch.no_grad()
     def sample(self, wanted, watch=None):
-        """Returns grown graphs with about ``wanted`` nodes, a tensor; ``watch(batch, atlas)`` is called on each step.
-
-        Without a space the decisions alone make a tree, which is valid by construction.
-        """
+        """Returns grown graphs with about ``wanted`` nodes; ``watch(batch, atlas)`` is called on each step."""
         batch = Batch(wanted)
         atlas = None if self.space is None else Atlas(self.space, *batch.level.shape)
         while len(rows := batch.active()):
@@ -351,17 +339,22 @@ class Growth(torch.nn.Module):
 
     def _grow(self, batch, atlas, rows, yes):
         parent, slot = batch.parent(rows)
-        yes = yes & (slot < len(self.space.slots))
+        if self.space is not None:
+            yes = yes & (slot < len(self.space.slots))
         batch.refuse(rows[~yes])
         rows, parent, slot = rows[yes], parent[yes], slot[yes]
         if not len(rows):
             return
         new, nodes = batch.count[rows], batch.level.size(1)
+        if self.space is None:
+            batch.add(rows, parent, one_hot(parent, nodes).bool())
+            return
         ahead, z = atlas.frame(rows, parent, slot)
         atlas.place(rows, new, parent, self.code(slot, ahead, z).sample())
-        logits = self.edges(atlas.pairs(rows, new, nodes)).edge_logits(torch.tensor([[0, 1]])).squeeze(-1)
-        near = torch.rand_like(logits) < logits.sigmoid()
-        batch.add(rows, parent, near & (torch.arange(nodes) < new[:, None]))
+        earlier = int(new.max())
+        logits = self.edges(atlas.pairs(rows, new, earlier)).edge_logits(torch.tensor([[0, 1]])).squeeze(-1)
+        near = (torch.rand_like(logits) < logits.sigmoid()) & (torch.arange(earlier) < new[:, None])
+        batch.add(rows, parent, torch.nn.functional.pad(near, (0, nodes - earlier)))
 
 
 def graphs_of(batch):

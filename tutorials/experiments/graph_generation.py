@@ -91,7 +91,7 @@ def grown(train, data, seed, report, settings=None):
         dim = settings.dim or dim
         space, coupling = growth.space(settings.curved, dim, children, random=settings.random), settings.coupling
     model = growth.Growth(space, coupling)
-    growth.fit_policy(model.policy, orders, STEPS["policy"])
+    growth.fit_policy(model, orders, STEPS["policy"])
     report(0.3)
     if settings:
         growth.fit_flow(model, STEPS["flow"])

@@ -34,6 +34,7 @@ import pyro_hyperbolic.distributions as hdist
 import pyro_hyperbolic.distributions.transforms as HT
 
 CHART = 6  # levels from the origin of a chart to that of the next
+KINDS = 25  # of nodes: 4 offsets and 6 degrees, and the growing path
 BASE = 0.3  # standard deviation of the flow's noise
 DOUBLE = {"dtype": torch.float64}
 
@@ -195,6 +196,12 @@ class Batch:
         self.pointer[stays] += 1
         self.phase[stays[self.pointer[stays] == self.count[stays]]] = 2
 
+    def kind(self, rows):
+        """Returns the kind of the node that waits for an answer: its offset and degree; 0 while the path grows."""
+        at = self.pointer[rows]
+        kind = 1 + 6 * self.offset[rows, at].clamp(max=3) + self.degree[rows, at].clamp(max=5)
+        return kind * self.phase[rows]
+
     def features(self, rows):
         """Returns what the policy reads, ``(rows, features)``."""
         at, count, wanted = self.pointer[rows], self.count[rows], self.wanted[rows]
@@ -203,7 +210,7 @@ class Batch:
         waiting = (nodes > at[:, None]) & (nodes < count[:, None])
         offset = self.offset[rows].clamp(max=2)
         queue = torch.stack([(waiting & (offset == i)).sum(1) for i in range(3)], -1)
-        able = queue[:, 0] + queue[:, 1]  # in a lobster, those that may have children
+        every, able, room = queue.sum(1), queue[:, :2].sum(1), 2 * queue[:, 0] + queue[:, 1]  # what lobsters may use
         depth, level = self.path[rows] // 2, self.level[rows, at]
         degree, above = self.degree[rows, at], self.degree[rows, self.above[rows, at]]
         size = [grows, count / 50, wanted / 50, left / 50, count / wanted, count / wanted.sqrt() / 5]
@@ -211,8 +218,9 @@ class Batch:
             left.log1p(),
             *queue.log1p().unbind(-1),
             *(queue == 0).unbind(-1),
-            able == 0,
-            *((left / (1 + q)).log1p() for q in (queue.sum(1), able, queue[:, 0])),
+            *(q == 0 for q in (every, able)),
+            *(left > q for q in (every, able, room)),
+            *((left / (1 + q)).log1p() for q in (every, able, queue[:, 0], room)),
             level / 20,
             depth / 20,
             (depth - level) / 20,
@@ -301,6 +309,7 @@ class Growth(torch.nn.Module):
             torch.nn.SiLU(),
             torch.nn.Linear(hidden, 1),
         ).double()
+        self.register_buffer("fertile", torch.zeros(KINDS, dtype=torch.bool))  # kinds of nodes that had a child
         if space is None:
             return
         self.flow = ph.flows.coupling_flow(
@@ -331,7 +340,8 @@ class Growth(torch.nn.Module):
         batch = Batch(wanted)
         atlas = None if self.space is None else Atlas(self.space, *batch.level.shape)
         while len(rows := batch.active()):
-            yes = torch.rand(len(rows)) < self.policy(batch.features(rows)).squeeze(-1).sigmoid()
+            rate = self.policy(batch.features(rows)).squeeze(-1).sigmoid() * self.fertile[batch.kind(rows)]
+            yes = torch.rand(len(rows)) < rate
             self._grow(batch, atlas, rows, yes)
             if watch is not None:
                 watch(batch, atlas)
@@ -366,14 +376,15 @@ def graphs_of(batch):
 
 
 def decisions(orders):
-    """Returns what the policy reads while given trees grow, and whether each time a child came."""
+    """Returns what the policy reads while given trees grow, the kinds of nodes, and whether each time a child came."""
     batch = Batch(torch.tensor([len(order.parents) for order in orders]))
     nodes = batch.level.size(1)
     parents = torch.tensor([order.parents + [-1] * (nodes - len(order.parents)) for order in orders])
     path = torch.tensor([order.path for order in orders])
-    seen, answers = [], []
+    seen, kinds, answers = [], [], []
     while len(rows := batch.active()):
         seen.append(batch.features(rows))
+        kinds.append(batch.kind(rows))
         count = batch.count[rows]
         yes = torch.where(batch.phase[rows] == 0, count < path[rows], parents[rows, count] == batch.pointer[rows])
         answers.append(yes)
@@ -381,15 +392,17 @@ def decisions(orders):
         rows = rows[yes]
         parent, _ = batch.parent(rows)
         batch.add(rows, parent, one_hot(parent, nodes).bool())
-    return torch.cat(seen), torch.cat(answers).to(torch.float64)
+    return torch.cat(seen), torch.cat(kinds), torch.cat(answers).to(torch.float64)
 
 
 # ---- Training ----
 
 
-def fit_policy(policy, orders, steps, batch=1024, rate=5e-3, decay=1e-4):
-    """Maximises the likelihood of the decisions."""
-    seen, answers = decisions(orders)
+def fit_policy(model, orders, steps, batch=1024, rate=5e-3, decay=1e-4):
+    """Maximises the likelihood of the decisions; a kind of node that never had a child will have none."""
+    policy = model.policy
+    seen, kinds, answers = decisions(orders)
+    model.fertile[kinds[answers == 1]] = True
     optimizer = torch.optim.AdamW(policy.parameters(), rate, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps)
     for _ in range(steps):

@@ -268,6 +268,7 @@ ARGUMENTS = [
     (data.branching_diffusion, {}, ["seed", "depth", "noise_variance", "test_fraction"]),
     (data.random_trees, {"seed": 0, "count": 1}, ["seed", "count", "nodes"]),
     (data.lobsters, {"seed": 0, "count": 1}, ["p1", "p2", "legs"]),
+    (ph.metrics.roc_auc, {"scores": t(0, 1), "labels": t(0, 1)}, ["scores", "labels"]),
     (data.split_edges, {"edges": RING, "num_nodes": 6, "seed": 0}, ["edges", "num_nodes", "seed", "val", "test"]),
 ]
 NONSENSE = {
@@ -398,6 +399,12 @@ SHAPES = {
         lambda: data.split_edges(torch.combinations(torch.arange(6))[1:], 6, 4, 0.0, 0.1, matched=True),
         *("to match", "matched=False"),
     ),
+    "scores, sizes": (lambda: ph.metrics.roc_auc(t(1, 2, 3), t(0, 1)), "scores", "(3,)", "labels", "(2,)", "(*, N)"),
+    "scores, NaN": (lambda: ph.metrics.average_precision(t(1, NAN), t(0, 1)), "scores", "NaN"),
+    "scores, batches": (lambda: ph.metrics.roc_auc(t(0, 1).expand(3, 2), t(0, 1).expand(4, 2)), *BATCHES),
+    "labels, -1": (lambda: ph.metrics.roc_auc(t(1, 2), t(-1, 1)), "labels", "-1.0", "0 or 1"),
+    "labels, all equal": (lambda: ph.metrics.average_precision(t(1, 2), t([0, 1], [1, 1])), "2 positives among 2"),
+    "labels, none": (lambda: ph.metrics.roc_auc(t(), t()), "0 positives among 0"),
     "unknown conditional": (lambda: flow(2, 2, lambda: None, context_dim=2), "ConditionalCouplingFlow"),
 }
 NO_CONTEXT = ("ConditionalTangentCoupling", ".condition(context)")

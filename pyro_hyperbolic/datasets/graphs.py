@@ -21,7 +21,7 @@ __all__ = ["EdgeSplit", "edge_list", "lobsters", "random_trees", "split_edges"]
 #: Expected backbone, and least and largest number of nodes, of the lobsters of GRAN.
 _BACKBONE, _SMALLEST, _LARGEST = 80, 10, 100
 #: Lobsters rejected in a row before giving up. By default 75% ("one") or 94% ("geometric") are rejected.
-_TRIES = 10_000
+_TRIES = 4_000
 
 
 def random_trees(seed: int, count: int, nodes: tuple[int, int] = (20, 99)) -> list[Tensor]:

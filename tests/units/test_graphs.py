@@ -99,7 +99,7 @@ def size_probabilities(p1, p2, legs, largest=100):
     return total / total.sum()
 
 
-@pytest.mark.parametrize(("p1", "p2", "legs", "count"), [(0.7, 0.6, "one", 500), (0.3, 0.5, "geometric", 500)])
+@pytest.mark.parametrize(("p1", "p2", "legs", "count"), [(0.8, 0.3, "one", 500), (0.3, 0.5, "geometric", 500)])
 def test_lobsters_follow_the_law_of_networkx(p1, p2, legs, count):
     found = lobsters(5, count, p1, p2, legs)
     sizes = np.bincount([len(edges) + 1 for edges in found], minlength=101)
@@ -108,6 +108,12 @@ def test_lobsters_follow_the_law_of_networkx(p1, p2, legs, count):
     for edges in found[:30]:
         assert (degrees_of(without_leaves(without_leaves(edges))) <= 2).all()
     assert (max(int(degrees_of(edges).max()) for edges in found) == 3) == (legs == "one")
+
+
+def test_lobsters_have_10_to_100_nodes():
+    """Without legs they are paths, of any such length equally often."""
+    sizes = np.bincount([len(edges) + 1 for edges in lobsters(6, 910, p1=0.0)], minlength=101)
+    assert_frequencies(sizes[10:], [1 / 91] * 91)
 
 
 def test_lobsters_that_are_nearly_all_rejected():
@@ -163,15 +169,15 @@ def test_no_file_of_edges(tmp_path):
 
 # ---- Splits ----
 
-TREE = random_trees(0, 1, nodes=(90, 90))[0]
+TREE = random_trees(0, 1, nodes=(101, 101))[0]
 COMPLETE, BIPARTITE = torch.combinations(torch.arange(12)), torch.cartesian_prod(torch.arange(6), torch.arange(6, 12))
 SPLITS = {
-    "tree": (TREE, 90, {}),
-    "tree, matched": (TREE, 90, {"matched": True}),
-    "isolated nodes, matched": (TREE, 200, {"val": 0.2, "matched": True}),
+    "tree": (TREE, 101, {}),
+    "tree, matched": (TREE, 101, {"matched": True}),
+    "isolated nodes, matched": (TREE, 200, {"val": 0.29, "matched": True}),
     "bipartite, matched": (BIPARTITE, 12, {"val": 0.29, "matched": True}),
     "every pair without an edge": (COMPLETE[6:], 12, {"val": 1 / 60, "test": 5 / 60}),
-    "nothing held out": (TREE, 90, {"val": 0.0, "test": 0.0, "matched": True}),
+    "nothing held out": (TREE, 101, {"val": 0.0, "test": 0.0, "matched": True}),
 }
 
 
@@ -180,10 +186,11 @@ def split_of(name, seed=0):
     return split_edges(edges, num_nodes, seed, **options)
 
 
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("name", SPLITS)
-def test_a_split(name):
+def test_a_split(name, seed):
     edges, num_nodes, options = SPLITS[name]
-    split, shares = split_of(name), {"val": 0.05, "test": 0.1, **options}
+    split, shares = split_of(name, seed), {"val": 0.05, "test": 0.1, **options}
     held_out = [math.floor(len(edges) * shares[part] + 1e-9) for part in ("val", "test")]
     assert [len(part) for part in split] == [len(edges) - sum(held_out), *held_out, *held_out]
     assert torch.equal(torch.cat(split[:3]).unique(dim=0), edges.unique(dim=0))
@@ -197,7 +204,7 @@ def test_a_split_is_a_function_of_the_seed_and_the_set_of_edges():
     state = torch.get_rng_state()
     one = split_of("tree")
     assert torch.equal(torch.get_rng_state(), state)
-    assert all(map(torch.equal, one, split_edges(TREE.flip(0, 1).int(), 90, 0)))
+    assert all(map(torch.equal, one, split_edges(TREE.flip(0, 1).int(), 101, 0)))
     assert all(map(torch.equal, one[:3], split_of("tree, matched")[:3]))
     assert not any(map(torch.equal, one, split_of("tree", seed=1)))
 

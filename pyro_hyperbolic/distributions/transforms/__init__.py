@@ -5,6 +5,7 @@ from .coupling import ConditionalCoupling, Coupling
 from .exponential_map import ExponentialMap
 from .factor_coupling import FactorCoupling, factor_coupling
 from .polar_coupling import PolarCoupling, polar_coupling
+from .reflection import Reflection
 from .tangent import TangentTransform
 from .tangent_coupling import (
     ConditionalTangentCoupling,
@@ -29,6 +30,7 @@ __all__ = [
     "FactorCoupling",
     "ManifoldTransform",
     "PolarCoupling",
+    "Reflection",
     "TangentCoupling",
     "TangentModule",
     "TangentTransform",

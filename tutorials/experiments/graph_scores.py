@@ -58,7 +58,8 @@ VALID = {"trees": is_tree, "lobsters": is_lobster, "lobsters-geometric": is_lobs
 def hash_of(matrix):
     """Returns the Weisfeiler-Lehman hash: equal for isomorphic graphs, nearly always different for others."""
     graph = networkx.from_numpy_array(matrix)
-    return networkx.weisfeiler_lehman_graph_hash(graph, iterations=ROUNDS)
+    networkx.set_node_attributes(graph, dict(graph.degree), "degree")  # a label of nodes that all versions agree on
+    return networkx.weisfeiler_lehman_graph_hash(graph, node_attr="degree", iterations=ROUNDS)
 
 
 def triangles(matrix):

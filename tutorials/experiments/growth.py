@@ -22,6 +22,7 @@ origin. A pair is measured in the last chart that both nodes have.
 
 import math
 from collections import deque
+from functools import cache
 from typing import NamedTuple
 
 import geoopt
@@ -50,6 +51,7 @@ def closing_length(angle, k=1.0):
     return 2 * math.sqrt(k) * math.acosh(1 / math.sin(angle / 2))
 
 
+@cache
 def spread(count, dim, steps=600):
     """Returns ``count`` unit vectors of ``R^dim`` that repel each other, ``(count, dim)``; the same on every call."""
     generator = torch.Generator().manual_seed(0)
@@ -437,11 +439,10 @@ def fit_flow(model, steps, batch=256, rate=5e-3):
 
 
 def embed(space, orders):
-    """Returns all pairs of nodes of given trees with codes drawn for them, and which pairs are edges."""
+    """Returns an atlas with codes drawn for given trees."""
     nodes = max(len(order.parents) for order in orders)
     atlas = Atlas(space, len(orders), nodes)
     children = torch.zeros(len(orders), nodes, dtype=torch.long)
-    points, edges = [], []
     for i in range(1, nodes):
         rows = torch.tensor([row for row, order in enumerate(orders) if i < len(order.parents)])
         parent = torch.tensor([orders[row].parents[i] for row in rows.tolist()])
@@ -449,9 +450,17 @@ def embed(space, orders):
         children[rows, parent] += 1
         ahead, z = atlas.frame(rows, parent, slot)
         moved = HT.Translation(space.manifold, z)(HT.Reflection(space.manifold, ahead)(codes(space, slot)))
-        new = torch.full_like(rows, i)
-        atlas.place(rows, new, parent, moved)
-        points.append(atlas.pairs(rows, new, i).flatten(0, 1))
+        atlas.place(rows, torch.full_like(rows, i), parent, moved)
+    return atlas
+
+
+def all_pairs(atlas, orders):
+    """Returns all pairs of nodes of embedded trees, as points of one chart, and which pairs are edges."""
+    points, edges = [], []
+    for i in range(1, atlas.level.size(1)):
+        rows = torch.tensor([row for row, order in enumerate(orders) if i < len(order.parents)])
+        parent = torch.tensor([orders[row].parents[i] for row in rows.tolist()])
+        points.append(atlas.pairs(rows, torch.full_like(rows, i), i).flatten(0, 1))
         edges.append(one_hot(parent, i).flatten())
     return torch.cat(points), torch.cat(edges).to(torch.float64)
 
@@ -461,7 +470,7 @@ def fit_edges(model, orders, steps=300, rate=0.03):
 
     Where codes separate edges from other pairs, the temperature falls as long as this runs.
     """
-    pairs, edges = embed(model.space, orders)
+    pairs, edges = all_pairs(embed(model.space, orders), orders)
     graphs = edges[:, None, None] * (1 - torch.eye(2, **DOUBLE))
     optimizer = torch.optim.Adam([model.log_radius, model.log_temperature], rate)
     for _ in range(steps):

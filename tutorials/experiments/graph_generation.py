@@ -34,7 +34,7 @@ HERE = Path(__file__).resolve().parent
 SEEDS = (101, 102, 103, 104, 105)  # declared before any run of the table
 GRAPHS, TRAIN = 100, 80
 SAMPLES = 4 if SMOKE else 1000
-CHUNK = 250  # graphs that grow at once
+CHUNK = 500  # graphs that grow at once
 ORDERS = 1 if SMOKE else 8  # orders of growth for each training graph
 STEPS = {"policy": 5, "flow": 5, "edges": 5} if SMOKE else {"policy": 1000, "flow": 400, "edges": 300}
 

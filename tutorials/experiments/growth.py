@@ -324,9 +324,9 @@ class Growth(torch.nn.Module):
         """Returns the law of a code: of child number ``slot`` of a node at ``parent``, whose way back is -``ahead``."""
         M = self.space.manifold
         origin = ph.geometry.origin(M, self.space.dim, **DOUBLE).expand(*slot.shape, -1)
-        parts = [self.flow.condition(self.space.slots[slot])]
+        parts = [self.flow.condition(self.space.slots[slot]).with_cache(0)]  # each sample is read once
         if ahead is not None:
-            parts += [HT.Reflection(M, ahead), HT.Translation(M, parent)]
+            parts += [HT.Reflection(M, ahead, cache_size=0), HT.Translation(M, parent, cache_size=0)]
         noise = hdist.WrappedNormal(origin, origin.new_tensor(BASE), M)
         return dist.TransformedDistribution(noise, parts)
 

@@ -18,14 +18,17 @@ from torch import Tensor
 
 from .base import Geometry, Hadamard, Nested
 from .checks import (
+    check_batches,
     check_chart,
     check_count,
     check_finite_result,
     check_fit,
+    check_manifold,
     check_pair,
     check_points,
     check_same_dtype,
     check_same_size,
+    check_set,
     check_shape,
     check_vectors,
 )
@@ -41,6 +44,7 @@ __all__ = [
     "chart",
     "contains",
     "distance",
+    "distance_matrix",
     "exp0",
     "exp_at",
     "frechet_mean",
@@ -259,6 +263,48 @@ def distance(manifold: Manifold, x: Tensor, y: Tensor) -> Tensor:
         (tensor(0.), tensor(40.))
     """
     return check_pair(manifold, x=x, y=y).distance(x, y)
+
+
+def distance_matrix(manifold: Manifold, x: Tensor, y: Tensor | None = None) -> Tensor:
+    r"""Returns the distances of all pairs, :math:`d(x_i, y_j)`, to the accuracy of :func:`distance`.
+
+    On the hyperboloid what belongs to one point is computed once per point, and
+
+    .. math:: \sinh^2 \tfrac{d(x, y)}{2} = \tfrac{x_0 y_0}{4 k} \left| \tfrac{x_s}{x_0} - \tfrac{y_s}{y_0} \right|^2
+        + \tfrac{(x_0 - y_0)^2}{4\, x_0 y_0}
+
+    is a sum of squares, where nothing cancels. The result is exactly zero where points coincide, with zero gradients,
+    and symmetric if ``y`` is None.
+
+    Args:
+        manifold: A geoopt manifold. A batch of parameters, such as ``k``, broadcasts with the batch of points: all
+            points of one matrix are on one manifold, so its last dimension is 1.
+        x: Sets of points, shape ``(*, N, n + 1)``.
+        y: Sets of points, shape ``(*, m, n + 1)``; ``x`` by default.
+
+    Returns:
+        Tensor of shape ``(*, N, m)``, in units of distance.
+
+    Raises:
+        TypeError: If an argument is not a floating point tensor, or the dtypes differ.
+        ValueError: If ``x`` or ``y`` is one point, the last dimensions differ, a parameter varies within a set or,
+            while validating, a point is off the manifold.
+
+    Example:
+        >>> M = geoopt.Lorentz()
+        >>> distance_matrix(M, exp0(M, torch.tensor([[-1.0, 0.0], [0.0, 0.0], [3.0, 0.0]])))
+        tensor([[0., 1., 4.],
+                [1., 0., 3.],
+                [4., 3., 0.]])
+    """
+    geometry = check_manifold(manifold)
+    sets = {"x": x} if y is None else {"x": x, "y": y}
+    for name, value in sets.items():
+        check_set(geometry, value, name)
+    check_same_dtype(**sets)
+    check_same_size(**sets)
+    check_batches(**{name: geometry.batch_of(value.shape)[:-1] for name, value in sets.items()})
+    return geometry.distance_matrix(x, x if y is None else y)
 
 
 def squared_distance(manifold: Manifold, x: Tensor, y: Tensor) -> Tensor:

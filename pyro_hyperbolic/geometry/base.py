@@ -72,6 +72,20 @@ class Geometry(ABC):
     def squared_distance(self, x: Tensor, y: Tensor) -> Tensor:
         """Returns the square of the distance, smooth at ``x = y``, shape ``(*)``."""
 
+    def distance_matrix(self, x: Tensor, y: Tensor) -> Tensor:
+        """Returns the distances of all pairs, shape ``(*, N, m)``, of points ``(*, N, *event)`` and ``(*, m, *event)``.
+
+        Zero where points are equal, and symmetric if ``y is x``. Derived from :meth:`distance`; override it to compute
+        what belongs to one point once per point.
+        """
+        node = -1 - self.event_dim
+        pairs = torch.broadcast_tensors(x.unsqueeze(node), y.unsqueeze(node - 1))
+        # In one dimension, because a batch of parameters broadcasts with the batch and the points.
+        flat = self.distance(*(points.flatten(node - 1, node) for points in pairs))
+        apart = flat.unflatten(-1, (x.size(node), y.size(node)))
+        apart = apart.masked_fill((pairs[0] == pairs[1]).flatten(node + 1).all(-1), 0.0)
+        return (apart + apart.mT) / 2 if y is x else apart
+
     def explain(self, outside: Tensor, where: Tensor) -> tuple[str, str]:
         """Returns what is wrong with the first event off the manifold, and the remedy, for an error message.
 

@@ -37,6 +37,7 @@ __all__ = [
     "check_positive",
     "check_same_dtype",
     "check_same_size",
+    "check_set",
     "check_shape",
     "check_vectors",
     "describe",
@@ -182,6 +183,23 @@ def check_points(
         f"{name} is not on {describe(geometry)}: {len(outside)} of {inside.numel()} events are off, the first is "
         f"{_short(outside[0].flatten())}{defect}; {remedy}."
     )
+
+
+def check_set(geometry: Geometry, x: Tensor, name: str, *, validate: bool | None = None) -> None:
+    """Raises unless ``x`` holds sets of points ``(*, N, *event)``, each on one manifold."""
+    check_shape(geometry, x, name)
+    if x.dim() == geometry.event_dim:
+        raise ValueError(
+            f"{name} has shape {tuple(x.shape)}, which is one point, but must be sets of points, (*, N, event); use "
+            f"{name}.unsqueeze(0)."
+        )
+    for parameter, value in geometry.parameters().items():
+        if value.dim() and value.size(-1) != 1:
+            raise ValueError(
+                f"{parameter} of the manifold has shape {tuple(value.shape)}, but all points of a set must be on one "
+                f"manifold; end its shape with 1, as in {parameter}.unsqueeze(-1)."
+            )
+    check_points(geometry, x, name, validate=validate)
 
 
 def check_batch_of_parameters(geometry: Geometry, name: str, batch: torch.Size) -> None:

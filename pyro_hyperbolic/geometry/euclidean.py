@@ -8,6 +8,7 @@ from torch import Tensor
 from pyro_hyperbolic.numerics import norm, reflect
 
 from .base import Nested
+from .pairs import length, square_distances
 
 __all__ = ["Euclidean"]
 
@@ -64,6 +65,15 @@ class Euclidean(Nested):
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
         return norm(x - y).squeeze(-1)
+
+    def distance_matrix(self, x: Tensor, y: Tensor) -> Tensor:
+        if not x.size(-2) or not y.size(-2):
+            return super().distance_matrix(x, y)
+        # Squares would leave the range, so divide by the size first: by a power of two, which loses no digit.
+        largest = torch.maximum(*(v.detach().abs().amax((-2, -1), keepdim=True) for v in (x, y)))
+        largest = largest.masked_fill(largest == 0, 1.0)
+        scale = largest / (2 * torch.frexp(largest).mantissa)
+        return scale * length(square_distances(x / scale, y / scale))
 
     def translate_tangent(
         self, t: Tensor, v: Tensor, inverse: bool = False, bound: float | None = None

@@ -26,6 +26,7 @@ from torch.nn.functional import pad
 from pyro_hyperbolic.numerics import asinh, asinhc, log_sinhc, near_log_sinhc, norm, reflect, sinhc
 
 from .base import Nested
+from .pairs import length, square_distances
 
 __all__ = ["Hyperboloid", "square_norm", "time_of"]
 
@@ -229,6 +230,19 @@ class Hyperboloid(Nested):
             apart = (radius * (2 * _asinh(norm(chord), x))).to(x.dtype)
         return apart.squeeze(-1)
 
+    def distance_matrix(self, x: Tensor, y: Tensor) -> Tensor:
+        if x.size(-1) == 2:
+            return super().distance_matrix(x, y)
+        # A sum of squares has no cancellation to correct, as the difference of points in the ball has:
+        #     4 sinh^2(d / 2) = x_0 y_0 |x_s / x_0 - y_s / y_0|^2 + (x_0 - y_0)^2 / (x_0 y_0)
+        # with half a root of x_0 y_0 taken out, because the squares would leave the range.
+        flat_x, root_x, height_x = self._klein(x)
+        flat_y, root_y, height_y = (flat_x, root_x, height_x) if y is x else self._klein(y)
+        half = root_x * root_y.mT
+        slope = (height_x - height_y.mT) / half
+        chord = half.sqrt() * length(torch.addcmul(half * square_distances(flat_x, flat_y), slope, slope / half))
+        return (2 * self.radius(x) * _asinh(chord, x)).to(x.dtype)
+
     def squared_distance(self, x: Tensor, y: Tensor) -> Tensor:
         if x.size(-1) == 2:
             square = self.log_at(y, x)[0] ** 2
@@ -315,6 +329,16 @@ class Hyperboloid(Nested):
     def log_at_of_tangent(self, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         w, _ = self.translate_tangent(p[..., 1:], v, inverse=True)
         return w, self.log_volume(w)
+
+    def _klein(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns ``x_s / x_0``, ``sqrt(x_0 / 2)`` and ``(x_0 - 1) / 4``, without cancellation near the origin."""
+        space, scale = _scaled(_widened(x[..., 1:] / self.radius(x)), x)
+        if scale is None:
+            time = _norm_with(space, 1.0, x)
+            return space / time, (time / 2).sqrt(), square_norm(space) / (4 * (time + 1))
+        unit = 1 / scale
+        time = torch.linalg.vector_norm(torch.cat([space, unit], -1), dim=-1, keepdim=True)
+        return space / time, scale.sqrt() * (time / 2).sqrt(), scale * (square_norm(space) / (4 * (time + unit)))
 
     def _chord(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Returns ``sqrt(k)`` and a vector of length ``sinh(d(x, y) / 2)``, with ``d`` in radii; zero at ``x = y``."""

@@ -27,6 +27,7 @@ from pyro_hyperbolic.numerics import asinh, asinhc, log_sinhc, norm, reflect, si
 
 from .base import Nested
 from .hyperboloid import Hyperboloid, square_norm
+from .pairs import length, square_distances
 
 __all__ = ["PoincareBall"]
 
@@ -116,6 +117,12 @@ class PoincareBall(Nested):
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
         return (2 * self._radius(x) * asinh(norm(self._chord(x, y)))).squeeze(-1)
 
+    def distance_matrix(self, x: Tensor, y: Tensor) -> Tensor:
+        radius = self._radius(x)
+        x, y = x / radius, y / radius
+        chord = length(square_distances(x, y)) * (_gap(x).rsqrt() * _gap(y).rsqrt().mT)
+        return 2 * radius * chord.asinh()  # at most 1 / eps, whose cube is in range
+
     def squared_distance(self, x: Tensor, y: Tensor) -> Tensor:
         sinh2 = square_norm(self._chord(x, y))
         return ((2 * self._radius(x) * asinhc(sinh2)) ** 2 * sinh2).squeeze(-1)
@@ -145,5 +152,4 @@ class PoincareBall(Nested):
 
 def _gap(p: Tensor) -> Tensor:
     """Returns ``1 - |p|^2``, shape ``(*, 1)``."""
-    length = norm(p)
-    return (1 - length) * (1 + length)
+    return 1 - square_norm(p)

@@ -124,6 +124,12 @@ class Product(Hadamard):
         parts = [f.distance(a, b) for f, a, b in self._zip(self.split(x), self.split(y))]
         return norm(torch.stack(torch.broadcast_tensors(*parts), -1)).squeeze(-1)
 
+    def distance_matrix(self, x: Tensor, y: Tensor) -> Tensor:
+        xs = self.split(x)
+        ys = xs if y is x else self.split(y)
+        parts = [factor.distance_matrix(a, b) for factor, a, b in self._zip(xs, ys)]
+        return norm(torch.stack(torch.broadcast_tensors(*parts), -1)).squeeze(-1)
+
     def squared_distance(self, x: Tensor, y: Tensor) -> Tensor:
         return _sum(f.squared_distance(a, b) for f, a, b in self._zip(self.split(x), self.split(y)))
 

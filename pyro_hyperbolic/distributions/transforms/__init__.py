@@ -4,7 +4,9 @@ from .base import ManifoldTransform, TangentModule
 from .coupling import ConditionalCoupling, Coupling
 from .exponential_map import ExponentialMap
 from .factor_coupling import FactorCoupling, factor_coupling
+from .networks import AttentionNN
 from .polar_coupling import PolarCoupling, polar_coupling
+from .set_transform import SetTransform
 from .tangent import TangentTransform
 from .tangent_coupling import (
     ConditionalTangentCoupling,
@@ -21,6 +23,7 @@ from .wrapped_hyperboloid_coupling import (
 )
 
 __all__ = [
+    "AttentionNN",
     "ConditionalCoupling",
     "ConditionalTangentCoupling",
     "ConditionalWrappedHyperboloidCoupling",
@@ -29,6 +32,7 @@ __all__ = [
     "FactorCoupling",
     "ManifoldTransform",
     "PolarCoupling",
+    "SetTransform",
     "TangentCoupling",
     "TangentModule",
     "TangentTransform",

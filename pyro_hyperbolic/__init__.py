@@ -6,7 +6,7 @@ r"""Hyperbolic distributions and normalizing flows for Pyro; every density is wi
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import charts, datasets, distributions, flows, geometry, infer, manifolds, nn, numerics, testing
+from . import charts, datasets, distributions, flows, geometry, infer, manifolds, metrics, nn, numerics, testing
 
 if TYPE_CHECKING:
     from . import viz as viz
@@ -20,6 +20,7 @@ __all__ = [
     "geometry",
     "infer",
     "manifolds",
+    "metrics",
     "nn",
     "numerics",
     "testing",

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["asinh", "asinhc", "log_sinhc", "near_log_sinhc", "norm", "sinhc"]
+__all__ = ["asinh", "asinhc", "householder", "log_sinhc", "near_log_sinhc", "norm", "reflect", "sinhc"]
 
 # Taylor polynomials are used below this z. The number of terms passed to `_terms` is chosen for it: the value and both
 # derivatives are accurate to the unit roundoff of the dtype.
@@ -109,6 +109,59 @@ def norm(v: Tensor) -> Tensor:
     scale = scale.masked_fill(zero, 1.0)
     length = scale * torch.linalg.vector_norm(v.masked_fill(zero, 1.0) / scale, dim=-1, keepdim=True)
     return length.masked_fill(zero, 0.0)
+
+
+def householder(f: Tensor) -> Tensor:
+    r"""Returns the unit normal of the mirror that carries :math:`e_1` to f, :math:`(e_1 - f) / |e_1 - f|` for unit f.
+
+    With :math:`f_1 = \cos\theta` it is :math:`(\sin\frac\theta2, -\cos\frac\theta2\, e)`, where ``e`` is the direction
+    of the other coordinates. Written so, no difference of nearby numbers is taken, and the normal has unit length for
+    every ``f``. At :math:`f = e_1` there is no mirror, and the result is zero, so that :func:`reflect` is the identity;
+    its derivatives are zero there. The limits :math:`f \to e_1` from different sides are different mirrors, and
+    derivatives grow like :math:`1/\theta`.
+
+    Args:
+        f: Vectors of any length but zero, shape ``(*, n)``.
+
+    Returns:
+        Tensor of shape ``(*, n)``.
+
+    References:
+        Alston S. Householder, *Unitary Triangularization of a Nonsymmetric Matrix*, Journal of the ACM 5, 1958.
+
+    Example:
+        >>> householder(torch.tensor([[0.0, 2.0], [-1.0, 0.0], [3.0, 0.0]]))
+        tensor([[ 0.7071, -0.7071],
+                [ 1.0000,  0.0000],
+                [ 0.0000,  0.0000]])
+    """
+    f = f / f.detach().abs().amax(-1, keepdim=True)  # only the direction matters
+    first, others = f.split([1, f.size(-1) - 1], dim=-1)
+    back = first <= 0
+    length, rest = norm(f), norm(torch.cat([torch.zeros_like(first), others], dim=-1))
+    # The larger of sin and cos of the half angle; the smaller follows from sin(theta) = 2 sin cos.
+    larger = ((length + torch.where(back, -first, first)) / (2 * length)).sqrt()
+    half = 2 * length * larger
+    apart = torch.where(back, others / half, larger * (others / rest.masked_fill(rest == 0, 1.0)))
+    return torch.cat([torch.where(back, larger, rest / half), 0.0 - apart], dim=-1)
+
+
+def reflect(u: Tensor, v: Tensor) -> Tensor:
+    r"""Returns :math:`v - 2 (u \cdot v) u`, the mirror image of v.
+
+    Args:
+        u: Unit normal of the mirror, shape ``(*, n)``; zero for the identity.
+        v: Vectors, shape ``(*, n)``.
+
+    Returns:
+        Tensor of shape ``(*, n)``.
+
+    Example:
+        >>> u = householder(torch.tensor([3.0, 4.0]))
+        >>> reflect(u, torch.tensor([5.0, 0.0]))
+        tensor([3.0000, 4.0000])
+    """
+    return v - 2 * (u * v).sum(-1, keepdim=True) * u
 
 
 def log_sinhc(z: Tensor) -> Tensor:

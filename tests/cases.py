@@ -114,6 +114,10 @@ def _set(
     return TransformCase(f"set-flow-{name}", make, len(mask) * n, make().domain.manifold)
 
 
+def _reflection(*direction: float) -> Callable[[geoopt.manifolds.base.Manifold], object]:
+    return lambda M: HT.Reflection(M, torch.tensor(direction, dtype=torch.float64))
+
+
 #: Maps of a manifold to itself.
 AUTOMORPHISMS = [
     *[
@@ -123,6 +127,11 @@ AUTOMORPHISMS = [
     ],
     _case("translation", 3, None, lambda M: HT.Translation(M, _offset(M, 3, 1.7))),
     _case("far-translation", 3, 0.25, lambda M: HT.Translation(M, _offset(M, 3, 4.0))),
+    *[_case("reflection", n, k, _reflection(*torch.linspace(-0.9, 2.1, n))) for n, k in [(1, 4.0), (2, 1.0), (5, 4.0)]],
+    _case("reflection", 3, None, _reflection(0.3, -0.4, 1.2)),
+    _case("reflection-ahead", 3, 4.0, _reflection(2.0, 0.0, 0.0)),  # the identity
+    _case("reflection-nearly-ahead", 3, 1.0, _reflection(1.0, 1e-9, -1e-9)),
+    _case("reflection-back", 3, 0.25, _reflection(-1.0, 0.0, 0.0)),
     *[_case("tc", n, k, _tc(n)) for n, k in [(2, 1.0), (3, 4.0), (5, 0.25), (2, None)]],
     _case("tc-uneven", 5, 4.0, _tc(5, split_dim=4)),
     *[_case("whc", n, k, _whc(n)) for n, k in [(2, 1.0), (2, 4.0), (3, 4.0), (4, 1.0), (5, 0.25), (7, 4.0), (3, None)]],
@@ -176,6 +185,7 @@ AUTOMORPHISMS = [
     *[_on("translation", name, lambda M, n: HT.Translation(M, _offset(M, n, 1.7))) for name in MANIFOLDS],
     *[_on("flow-tc", name, lambda M, n: _flow(n, 2, HT.tangent_coupling)(M)) for name in MANIFOLDS],
     *[_on("lifted-affine", name, lambda M, n: HT.TangentTransform(_affine(n), M)) for name in ("h2xh2xr", "spd")],
+    _on("reflection", "ball", lambda M, n: _reflection(0.3, -0.4, 1.2)(M)),
     _on("whc", "ball", lambda M, n: _whc(n)(M)),
     *[
         _on(f"factor{i}", name, lambda M, n, i=i: shaken(HT.factor_coupling(n, i, manifold=M)))

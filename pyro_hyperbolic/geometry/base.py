@@ -188,6 +188,7 @@ class Nested(Hadamard):
     """A Hadamard manifold whose coordinate subspaces through the origin are manifolds of the same kind and parameters.
 
     A block of tangent coordinates is then a point of a smaller manifold of this kind, and has isometries of its own.
+    Such manifolds have constant curvature: every reflection of the tangent space at the origin extends to an isometry.
     """
 
     @abstractmethod
@@ -201,4 +202,13 @@ class Nested(Hadamard):
             v: Tangent coordinates, shape ``(*, n)``.
             inverse: Whether to apply the inverse.
             bound: If given and ``n > 1``, ``t`` is shortened smoothly so that the isometry is well-conditioned.
+        """
+
+    @abstractmethod
+    def reflect(self, u: Tensor, x: Tensor) -> Tensor:
+        r"""Returns :math:`\exp_o(v - 2 (u \cdot v) u)` at :math:`v = \log_o(x)`, an isometry.
+
+        Args:
+            u: Unit normal of the mirror in tangent coordinates, shape ``(*, n)``; zero for the identity.
+            x: Points.
         """

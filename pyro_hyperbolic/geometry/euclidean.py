@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pyro_hyperbolic.numerics import norm
+from pyro_hyperbolic.numerics import norm, reflect
 
 from .base import Nested
 
@@ -71,6 +71,9 @@ class Euclidean(Nested):
         # The bound is ignored: translations of flat space are always well-conditioned.
         w = v - t if inverse else v + t
         return w, _zero(w)
+
+    def reflect(self, u: Tensor, x: Tensor) -> Tensor:
+        return reflect(u, x)
 
 
 def _zero(v: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from geoopt import Lorentz
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pyro_hyperbolic.numerics import asinh, asinhc, log_sinhc, near_log_sinhc, norm, sinhc
+from pyro_hyperbolic.numerics import asinh, asinhc, log_sinhc, near_log_sinhc, norm, reflect, sinhc
 
 from .base import Nested
 
@@ -307,6 +307,10 @@ class Hyperboloid(Nested):
         far = (shrink.masked_fill(near, 1.0) * unwrap.masked_fill(near_w, 1.0)).log()
         stretch = series + far + (near.to(v.dtype) - near_w.to(v.dtype)) * sech2.log()
         return w, (v.size(-1) - 1) * stretch.squeeze(-1)
+
+    def reflect(self, u: Tensor, x: Tensor) -> Tensor:
+        space = reflect(u, x[..., 1:])
+        return torch.cat([x[..., :1].expand(*space.shape[:-1], 1), space], dim=-1)
 
     def log_at_of_tangent(self, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         w, _ = self.translate_tangent(p[..., 1:], v, inverse=True)

@@ -23,7 +23,7 @@ import geoopt
 import torch
 from torch import Tensor
 
-from pyro_hyperbolic.numerics import asinh, asinhc, log_sinhc, norm, sinhc
+from pyro_hyperbolic.numerics import asinh, asinhc, log_sinhc, norm, reflect, sinhc
 
 from .base import Nested
 from .hyperboloid import Hyperboloid, square_norm
@@ -124,6 +124,9 @@ class PoincareBall(Nested):
         self, t: Tensor, v: Tensor, inverse: bool = False, bound: float | None = None
     ) -> tuple[Tensor, Tensor]:
         return self._hyperboloid().translate_tangent(t, v, inverse, bound)
+
+    def reflect(self, u: Tensor, x: Tensor) -> Tensor:
+        return reflect(u, x)
 
     def _chord(self, x: Tensor, y: Tensor) -> Tensor:
         """Returns a vector of length ``sinh(d(x, y) / 2)``, with ``d`` in radii."""

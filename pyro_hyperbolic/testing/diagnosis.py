@@ -113,8 +113,7 @@ class ChartedPoints(NamedTuple):
 def log_stretch(r: Tensor, power: int) -> Tensor:
     """Returns ``power * log(sinh(r) / r)`` by the textbook form, with its limit at zero."""
     r = r.double()
-    safe = torch.where(r < 1e-3, 1.0, r)
-    far = safe + torch.log1p(-torch.exp(-2 * safe)) - torch.log(2 * safe)
+    far = r + torch.log1p(-torch.exp(-2 * r)) - torch.log(2 * r)
     return power * torch.where(r < 1e-3, r * r / 6, far)
 
 

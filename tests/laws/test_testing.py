@@ -334,6 +334,43 @@ def test_every_known_mistake_of_a_log_det_is_named(cause):
     assert "unclear" not in caught.value.cause
 
 
+@pytest.mark.parametrize(
+    ("cause", "error"),
+    [
+        ("constant factor, every log-determinant is off by 0.123", lambda r: torch.full_like(r, 0.123)),
+        ("correct only at some points", lambda r: 0.123 * (r > r.median())),
+        ("no known mistake", lambda r: 0.1 + 0.02 * (5 * r).sin()),
+    ],
+)
+def test_what_is_known_of_other_mistakes_is_said(cause, error):
+    class Wrong(Dilation):
+        def log_abs_det_jacobian(self, x, y):
+            return Dilation.log_abs_det_jacobian(self, x, y) + error(log(x, self.R).norm(dim=-1))
+
+    with pytest.raises(LawViolation) as caught:
+        map_laws.log_det_matches_autograd(Wrong(), exp(points(), 2.0))
+    assert re.search(f"unclear.*{cause}", caught.value.cause)
+
+
+def test_the_gradient_that_is_not_finite_is_shown():
+    class Wrong(Chart):
+        def _call(self, v):
+            self.fine = torch.ones((), dtype=torch.float64, requires_grad=True)
+            return by_the_norm(self, v)
+
+    with pytest.raises(LawViolation) as caught:
+        map_laws.gradients_are_finite(Wrong(), torch.zeros(3, 3, dtype=torch.float64))
+    assert "nan" in caught.value.found
+
+
+def test_a_weak_context_is_seen():
+    class Weak(ConditionalDilation):
+        def read(self, context):
+            return 1e-3 * context
+
+    assert_laws(Weak())
+
+
 def test_a_large_batch_is_sampled_to_its_last_member():
     loc, scale = torch.zeros(700, 2, dtype=torch.float64), torch.ones(700, 2, dtype=torch.float64)
     noise.batch_members_have_own_noise(Batch(loc, scale))

@@ -174,6 +174,9 @@ TRANSFORMS = [
     lambda: HT.Translation(lorentz(2.0), locs()),
     lambda: HT.Translation(lorentz(2.0), locs(3)[1]),
     lambda: HT.Translation(lorentz(4.0), locs(manifold=lorentz(4.0))),
+    lambda: HT.Reflection(lorentz(2.0), locs()),
+    lambda: HT.Reflection(lorentz(2.0), locs(3)[1]),
+    lambda: HT.Reflection(lorentz(4.0), locs()),
 ]
 
 

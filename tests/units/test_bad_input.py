@@ -30,6 +30,8 @@ def t(*values):
 V, P, P3, P4 = t(0.5, -0.3), point(1.0, 0.5, -0.3), point(1.0, 0.5, -0.3, 0.2), point(4.0, 0.5, -0.3)
 OFF, NANS, FAR, BEYOND = t(1.0, 0.5, 0.0), t(1.0, NAN, 0.0), point(1.0, 500.0, 0.0), t(1000.0, 0.0)
 EYE = torch.eye(2, dtype=torch.float64)
+PRODUCT = geoopt.ProductManifold((M, 3), (FLAT, 1))
+RING = torch.tensor([[u, (u + 1) % 6] for u in range(6)])
 MATRICES = dist.transforms.AffineTransform(0.0, 2.0, event_dim=2)
 
 
@@ -118,6 +120,7 @@ POINTS = {
     "translation: loc": partial(HT.Translation, M),
     "call: Translation": HT.Translation(M, P),
     "inverse: Translation.inv": HT.Translation(M, P).inv,
+    "call: Reflection": HT.Reflection(M, V),
     "call: TangentTransform": scaled(2.0),
     "call: WrappedHyperboloidCoupling": HT.wrapped_hyperboloid_coupling(2, manifold=M).double(),
     "call: CouplingFlow": flow(2, 2).double(),
@@ -142,6 +145,7 @@ VECTORS = {
     "translate_tangent: v": lambda v: G.translate_tangent(M, V, v),
     "from_normal_coordinates: v": lambda v: charts.from_normal_coordinates(M, v, P),
     "call: ExponentialMap": lambda v: HT.ExponentialMap(M)(v),
+    "reflection: direction": partial(HT.Reflection, M),
 }
 NO_VECTORS = {"NaN": (t(NAN, 0.0), "NaN"), "infinite": (t(INF, 0.0),)}
 NO_VECTOR_SHAPES = {"scalar": (t(1.0)[0], "()", "n >= 1"), "no coordinates": (t(), "(0,)", "n >= 1")}
@@ -193,6 +197,7 @@ DEFAULT = {
     "WMN": lambda M: multivariate(P, EYE, manifold=M),
     "ExponentialMap": lambda M: HT.ExponentialMap(M),
     "Translation": lambda M: HT.Translation(M, P),
+    "Reflection": lambda M: HT.Reflection(M, V),
     "TangentTransform": lambda M: scaled(2.0, M),
     "coupling": lambda M: tc(2, manifold=M),
     "conditional": lambda M: conditional(2, 3, manifold=M),
@@ -261,6 +266,10 @@ ARGUMENTS = [
     (data.density_target, {"name": "tree"}, ["name", "dtype"]),
     (data.binary_tree, {"depth": 2}, ["depth", "edge_length"]),
     (data.branching_diffusion, {}, ["seed", "depth", "noise_variance", "test_fraction"]),
+    (data.random_trees, {"seed": 0, "count": 1}, ["seed", "count", "nodes"]),
+    (data.lobsters, {"seed": 0, "count": 1}, ["p1", "p2", "legs"]),
+    (ph.metrics.roc_auc, {"scores": t(0, 1), "labels": t(0, 1)}, ["scores", "labels"]),
+    (data.split_edges, {"edges": RING, "num_nodes": 6, "seed": 0}, ["edges", "num_nodes", "seed", "val", "test"]),
 ]
 NONSENSE = {
     "class": geoopt.Sphere,
@@ -305,6 +314,7 @@ VALUES = {
     "coupling, too far": (lambda: shifted(1e4)(P), "TangentCoupling", "log_scale_bound"),
     "flow, too far": (lambda: ph.flows.CouplingFlow([shifted(1e4)])(P), "CouplingFlow", "log_scale_bound"),
     "coupling, NaN": (lambda: shifted(NAN)(P), "NaN", "network"),
+    "reflection, no direction": (lambda: HT.Reflection(M, t([1, 0], [0, 0])), "1 of 2", "[0.0, 0.0]", "e_1"),
     "context NaN": (lambda: conditional(2, 3).condition(t(NAN, 0.0, 0.0))(P), "NaN", "context"),
     "scale 0": (lambda: normal(P, t(1.0, 0.0)), "scale", "= 0", "1 of 2", *SOFTPLUS),
     "scale -1": (lambda: normal(P, -1.0), "scale = -1", *SOFTPLUS),
@@ -328,6 +338,8 @@ SHAPES = {
     "layer, larger points": (lambda: tc(2)(P3), "n = 3", "dim = 2", "split_dim"),
     "flow, smaller points": (lambda: flow(4, 2)(P), "n = 2", "dim = 4", "split_dim"),
     "polar of three dimensions": (lambda: polar()(P3), "n = 3", "coupling_flow"),
+    "reflection, sizes": (lambda: HT.Reflection(M, V)(P3), "direction", "(2,)", "(4,)", "n = 2"),
+    "reflection, batches": (lambda: HT.Reflection(M, batch(V, 3))(batch(P, 4)), *BATCHES, "unsqueeze"),
     "network, sizes": (lambda: HT.TangentCoupling(1, lambda _: (V, V), M)(P), "shift", "(2,)", "= 1", "param_dims"),
     "context, sizes": (lambda: conditional(2, 3).condition(t(1, 2)), "context", "(2,)", "context_dim = 3", "(*, 3)"),
     "context, batches": (lambda: conditional(2, 3).condition(batch(t(1, 2, 3), 3))(batch(P, 4)), "context", *BATCHES),
@@ -365,6 +377,34 @@ SHAPES = {
     "a triangular n": (lambda: HT.ExponentialMap(SPD).forward_shape((4,)), "n = 4", "10"),
     "two curvatures": (lambda: ph.flows.CouplingFlow([tc(2), tc(2, manifold=M4)]), "layer 1", "k=4", "k=1"),
     "splits": (lambda: ph.flows.CouplingFlow([tc(3, split_dim=d) for d in (1, 2, 2)]), "layer 2", "split_dim = 2"),
+    "trees of one node": (lambda: data.random_trees(0, 1, nodes=(1, 5)), "least", "= 1", "at least 2"),
+    "trees, largest first": (lambda: data.random_trees(0, 1, nodes=(9, 5)), "largest", "= 5", "at least 9"),
+    "trees, count": (lambda: data.random_trees(0, -1), "count = -1", "at least 0"),
+    "lobsters, p1": (lambda: data.lobsters(0, 1, p1=1.0), "p1 = 1.0", "below 1"),
+    "lobsters, p2": (lambda: data.lobsters(0, 1, p2=-0.1), "p2 = -0.1", "at least 0"),
+    "lobsters, legs": (lambda: data.lobsters(0, 1, legs="two"), "legs = 'two'", '"one"', '"geometric"'),
+    "split, a node": (lambda: data.split_edges(RING, 5, 0), "(4, 5)", "0 to 4", "num_nodes"),
+    "split, a negative node": (lambda: data.split_edges(RING - 1, 6, 0), "(-1, 0)", "0 to 5"),
+    "split, a loop": (lambda: data.split_edges(RING // 2, 6, 0), "(0, 0)", "loops", "remove it"),
+    "split, an edge twice": (lambda: data.split_edges(torch.cat([RING, RING[:2].flip(-1)]), 6, 0), "2 of 8", "once"),
+    "split, shape": (lambda: data.split_edges(RING.T, 6, 0), "(2, 6)", "(E, 2)"),
+    "split, no edges": (lambda: data.split_edges(RING[:0], 6, 0), "(0, 2)", "E >= 1"),
+    "split, val": (lambda: data.split_edges(RING, 6, 0, val=-0.1), "val = -0.1", "at least 0"),
+    "split, nothing to train on": (lambda: data.split_edges(RING, 6, 0, 0.5, 0.5), "6 of 6 edges", "smaller"),
+    "split, a full graph": (
+        lambda: data.split_edges(torch.combinations(torch.arange(6)), 6, 0, 0.2, 0.2),
+        *("6 pairs without an edge", "has 0", "smaller fractions"),
+    ),
+    "split, no match": (
+        lambda: data.split_edges(torch.combinations(torch.arange(6))[1:], 6, 4, 0.0, 0.1, matched=True),
+        *("to match", "matched=False"),
+    ),
+    "scores, sizes": (lambda: ph.metrics.roc_auc(t(1, 2, 3), t(0, 1)), "scores", "(3,)", "labels", "(2,)", "(*, N)"),
+    "scores, NaN": (lambda: ph.metrics.average_precision(t(1, NAN), t(0, 1)), "scores", "NaN"),
+    "scores, batches": (lambda: ph.metrics.roc_auc(t(0, 1).expand(3, 2), t(0, 1).expand(4, 2)), *BATCHES),
+    "labels, -1": (lambda: ph.metrics.roc_auc(t(1, 2), t(-1, 1)), "labels", "-1.0", "0 or 1"),
+    "labels, all equal": (lambda: ph.metrics.average_precision(t(1, 2), t([0, 1], [1, 1])), "2 positives among 2"),
+    "labels, none": (lambda: ph.metrics.roc_auc(t(), t()), "0 positives among 0"),
     "unknown conditional": (lambda: flow(2, 2, lambda: None, context_dim=2), "ConditionalCouplingFlow"),
 }
 NO_CONTEXT = ("ConditionalTangentCoupling", ".condition(context)")
@@ -377,6 +417,11 @@ TYPES = {
     "WMN, mixed": (lambda: multivariate(P, EYE.float()), "loc", "covariance_matrix", *CAST),
     "WN.log_prob, mixed": (lambda: normal(P, 1.0).log_prob(P.float()), "loc", *CAST),
     "Translation, mixed": (lambda: HT.Translation(M, P)(P.float()), "loc", "x", *CAST),
+    "split, edges of floats": (lambda: data.split_edges(RING.double(), 6, 0), "torch.float64", "integers"),
+    "edges, no path": (lambda: data.edge_list(RING), "path", "(6, 2)", "pathlib.Path"),
+    "Reflection, mixed": (lambda: HT.Reflection(M, V)(P.float()), "direction", "x", *CAST),
+    "Reflection of matrices": (lambda: HT.Reflection(SPD, V), "curvature", "HT.TangentTransform", "Householder"),
+    "Reflection of a product": (lambda: HT.Reflection(PRODUCT, V), "Lorentz(2) x Euclidean(1)", "factor"),
     "layer, mixed": (lambda: tc(2)(P.float()), "network", "points", *CAST),
     "flow, mixed": (lambda: flow(2, 2).float()(P), "network", "points", *CAST),
     "context, mixed": (lambda: conditional(2, 2).float().condition(V)(P.float()), "network", "context", *CAST),
@@ -454,6 +499,8 @@ CHECKED = {
     "Translation, k of a later call": lambda **kwargs: at_a_bad_k(lambda M: HT.Translation(M, P, **kwargs), P),
     "Translation, loc": lambda **kwargs: HT.Translation(M, OFF, **kwargs),
     "Translation, argument": lambda **kwargs: HT.Translation(M, P, **kwargs)(OFF),
+    "Reflection, direction": lambda **kwargs: HT.Reflection(M, 0 * V, **kwargs),
+    "Reflection, argument": lambda **kwargs: HT.Reflection(M, V, **kwargs)(OFF),
     "on_manifold, k": lambda **kwargs: on_manifold(with_k(0.0), **kwargs),
     "Checkerboard, side": lambda **kwargs: data.Checkerboard(-1.0, **kwargs),
     "Checkerboard, value": lambda **kwargs: data.Checkerboard(0.5, **kwargs).log_prob(t(NAN, 0.0)),
@@ -528,6 +575,8 @@ EMPTY = {
     "context": (lambda: conditional(2, 3).condition(CONTEXTS)(P), (0, 3)),
     "context of a flow": (lambda: flow(2, 2, context_dim=3).condition(CONTEXTS).inv(P), (0, 3)),
     "Translation.inv": (lambda: HT.Translation(M, P).inv(NONE), (0, 3)),
+    "Reflection.inv": (lambda: HT.Reflection(M, V).inv(NONE), (0, 3)),
+    "Reflection, no directions": (lambda: HT.Reflection(M, V.expand(0, 2))(P), (0, 3)),
     "flow.inv": (lambda: flow(3, 2).inv(P3.expand(0, 4)), (0, 4)),
 }
 

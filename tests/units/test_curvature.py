@@ -79,6 +79,7 @@ OF_ONE_K = {
     "ExponentialMap": (LINES, lambda M, v: image_and_back(HT.ExponentialMap(M), v)),
     "ExponentialMap at": (LINES, lambda M, v: image_and_back(HT.ExponentialMap(M, G.exp0(M, 0.4 * v)), v)),
     "Translation": (LINES, on_points(lambda M, v: HT.Translation(M, G.exp0(M, 0.4 * v)))),
+    "Reflection": (LINES, on_points(HT.Reflection)),
     "lifted": (LINES, on_points(lambda M, v: HT.TangentTransform(dist.transforms.AffineTransform(0.1, 1.2), M))),
     "tangent_coupling": (PLANES, shaken_flow(HT.tangent_coupling)),
     "wrapped_hyperboloid_coupling": (PLANES, shaken_flow(HT.wrapped_hyperboloid_coupling)),

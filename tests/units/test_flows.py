@@ -159,6 +159,8 @@ CONTEXTS = torch.ones(2, 5, 2, dtype=torch.float64)
 BATCHED = {
     "translation": lambda: HT.Translation(lorentz(), LOCATIONS),
     "exponential map": lambda: HT.ExponentialMap(lorentz(), LOCATIONS),
+    "reflection": lambda: HT.Reflection(lorentz(), torch.arange(-15.0, 15.0, dtype=torch.float64).reshape(2, 5, 3)),
+    "reflection, curvatures": lambda: HT.Reflection(geoopt.Lorentz(torch.ones(2, 5)), LOCATIONS[0, 0, 1:]),
     "coupling": lambda: HT.conditional_tangent_coupling(3, 2).double().condition(CONTEXTS),
     "flow": lambda: ph.flows.coupling_flow(3, 2, context_dim=2).double().condition(CONTEXTS),
     "curvatures": lambda: HT.tangent_coupling(3, manifold=geoopt.Lorentz(torch.ones(2, 5))).double(),
@@ -261,7 +263,10 @@ ABSTRACT = {
     HT.Coupling: {"_move", "_move_back"},
     ph.geometry.Geometry: {"event_shape", "dim", "contains", "distance", "squared_distance"},
     ph.geometry.Hadamard: {"event_shape", "dim", "contains", "exp0", "log0", "translate"},
-    ph.geometry.Nested: {"event_shape", "dim", "contains", "exp0", "log0", "translate", "translate_tangent"},
+    ph.geometry.Nested: {
+        *("event_shape", "dim", "contains", "exp0", "log0", "translate"),
+        *("translate_tangent", "reflect"),
+    },
 }
 
 

@@ -12,15 +12,17 @@ With `--row` it trains one model on 80 graphs of a seed and writes `DIR/samples.
 import argparse
 import json
 import multiprocessing
-import os
 import platform
 import time
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
 
+import geoopt
 import growth
 import pyro
+import set_flows
 import torch
 from graph_scores import score
 from records import missing, write
@@ -29,14 +31,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions.transforms as HT
 
-SMOKE = bool(os.environ.get("SMOKE_TEST"))
 HERE = Path(__file__).resolve().parent
 SEEDS = (101, 102, 103, 104, 105)  # declared before any run of the table
 GRAPHS, TRAIN = 100, 80
-SAMPLES = 4 if SMOKE else 1000
+FRESH = 1_000_000  # added to the seed of the data
+SAMPLES = 1000
 CHUNK = 500  # graphs that grow at once
-ORDERS = 1 if SMOKE else 8  # orders of growth for each training graph
-STEPS = {"policy": 5, "flow": 5, "edges": 5} if SMOKE else {"policy": 1000, "flow": 400, "edges": 300}
+ORDERS = 4  # orders of growth for each training graph
+STEPS = {"policy": 1000, "flow": 400, "edges": 200, "one-shot": 600}
 
 # ---- Data ----
 
@@ -59,54 +61,49 @@ def sizes(train, count):
     return known[torch.randint(len(known), (count,))]
 
 
-# ---- Rows: each returns a sampler, ``sample(wanted) -> graphs`` ----
+# ---- Rows: each is a sampler, ``sample(wanted) -> graphs`` ----
 
 
-def galton_watson(train, data, seed, report):
-    """Returns trees of Poisson(1) offspring, conditioned on their size; for lobsters, those of the policy alone."""
-    if data == "trees":  # uniform labelled trees are these trees
-        return lambda wanted: [
-            (n, ph.datasets.random_trees(int(torch.randint(2**31, ())), 1, nodes=(n, n))[0]) for n in wanted.tolist()
-        ]
-    return grown(train, data, seed, report)
+def conditioned_tree(nodes):
+    """Returns a Galton-Watson tree of Poisson(1) offspring, conditioned on its size: a uniform labelled tree."""
+    return nodes, ph.datasets.random_trees(int(torch.randint(2**31, ())), 1, nodes=(nodes, nodes))[0]
 
 
 class Grow(NamedTuple):
-    """Settings of a growth model: the space of codes is flat or curved, with a coupling of its flow."""
+    """Settings of a growth model: flat or curved codes, and the coupling of their flow."""
 
     curved: bool
-    coupling: object
+    coupling: Callable
     dim: int | None = None  # by default 5, and 8 for nodes of high degree
     random: bool = False
 
 
-def grown(train, data, seed, report, settings=None):
+def grown(data, seed, settings=None, report=lambda share: None):
     """Trains a growth model and returns its sampler; without settings, one that has no codes."""
+    train, _ = load(data, seed)
     generator = torch.Generator().manual_seed(seed)
     orders = [growth.order_of(graph, generator) for _ in range(ORDERS) for graph in train]
-    wide = data == "lobsters-geometric"
-    dim, children = (8, 48) if wide else (5, 8)
+    dim, children = (8, 48) if data == "lobsters-geometric" else (5, 8)
     space = coupling = None
     if settings:
-        dim = settings.dim or dim
-        space, coupling = growth.space(settings.curved, dim, children, random=settings.random), settings.coupling
+        space = growth.space(settings.curved, settings.dim or dim, children, random=settings.random)
+        coupling = settings.coupling
     model = growth.Growth(space, coupling)
     growth.fit_policy(model, orders, STEPS["policy"])
     report(0.3)
     if settings:
         growth.fit_flow(model, STEPS["flow"])
         report(0.6)
-        growth.fit_edges(model, orders[:6], STEPS["edges"])
+        growth.fit_edges(model, orders[:3], STEPS["edges"])
     report(0.7)
 
-    def sample(wanted, watch=None):
+    def sample(wanted, row=None):
         graphs = []
         for part in wanted.split(CHUNK):
-            graphs += model.sample(part, watch)
+            graphs += model.sample(part)
             report(0.7 + 0.3 * len(graphs) / len(wanted))
         return graphs
 
-    sample.model = model
     return sample
 
 
@@ -116,21 +113,37 @@ GROWTH = {
     "growth-whc": Grow(True, HT.wrapped_hyperboloid_coupling),
     "growth-euclidean-32": Grow(False, HT.tangent_coupling, 32, random=True),
 }
-ROWS = ["floor", "galton-watson", *GROWTH]
+ONE_SHOT = {
+    "realnvp": (False, HT.tangent_coupling),
+    "tc": (True, HT.tangent_coupling),
+    "whc": (True, HT.wrapped_hyperboloid_coupling),
+}
+DECODERS = {"oneshot": "edges", "nearest": "nearest"}
+ROWS = ["floor", "galton-watson", *GROWTH, *(f"{row}-{name}" for row in DECODERS for name in ONE_SHOT)]
 
 
-def generate(row, data, seed, count, report=lambda share: None):
-    """Trains the model of a row on the data of a seed; returns its graphs and the sizes asked for."""
-    train = load(data, seed)[0]
+def trained(row, data, seed, report=lambda share: None):
+    """Trains the model of a row on the data of a seed; returns ``sample(wanted, row)``, for all rows of that model."""
     pyro.set_rng_seed(seed)
-    if row == "floor":
-        return train, [nodes for nodes, _ in train]
-    if row in GROWTH:
-        sample = grown(train, data, seed, report, GROWTH[row])
-    else:
-        sample = galton_watson(train, data, seed, report)
-    wanted = sizes(train, count)
-    return sample(wanted), wanted.tolist()
+    kind, _, name = row.partition("-")
+    if kind in DECODERS:
+        curved, coupling = ONE_SHOT[name]
+        manifold = geoopt.Lorentz(torch.ones((), dtype=torch.float64)) if curved else geoopt.Euclidean(1)
+        model = set_flows.fit(load(data, seed)[0], manifold, 2, coupling, seed, STEPS["one-shot"], report)
+        return lambda wanted, row: model.sample(wanted, decoder=DECODERS[row.partition("-")[0]])
+    if row == "floor":  # new draws from the law of the data
+        return lambda wanted, row: [(len(edges) + 1, edges) for edges in DATA[data](seed + FRESH, len(wanted))]
+    if row == "galton-watson" and data == "trees":
+        return lambda wanted, row: [conditioned_tree(nodes) for nodes in wanted.tolist()]
+    return grown(data, seed, GROWTH.get(row), report)
+
+
+def draw(sample, row, data, seed, count):
+    """Returns graphs of a row, and the numbers of nodes that were asked for."""
+    pyro.set_rng_seed(seed)
+    wanted = sizes(load(data, seed)[0], count)
+    graphs = sample(wanted, row)
+    return graphs, [nodes for nodes, _ in graphs] if row == "floor" else wanted.tolist()
 
 
 # ---- The table ----
@@ -149,6 +162,12 @@ class Run(NamedTuple):
         """The name of its record."""
         return f"{self.data}-{self.row}-{self.seed}"
 
+    @property
+    def model(self):
+        """What runs have in common that need one training."""
+        kind, _, name = self.row.partition("-")
+        return (name if kind in DECODERS else self.row), self.data, self.seed
+
 
 def prepare():
     """Settings of a process that trains: one thread, no checks of values."""
@@ -156,25 +175,28 @@ def prepare():
     pyro.enable_validation(False)
 
 
-def perform(run, folder, state):
-    """Trains and scores one row, and writes its record."""
+def perform(runs, folder, state):
+    """Trains one model, scores the rows that need it, and writes their records."""
     prepare()
     start = time.perf_counter()
-    graphs, wanted = generate(run.row, run.data, run.seed, run.samples, lambda share: state.update({run.name: share}))
-    seconds = time.perf_counter() - start
-    train, test = load(run.data, run.seed)
-    scores = score(graphs, train, test, run.data, wanted)
-    if run.row == "floor":
-        del scores["novel"], scores["vun"]  # the training set itself
-    record = {**run._asdict(), "scores": scores, "seconds": round(seconds)}
-    write(folder, run.name, {**record, "torch": torch.__version__, "machine": platform.machine()})
-    state.pop(run.name, None)
+    first = runs[0]
+    sample = trained(first.row, first.data, first.seed, lambda share: state.update({first.name: share}))
+    for run in runs:
+        graphs, wanted = draw(sample, run.row, run.data, run.seed, run.samples)
+        seconds = round(time.perf_counter() - start)
+        scores = score(graphs, *load(run.data, run.seed), run.data, wanted)
+        record = {**run._asdict(), "scores": scores, "seconds": seconds}
+        write(folder, run.name, {**record, "torch": torch.__version__, "machine": platform.machine()})
+    state.pop(first.name, None)
 
 
 def perform_all(runs, folder, processes):
     """Performs the runs that have no record yet, with progress."""
     absent = missing(folder, {run.name: run._asdict() for run in runs})
-    left = [run for run in runs if run.name in absent]
+    left = {}
+    for run in runs:
+        if run.name in absent:
+            left.setdefault(run.model, []).append(run)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     context = multiprocessing.get_context("spawn")
     with (
@@ -183,14 +205,14 @@ def perform_all(runs, folder, processes):
         Progress(*columns, TextColumn("{task.fields[now]}")) as progress,
     ):
         state = manager.dict()
-        bar = progress.add_task("runs", total=len(runs), completed=len(runs) - len(left), now="")
-        waiting = {pool.submit(perform, run, folder, state) for run in left}
+        bar = progress.add_task("runs", total=len(runs), completed=len(runs) - len(absent), now="")
+        waiting = {pool.submit(perform, group, folder, state): len(group) for group in left.values()}
         while waiting:
-            done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
+            done, _ = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
             for future in done:
                 future.result()
-            now = ", ".join(f"{name} {share:.0%}" for name, share in state.items())
-            progress.update(bar, advance=len(done), now=now)
+                progress.advance(bar, waiting.pop(future))
+            progress.update(bar, now=", ".join(f"{name} {share:.0%}" for name, share in state.items()))
 
 
 def main():
@@ -207,7 +229,8 @@ def main():
         if len(args.data) != 1 or len(args.seed) != 1:
             parser.error("--row writes one file of samples; give one --data and one --seed.")
         prepare()
-        graphs, _ = generate(args.row, args.data[0], args.seed[0], args.samples)
+        job = args.row, args.data[0], args.seed[0]
+        graphs, _ = draw(trained(*job), *job, args.samples)
         args.out.mkdir(parents=True, exist_ok=True)
         samples = [{"nodes": nodes, "edges": edges.tolist()} for nodes, edges in graphs]
         (args.out / "samples.json").write_text(json.dumps(samples))

@@ -6,10 +6,9 @@ discrepancies (MMD) as in "Efficient Graph Generation with Graph Recurrent Atten
 variation, all pairs of the two samples, each with itself too.
 """
 
-import networkx
 import numpy as np
 
-ROUNDS = 6  # of colour refinement in the hash
+ROUNDS = 6  # of colour refinement, as in networkx's hash of graphs
 
 
 def adjacency(graph):
@@ -55,16 +54,26 @@ def is_lobster(matrix):
 VALID = {"trees": is_tree, "lobsters": is_lobster, "lobsters-geometric": is_lobster}
 
 
-def hash_of(matrix):
-    """Returns the Weisfeiler-Lehman hash: equal for isomorphic graphs, nearly always different for others."""
-    graph = networkx.from_numpy_array(matrix)
-    networkx.set_node_attributes(graph, dict(graph.degree), "degree")  # a label of nodes that all versions agree on
-    return networkx.weisfeiler_lehman_graph_hash(graph, node_attr="degree", iterations=ROUNDS)
+def signatures(matrices):
+    """Returns the colours of each graph's nodes after rounds of Weisfeiler-Lehman refinement, sorted.
+
+    Isomorphic graphs have equal signatures; of trees, others have different ones unless they agree in all
+    neighbourhoods of radius :data:`ROUNDS`.
+    """
+    names, found = {}, []
+    for matrix in matrices:
+        near = [np.flatnonzero(row).tolist() for row in matrix]
+        colours = [0] * len(matrix)
+        for _ in range(ROUNDS):
+            seen = [(colours[i], *sorted(colours[j] for j in near[i])) for i in range(len(matrix))]
+            colours = [names.setdefault(each, len(names) + 1) for each in seen]
+        found.append(tuple(sorted(colours)))
+    return found
 
 
 def triangles(matrix):
     """Returns the number of triangles."""
-    return round(np.trace(matrix @ matrix @ matrix) / 6)
+    return round(((matrix @ matrix) * matrix).sum() / 6)
 
 
 def degrees(matrix):
@@ -76,7 +85,7 @@ def clustering(matrix):
     """Returns the histogram of clustering coefficients, 100 bins on [0, 1]."""
     degree = matrix.sum(0)
     pairs = degree * (degree - 1)
-    closed = np.diag(matrix @ matrix @ matrix)
+    closed = ((matrix @ matrix) * matrix).sum(0)
     values = np.divide(closed, pairs, out=np.zeros(len(matrix)), where=pairs > 0)
     return np.histogram(values, bins=100, range=(0, 1))[0] / len(matrix)
 
@@ -121,9 +130,10 @@ def score(graphs, train, test, data, wanted=None):
     """
     ours, train, test = ([adjacency(graph) for graph in each] for each in (graphs, train, test))
     valid = [VALID[data](m) for m in ours]
-    hashes, known = [hash_of(m) for m in ours], {hash_of(m) for m in train}
-    first = [h not in hashes[:i] for i, h in enumerate(hashes)]
-    novel = [h not in known for h in hashes]
+    all_signatures = signatures([*train, *ours])
+    known, found = set(all_signatures[: len(train)]), all_signatures[len(train) :]
+    first = [found.index(signature) == i for i, signature in enumerate(found)]
+    novel = [signature not in known for signature in found]
     parts = [components(m) for m in ours]
     largest = [m[np.ix_(part[0], part[0])] for m, part in zip(ours, parts, strict=True)]
     mean = lambda values: float(np.mean(values))  # noqa: E731

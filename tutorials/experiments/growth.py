@@ -400,7 +400,7 @@ def decisions(orders):
 # ---- Training ----
 
 
-def fit_policy(model, orders, steps, batch=1024, rate=5e-3, decay=1e-4):
+def fit_policy(model, orders, steps, batch=512, rate=5e-3, decay=1e-4):
     """Maximises the likelihood of the decisions; a kind of node that never had a child will have none."""
     policy = model.policy
     seen, kinds, answers = decisions(orders)
@@ -423,7 +423,7 @@ def codes(space, slot):
     return ph.geometry.exp0(space.manifold, v + space.noise * torch.randn_like(v))
 
 
-def fit_flow(model, steps, batch=256, rate=5e-3):
+def fit_flow(model, steps, batch=128, rate=5e-3):
     """Maximises the likelihood of codes, drawn without limit, every slot equally often."""
     optimizer = torch.optim.Adam(model.flow.parameters(), rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps)
@@ -465,7 +465,7 @@ def all_pairs(atlas, orders):
     return torch.cat(points), torch.cat(edges).to(torch.float64)
 
 
-def fit_edges(model, orders, steps=300, rate=0.03):
+def fit_edges(model, orders, steps=200, rate=0.03):
     """Maximises the likelihood of the edges in the radius and the temperature.
 
     Where codes separate edges from other pairs, the temperature falls as long as this runs.

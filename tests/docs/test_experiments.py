@@ -384,3 +384,37 @@ def test_trees_have_one_signature_exactly_if_they_are_isomorphic():
     graphs = [networkx.Graph(edges.tolist()) for _, edges in trees]
     for i, first in enumerate(graphs):
         assert [networkx.is_isomorphic(first, other) for other in graphs] == [found[i] == other for other in found]
+
+
+# ---- One-shot generation ----
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_flow_of_sets_draws_graphs_of_the_training_sizes():
+    import networkx
+    import set_flows
+
+    graphs = [(len(edges) + 1, edges) for edges in ph.datasets.random_trees(0, 6, nodes=(2, 9))]
+    shares = []
+    M = geoopt.Lorentz(torch.tensor(1.0))
+    model = set_flows.fit(graphs, M, 3, HT.wrapped_hyperboloid_coupling, 0, 2, shares.append, code_steps=2)
+    assert shares == [0.25, 0.5, 0.75, 1.0]
+    assert {nodes for nodes, _ in model.sample(9)} <= {nodes for nodes, _ in graphs}
+    drawn = [model.sample(torch.tensor([1, 7, 4]), seed=3, decoder=way) for way in ("edges", "edges", "nearest")]
+    assert [nodes for nodes, _ in drawn[0]] == [1, 7, 4]
+    assert all(torch.equal(a, b) for (_, a), (_, b) in zip(*drawn[:2], strict=True))
+    for nodes, edges in drawn[2]:
+        graph = networkx.empty_graph(nodes)
+        graph.add_edges_from(edges.tolist())
+        assert networkx.is_tree(graph)
+
+
+@pytest.mark.usefixtures("float64")
+def test_free_codes_learn_the_edges():
+    import set_flows
+
+    graphs = [(len(edges) + 1, edges) for edges in ph.datasets.random_trees(0, 4, nodes=(2, 9))]
+    model = set_flows.SetModel(geoopt.Lorentz(torch.tensor(1.0)), 3, HT.tangent_coupling, [1])
+    codes, mask = set_flows.fit_codes(model, graphs, 60)
+    edges = model.decoder(codes, model.radius, model.temperature, mask).probs > 0.5
+    assert torch.equal(edges, set_flows.padded(graphs)[0] > 0)

@@ -214,15 +214,17 @@ class Batch:
         queue = torch.stack([(waiting & (offset == i)).sum(1) for i in range(3)], -1)
         every, able, room = queue.sum(1), queue[:, :2].sum(1), 2 * queue[:, 0] + queue[:, 1]  # what lobsters may use
         depth, level = self.path[rows] // 2, self.level[rows, at]
+        inner = (waiting & (self.level[rows] < depth[:, None])).sum(1)  # their children end no longer path
         degree, above = self.degree[rows, at], self.degree[rows, self.above[rows, at]]
         size = [grows, count / 50, wanted / 50, left / 50, count / wanted, count / wanted.sqrt() / 5]
         place = [
             left.log1p(),
             *queue.log1p().unbind(-1),
             *(queue == 0).unbind(-1),
-            *(q == 0 for q in (every, able)),
+            *(q == 0 for q in (every, able, inner)),
             *(left > q for q in (every, able, room)),
-            *((left / (1 + q)).log1p() for q in (every, able, queue[:, 0], room)),
+            *((left / (1 + q)).log1p() for q in (every, able, inner, queue[:, 0], room)),
+            inner.log1p(),
             level / 20,
             depth / 20,
             (depth - level) / 20,

@@ -38,7 +38,7 @@ FRESH = 1_000_000  # added to the seed of the data
 SAMPLES = 1000
 CHUNK = 500  # graphs that grow at once
 ORDERS = 4  # orders of growth for each training graph
-STEPS = {"policy": 1000, "flow": 400, "edges": 200, "one-shot": 600}
+STEPS = {"policy": 1000, "flow": 500, "edges": 200, "one-shot": 400}
 
 # ---- Data ----
 
@@ -83,10 +83,10 @@ def grown(data, seed, settings=None, report=lambda share: None):
     train, _ = load(data, seed)
     generator = torch.Generator().manual_seed(seed)
     orders = [growth.order_of(graph, generator) for _ in range(ORDERS) for graph in train]
-    dim, children = (8, 48) if data == "lobsters-geometric" else (5, 8)
+    dim, children, stretch = (8, 48, 1.4) if data == "lobsters-geometric" else (5, 8, 1.25)
     space = coupling = None
     if settings:
-        space = growth.space(settings.curved, settings.dim or dim, children, random=settings.random)
+        space = growth.space(settings.curved, settings.dim or dim, children, stretch=stretch, random=settings.random)
         coupling = settings.coupling
     model = growth.Growth(space, coupling)
     growth.fit_policy(model, orders, STEPS["policy"])

@@ -425,7 +425,7 @@ def codes(space, slot):
     return ph.geometry.exp0(space.manifold, v + space.noise * torch.randn_like(v))
 
 
-def fit_flow(model, steps, batch=128, rate=5e-3):
+def fit_flow(model, steps, batch=128, rate=1e-2):
     """Maximises the likelihood of codes, drawn without limit, every slot equally often."""
     optimizer = torch.optim.Adam(model.flow.parameters(), rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps)

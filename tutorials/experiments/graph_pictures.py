@@ -21,7 +21,7 @@ import pyro_hyperbolic as ph
 from pyro_hyperbolic import viz
 
 IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
-BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"  # Okabe-Ito
+BLUE, ORANGE, RED = "#0072B2", "#E69F00", "#D55E00"  # Okabe-Ito
 PLANE, DISK = geoopt.Euclidean(1), geoopt.Lorentz(torch.ones((), dtype=torch.float64))
 
 
@@ -29,7 +29,7 @@ PLANE, DISK = geoopt.Euclidean(1), geoopt.Lorentz(torch.ones((), dtype=torch.flo
 
 
 def branching(M, length, turn, depth):
-    """Returns the nodes of a tree in which edges turn by plus or minus ``turn``, their parents, and paths from the root.
+    """Returns the nodes of a tree in which edges turn by plus or minus ``turn``, and their parents.
 
     Three edges leave the root, at equal angles.
     """
@@ -78,7 +78,7 @@ def theorem(file):
             viz.points(ax, M, z[hit], facecolor="none", edgecolor=RED, s=70, linewidth=1.4, zorder=3)
         count = int(wrong.sum())
         title = "$E^2$" if M is PLANE else f"$H^2$, edges 1.25 $\\tau^*$ = {step:.2f}"
-        ax.set_title(f"{title}:\n{len(z)} nodes, {count} pairs near enough for a false edge")
+        ax.set_title(f"{title}:\n{len(z)} nodes, {count} false edges")
     bisectors(axes[1], length)
     lengths = torch.linspace(0.1, 2.5, 97).tolist()
     for degrees, colour, style in ((120, BLUE, "-"), (90, ORANGE, "--")):
@@ -137,52 +137,53 @@ def layout(graph):
     return x.detach().numpy()
 
 
-def on_disk(atlas, row, count):
-    """Returns codes on the disk: directions along the two principal axes of the tree, radii shrunk to one scale."""
-    M = atlas.space.manifold
-    v = ph.geometry.log0(M, atlas.points[row, :count, 0])
-    axes = torch.linalg.svd(v - v.mean(0)).Vh[:2]
-    flat = v @ axes.T
-    radius = v.norm(dim=-1, keepdim=True)
-    flat = flat / flat.norm(dim=-1, keepdim=True).clamp(min=1e-9) * radius
-    return ph.geometry.exp0(DISK, 5.0 * flat / radius.max())
+def on_disk(atlas, row, graph):
+    """Returns a picture of codes on the disk: points whose distances are close to half of theirs, ``(nodes, 3)``."""
+    nodes, _ = graph
+    everyone = torch.arange(nodes)
+    pairs = atlas.pairs(torch.full((nodes,), row), everyone, nodes)
+    wanted = ph.geometry.distance(atlas.space.manifold, pairs[..., 0, :], pairs[..., 1, :]) / 2
+    start = torch.tensor(layout(graph))
+    v = (start - start[0]) / 4
+    v.requires_grad_()
+    optimizer, upper = torch.optim.Adam([v], 0.03), torch.ones(nodes, nodes, dtype=torch.bool).triu(1)
+    for _ in range(500):
+        apart = ph.geometry.distance_matrix(DISK, ph.geometry.exp0(DISK, v))
+        loss = ((apart - wanted)[upper] / wanted[upper]).square().sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    z = ph.geometry.exp0(DISK, v.detach())
+    return ph.geometry.translate(DISK, z[0], z, inverse=True)  # the root in the middle
 
 
-def side_by_side(file, data="trees", seed=0, shown=4):
-    """Draws real graphs of about 50 nodes in the upper rows, grown ones in the lower: as graphs, and their codes."""
-    model, train = trained(data, seed)
+def side_by_side(file, model, train, shown=4):
+    """Draws real trees of about 50 nodes in the upper two rows, grown ones in the lower: as graphs, and their codes."""
     kept = {}
-    grown = model.sample(torch.full((40,), 50), watch=lambda batch, atlas: kept.update(atlas=atlas))
+    grown = model.sample(torch.full((shown,), 50), watch=lambda batch, atlas: kept.update(atlas=atlas))
     real = sorted(train, key=lambda graph: abs(graph[0] - 50))[:shown]
     orders = [growth.order_of(graph, torch.Generator().manual_seed(1)) for graph in real]
-    embedded = growth.embed(model.space, orders)
-    drawn = [
-        (len(order.parents), torch.tensor([[order.parents[i], i] for i in range(1, len(order.parents))]))
-        for order in orders
-    ]
-    figure = Figure(figsize=(3 * shown, 12), layout="constrained")
+    edges = [torch.tensor([[parent, i] for i, parent in enumerate(order.parents) if i]) for order in orders]
+    drawn = [(len(order.parents), pairs) for order, pairs in zip(orders, edges, strict=True)]
+    figure = Figure(figsize=(3 * shown, 12.4), layout="constrained")
     grid = figure.subplots(4, shown)
-    for half, name, graphs, atlas in ((0, "real", drawn, embedded), (2, "grown", grown[:shown], kept["atlas"])):
+    embedded = growth.embed(model.space, orders)
+    for half, name, graphs, atlas in ((0, "real", drawn, embedded), (2, "grown", grown, kept["atlas"])):
+        colour, style = (BLUE, "-") if name == "real" else (RED, "--")
         for column, graph in enumerate(graphs):
-            colour = BLUE if name == "real" else RED
             flat, disk = grid[half, column], grid[half + 1, column]
             place = layout(graph)
-            flat.add_collection(LineCollection(place[graph[1].numpy()], color=colour, linewidth=1.3))
-            flat.scatter(*place.T, s=14, color="0.15", zorder=3)
-            flat.set(aspect="equal", xticks=[], yticks=[], title=f"{name}, {graph[0]} nodes")
-            for spine in flat.spines.values():
-                spine.set_visible(False)
-            z = on_disk(atlas, column, graph[0])
+            lines = LineCollection(place[graph[1].numpy()], color=colour, linewidth=1.6, linestyle=style)
+            flat.add_collection(lines)
+            flat.scatter(*place.T, s=16, color="0.15", zorder=3)
+            flat.set_title(f"{name}, {graph[0]} nodes")
+            flat.set(aspect="equal", xticks=[], yticks=[])
+            flat.set_frame_on(False)
+            z = on_disk(atlas, column, graph)
             viz.poincare_disk(disk, DISK)
-            viz.tree(disk, DISK, z, graph[1], color=colour, linewidth=1.0)
-            viz.points(disk, DISK, z, s=9, color="0.15")
-    figure.savefig(file, dpi=80)
-
-
-def trained(data, seed):
-    """Returns a growth model with its training graphs."""
-    kept = graph_generation.trained("growth-whc", data, seed).model
-    return kept, graph_generation.load(data, seed)[0]
+            viz.tree(disk, DISK, z, graph[1], color=colour, linewidth=1.4, linestyle=style)
+            viz.points(disk, DISK, z, s=12, color="0.15", zorder=3)
+    figure.savefig(file, dpi=70)
 
 
 def animation(file, model, nodes=60, seed=3):
@@ -190,7 +191,7 @@ def animation(file, model, nodes=60, seed=3):
     pyro.set_rng_seed(seed)
     kept = {}
     (graph,) = model.sample(torch.tensor([nodes]), watch=lambda batch, atlas: kept.update(atlas=atlas))
-    z = on_disk(kept["atlas"], 0, graph[0])
+    z = on_disk(kept["atlas"], 0, graph)
     figure = Figure(figsize=(3.6, 3.6), layout="constrained")
     ax = figure.subplots()
 
@@ -210,11 +211,15 @@ def animation(file, model, nodes=60, seed=3):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=IMAGES)
-    parser.add_argument("--only", choices=["theorem", "trees", "animation"])
+    parser.add_argument("--only", choices=["theorem", "trees"])
     args = parser.parse_args()
     graph_generation.prepare()
-    if args.only in (None, "theorem"):
+    if args.only != "trees":
         theorem(args.out / "growth_theorem.png")
+    if args.only != "theorem":
+        model = graph_generation.trained("growth-whc", "trees", 0).model
+        side_by_side(args.out / "growth_trees.png", model, graph_generation.load("trees", 0)[0])
+        animation(args.out / "growth.gif", model)
 
 
 if __name__ == "__main__":

@@ -256,6 +256,8 @@ def page(runs):
     parts = [HEAD, bdp(tables[0]), mnist(tables[1])]
     if (HERE / "density_estimation.py").exists() and (runs / "density_estimation").exists():
         parts.insert(1, importlib.import_module("density_estimation").section(runs))
+    if (runs / "graph_generation").exists():
+        parts.append(importlib.import_module("graph_generation").section(runs))
     return "\n".join(parts)
 
 

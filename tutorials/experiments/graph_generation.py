@@ -39,7 +39,7 @@ FRESH = 1_000_000  # added to the seed of the data
 SAMPLES = 1000
 CHUNK = 500  # graphs that grow at once
 ORDERS = 4  # orders of growth for each training graph
-STEPS = {"policy": 1000, "flow": 500, "edges": 200, "one-shot": 400}
+STEPS = {"policy": 2000, "flow": 500, "edges": 200, "one-shot": 400}
 
 # ---- Data ----
 

@@ -9,7 +9,8 @@ Jacobian:
 
 Edges are independent given the points, with probability ``sigmoid((r - d(z_i, z_j)) / t)`` for *all* pairs. No edge is
 forced: a misplaced node costs a cycle or a component. A network decides whether a node gets another child; it reads
-numbers off the graph that the points have decoded to so far.
+numbers off the graph that the points have decoded to so far. Before that a path appears, from its middle outwards; its
+length is that of a training graph of about the same size.
 
 **Why that can work.** If edges are longer than :func:`closing_length` of the angles, the perpendicular bisectors of
 successive edges do not meet. A path then never comes back, and a rule for the angles at each node, which is local,
@@ -35,7 +36,8 @@ import pyro_hyperbolic.distributions as hdist
 import pyro_hyperbolic.distributions.transforms as HT
 
 CHART = 6  # levels from the origin of a chart to that of the next
-KINDS = 25  # of nodes: 4 offsets and 6 degrees, and the growing path
+KINDS = 24  # of nodes: 4 offsets and 6 degrees
+NEAR = 20  # orders of growth of nearest size, from which the length of the path is drawn
 BASE = 0.3  # standard deviation of the flow's noise
 DOUBLE = {"dtype": torch.float64}
 
@@ -150,12 +152,12 @@ def order_of(graph, generator):
 class Batch:
     """Graphs that grow together. A pointer walks over the nodes in the order in which they appeared.
 
-    In phase 0 a path grows at its two ends in turn; in phase 1 the node at the pointer gets children until the answer
-    is no. Levels, degrees and offsets from the path are read off the edges, not off the pointer.
+    In phase 0 a path of ``reach`` nodes grows at its two ends in turn; in phase 1 the node at the pointer gets children
+    until the answer is no. Levels, degrees and offsets from the path are read off the edges, not off the pointer.
     """
 
-    def __init__(self, wanted):
-        self.wanted, self.rows = wanted, torch.arange(len(wanted))
+    def __init__(self, wanted, reach):
+        self.wanted, self.reach, self.rows = wanted, reach, torch.arange(len(wanted))
         size = (len(wanted), int(wanted.max()))
         zeros = lambda *shape: torch.zeros(shape or size, dtype=torch.long)  # noqa: E731
         self.phase, self.pointer, self.path = zeros(size[0]), zeros(size[0]), zeros(size[0])
@@ -167,6 +169,10 @@ class Batch:
     def active(self):
         """Returns the rows that still grow."""
         return self.rows[self.phase < 2]
+
+    def extends(self, rows):
+        """Tells whether the path is shorter than it will be."""
+        return self.count[rows] < self.reach[rows]
 
     def parent(self, rows):
         """Returns the parent of the next node, and its slot."""
@@ -199,15 +205,14 @@ class Batch:
         self.phase[stays[self.pointer[stays] == self.count[stays]]] = 2
 
     def kind(self, rows):
-        """Returns the kind of the node that waits for an answer: its offset and degree; 0 while the path grows."""
+        """Returns the kind of the node that waits for an answer: its offset and degree."""
         at = self.pointer[rows]
-        kind = 1 + 6 * self.offset[rows, at].clamp(max=3) + self.degree[rows, at].clamp(max=5)
-        return kind * self.phase[rows]
+        return 6 * self.offset[rows, at].clamp(max=3) + self.degree[rows, at].clamp(max=5)
 
     def features(self, rows):
         """Returns what the policy reads, ``(rows, features)``."""
         at, count, wanted = self.pointer[rows], self.count[rows], self.wanted[rows]
-        left, grows = wanted - count, self.phase[rows] == 1
+        left = wanted - count
         nodes = torch.arange(self.level.size(1))
         waiting = (nodes > at[:, None]) & (nodes < count[:, None])
         offset = self.offset[rows].clamp(max=2)
@@ -215,15 +220,20 @@ class Batch:
         every, able, room = queue.sum(1), queue[:, :2].sum(1), 2 * queue[:, 0] + queue[:, 1]  # what lobsters may use
         depth, level = self.path[rows] // 2, self.level[rows, at]
         inner = (waiting & (self.level[rows] < depth[:, None])).sum(1)  # their children end no longer path
+        height = ((depth[:, None] - self.level[rows]).clamp(min=0) * waiting).sum(1)  # for descendants of those
         degree, above = self.degree[rows, at], self.degree[rows, self.above[rows, at]]
-        size = [grows, count / 50, wanted / 50, left / 50, count / wanted, count / wanted.sqrt() / 5]
-        place = [
+        numbers = [
+            count / 50,
+            wanted / 50,
+            left / 50,
+            count / wanted,
             left.log1p(),
             *queue.log1p().unbind(-1),
             *(queue == 0).unbind(-1),
             *(q == 0 for q in (every, able, inner)),
             *(left > q for q in (every, able, room)),
-            *((left / (1 + q)).log1p() for q in (every, able, inner, queue[:, 0], room)),
+            *((left / (1 + q)).log1p() for q in (every, able, inner, queue[:, 0], room, height)),
+            height.log1p(),
             inner.log1p(),
             level / 20,
             depth / 20,
@@ -235,7 +245,7 @@ class Batch:
             *one_hot(self.offset[rows, at].clamp(max=3), 4).unbind(-1),
             *one_hot(degree.clamp(max=5), 6).unbind(-1),
         ]
-        return torch.stack([*size, *(grows * value for value in place)], -1).to(torch.float64)
+        return torch.stack([value.to(torch.float64) for value in numbers], -1)
 
 
 class Atlas:
@@ -305,7 +315,7 @@ class Growth(torch.nn.Module):
     def __init__(self, space=None, coupling=None, layers=4, hidden=64):
         super().__init__()
         self.space = space
-        features = Batch(torch.tensor([2])).features(torch.tensor([0])).size(1)
+        features = Batch(torch.tensor([2]), torch.tensor([2])).features(torch.tensor([0])).size(1)
         self.policy = torch.nn.Sequential(
             torch.nn.Linear(features, hidden),
             torch.nn.SiLU(),
@@ -341,11 +351,13 @@ class Growth(torch.nn.Module):
     @torch.no_grad()
     def sample(self, wanted, watch=None):
         """Returns grown graphs with about ``wanted`` nodes; ``watch(batch, atlas)`` is called on each step."""
-        batch = Batch(wanted)
+        near = (self.sizes - wanted[:, None]).abs().topk(min(NEAR, len(self.sizes)), largest=False).indices
+        reach = self.paths[near.gather(1, torch.randint(near.size(1), (len(wanted), 1))).squeeze(1)]
+        batch = Batch(wanted, reach)
         atlas = None if self.space is None else Atlas(self.space, *batch.level.shape)
         while len(rows := batch.active()):
             rate = self.policy(batch.features(rows)).squeeze(-1).sigmoid() * self.fertile[batch.kind(rows)]
-            yes = torch.rand(len(rows)) < rate
+            yes = torch.where(batch.phase[rows] == 0, batch.extends(rows), torch.rand(len(rows)) < rate)
             self._grow(batch, atlas, rows, yes)
             if watch is not None:
                 watch(batch, atlas)
@@ -381,17 +393,18 @@ def graphs_of(batch):
 
 def decisions(orders):
     """Returns what the policy reads while given trees grow, the kinds of nodes, and whether each time a child came."""
-    batch = Batch(torch.tensor([len(order.parents) for order in orders]))
+    batch = Batch(
+        torch.tensor([len(order.parents) for order in orders]), torch.tensor([order.path for order in orders])
+    )
     nodes = batch.level.size(1)
     parents = torch.tensor([order.parents + [-1] * (nodes - len(order.parents)) for order in orders])
-    path = torch.tensor([order.path for order in orders])
     seen, kinds, answers = [], [], []
     while len(rows := batch.active()):
-        seen.append(batch.features(rows))
-        kinds.append(batch.kind(rows))
-        count = batch.count[rows]
-        yes = torch.where(batch.phase[rows] == 0, count < path[rows], parents[rows, count] == batch.pointer[rows])
-        answers.append(yes)
+        grows, came = batch.phase[rows] == 1, parents[rows, batch.count[rows]] == batch.pointer[rows]
+        seen.append(batch.features(rows[grows]))
+        kinds.append(batch.kind(rows[grows]))
+        answers.append(came[grows])
+        yes = torch.where(grows, came, batch.extends(rows))
         batch.refuse(rows[~yes])
         rows = rows[yes]
         parent, _ = batch.parent(rows)
@@ -407,6 +420,8 @@ def fit_policy(model, orders, steps, batch=512, rate=5e-3, decay=1e-4):
     policy = model.policy
     seen, kinds, answers = decisions(orders)
     model.fertile[kinds[answers == 1]] = True
+    model.sizes = torch.tensor([len(order.parents) for order in orders])
+    model.paths = torch.tensor([order.path for order in orders])
     optimizer = torch.optim.AdamW(policy.parameters(), rate, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps)
     for _ in range(steps):

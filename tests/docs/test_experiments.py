@@ -1,5 +1,6 @@
 """What the experiments' tables rest on: statistics, runs that are trained together, the published estimator."""
 
+import functools
 import json
 import math
 import sys
@@ -249,14 +250,16 @@ def grown(monkeypatch):
     return make
 
 
-@pytest.mark.parametrize("row", ["growth-whc", "growth-euclidean-32", "galton-watson", "floor"])
+@pytest.mark.parametrize("row", ["growth-whc", "growth-euclidean-32", "galton-watson", "floor", "nearest-tc"])
 @pytest.mark.parametrize("data", ["trees", "lobsters"])
 def test_a_row_writes_its_samples(row, data, tmp_path, monkeypatch):
     import graph_generation
+    import set_flows
 
+    monkeypatch.setattr(set_flows, "fit", functools.partial(set_flows.fit, code_steps=2))
     small = {"trees": lambda seed, count: ph.datasets.random_trees(seed, count, (4, 9))}
     small["lobsters"] = lambda seed, count: [torch.tensor([[0, 1], [1, 2], [1, 3]])] * count
-    for name, value in (("DATA", small), ("ORDERS", 1), ("STEPS", {"policy": 5, "flow": 2, "edges": 2})):
+    for name, value in (("DATA", small), ("ORDERS", 1), ("STEPS", {"policy": 5, "flow": 2, "edges": 2, "one-shot": 2})):
         monkeypatch.setattr(graph_generation, name, value)
     options = ["--row", row, "--data", data, "--seed", "3", "--samples", "5", "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["graph_generation.py", *options])
@@ -265,7 +268,7 @@ def test_a_row_writes_its_samples(row, data, tmp_path, monkeypatch):
     assert len(samples) == 5
     for sample in samples:
         assert all(0 <= u < v < sample["nodes"] for u, v in sample["edges"])
-        if row in ("galton-watson", "floor"):  # by construction
+        if row in ("galton-watson", "floor", "nearest-tc"):  # by construction
             assert len(sample["edges"]) == sample["nodes"] - 1
 
 

@@ -222,10 +222,10 @@ def perform_all(runs, folder, processes):
 NAMES = {
     "floor": "the law of the data, new draws",
     "galton-watson": "Galton-Watson tree, or the policy without codes: valid by construction",
-    "growth-euclidean": "growth, $E^5$",
-    "growth-tc": "growth, TC",
-    "growth-whc": "growth, WHC",
-    "growth-euclidean-32": "growth, $E^{32}$, random directions",
+    "growth-euclidean": "growth, RealNVP on flat space",
+    "growth-tc": "growth, TC on hyperbolic space",
+    "growth-whc": "growth, WHC on hyperbolic space",
+    "growth-euclidean-32": "growth, RealNVP on $E^{32}$, random directions",
     "oneshot-realnvp": "one shot, RealNVP on $E^2$ (GNF)",
     "oneshot-tc": "one shot, TC on $H^2$",
     "oneshot-whc": "one shot, WHC on $H^2$",
@@ -334,10 +334,10 @@ at right angles to the way back.
   "Galton-Watson" is that, and for lobsters the policy of growth without codes. Growth can only lose against it. What it
   shows is that a graph can be *carried by points*, with all pairs free to be edges, and what that costs: the difference
   of these rows. A misplaced node costs a cycle or a component, and is counted.
-- **Curvature, not the coupling, makes growth possible in five dimensions.** The same networks, slots and training in
-  $E^5$ give {flat}% valid graphs, in hyperbolic space {curved}%. TC and WHC do not differ: each conditional is one
-  bump, which either fits. Flat space can buy the same room by dimension: in $E^{{32}}$ directions drawn at random are
-  nearly orthogonal.
+- **Curvature, not the coupling, makes growth possible in five dimensions** (eight for geometric lobsters). The same
+  networks, slots and training in flat space of that dimension give {flat}% valid graphs, in hyperbolic space {curved}%.
+  TC and WHC do not differ: each conditional is one bump, which either fits, and both rows take their decisions from the
+  same random numbers. Flat space can buy the room by dimension: in $E^{{32}}$ random directions are nearly orthogonal.
 - V.U.N. of lobsters is below validity because small lobsters repeat: the row "the law of the data" has the rate of new
   draws from the law itself, which no generator of that law exceeds.
 - The policy decides how many children come, and it alone makes the degrees; it reads the graph that the codes decode

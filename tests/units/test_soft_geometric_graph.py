@@ -201,6 +201,14 @@ def test_in_a_model():
         d.enumerate_support()
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float16])
+def test_zeros_and_ones_of_every_dtype(dtype):
+    """Unsigned integers have no -1."""
+    d = graph()
+    A = adjacency(5, [(0, 1), (2, 4)])
+    assert torch.equal(d.log_prob(A.to(dtype)), d.log_prob(A))
+
+
 def test_support_names_what_is_wrong():
     d = graph()
     A = adjacency(5, [(0, 1), (2, 4)])
@@ -237,6 +245,8 @@ def test_errors():
         (lambda: make(x, 1.0, 1.0, M).edge_logits(torch.tensor([0, 1])), ValueError, ("pairs", "(2,)", "(E, 2)")),
         (lambda: make(x, 1.0, 1.0, M).edge_logits(torch.tensor([[0, 5]])), ValueError, ("5", "0 to 4", "renumber")),
         (lambda: make(x, 1.0, 1.0, M).edge_logits(torch.tensor([[-1, 2]])), ValueError, ("-1", "0 to 4")),
+        (lambda: make(x, 1.0, 1.0, M).log_prob([[0.0]]), TypeError, ("value is [[0.0]]", "torch.as_tensor")),
+        (lambda: make(x, 1.0, 1.0, M).log_prob(torch.zeros(5, 5) + 0j), TypeError, ("complex", "adjacency matrix")),
     ]:
         with pytest.raises(error) as info:
             call()

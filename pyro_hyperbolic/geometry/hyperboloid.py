@@ -34,7 +34,7 @@ __all__ = ["Hyperboloid", "square_norm", "time_of"]
 _FAR = 350.0
 
 #: The radius beyond which ``cosh`` overflows.
-_REACH = {torch.float32: 89.0, torch.float64: 710.0}
+_REACH = {torch.float16: 11.7, torch.bfloat16: 89.0, torch.float32: 89.0, torch.float64: 710.0}
 
 
 class Hyperboloid(Nested):

@@ -231,7 +231,7 @@ class Hyperboloid(Nested):
         return apart.squeeze(-1)
 
     def distance_matrix(self, x: Tensor, y: Tensor) -> Tensor:
-        if x.size(-1) == 2:
+        if x.size(-1) == 2 or not x.size(-2) or not y.size(-2):
             return super().distance_matrix(x, y)
         # A sum of squares has no cancellation to correct, as the difference of points in the ball has:
         #     4 sinh^2(d / 2) = x_0 y_0 |x_s / x_0 - y_s / y_0|^2 + (x_0 - y_0)^2 / (x_0 y_0)
@@ -239,8 +239,16 @@ class Hyperboloid(Nested):
         flat_x, root_x, height_x = self._klein(x)
         flat_y, root_y, height_y = (flat_x, root_x, height_x) if y is x else self._klein(y)
         half = root_x * root_y.mT
-        slope = (height_x - height_y.mT) / half
-        chord = half.sqrt() * length(torch.addcmul(half * square_distances(flat_x, flat_y), slope, slope / half))
+        root = half.sqrt()
+        slope = (height_x - height_y.mT) / half / root
+        if x.dtype == _wide(x):
+            # Far out on a ray flat coordinates are equal. Scaled up, their squares have a derivative in range.
+            largest_x, largest_y = (each.detach().amax(-2, keepdim=True) for each in (root_x, root_y))
+            scale = _power_of_two((largest_x * largest_y).sqrt())
+            square = half / scale**2 * square_distances(scale * flat_x, scale * flat_y)
+        else:
+            square = half * square_distances(flat_x, flat_y)
+        chord = root * length(torch.addcmul(square, slope, slope))
         return (2 * self.radius(x) * _asinh(chord, x)).to(x.dtype)
 
     def squared_distance(self, x: Tensor, y: Tensor) -> Tensor:
@@ -506,6 +514,10 @@ def _sum_of_squares(v: Tensor) -> Tensor:
 def time_of(space: Tensor) -> Tensor:
     """Returns the time coordinate, ``sqrt(1 + |space|^2)``, of a point with the given spatial part."""
     return _norm_with(space, 1.0, space).to(space.dtype)
+
+
+def _power_of_two(x: Tensor) -> Tensor:
+    return x / (2 * torch.frexp(x).mantissa)
 
 
 def _norm_with(space: Tensor, coordinate: float, like: Tensor) -> Tensor:

@@ -167,6 +167,16 @@ def test_rays_are_exact(dtype, far):
     assert torch.allclose(gradient, torch.tensor([5.0, 3.0, 1.0, -1.0, -3.0, -5.0], dtype=dtype), rtol=1e-4)
 
 
+def test_neighbours_far_out_on_a_ray_have_gradients():
+    """Their directions are equal to the bit."""
+    radii = torch.tensor([600.0, 599.5, 350.0, 349.9999], dtype=torch.float64, requires_grad=True)
+    d = G.distance_matrix(
+        lorentz(1.0), G.exp0(lorentz(1.0), radii.unsqueeze(-1) * torch.eye(3, dtype=torch.float64)[0])
+    )
+    (gradient,) = torch.autograd.grad(d.triu().sum(), radii)
+    assert torch.allclose(gradient, torch.tensor([3.0, 1.0, -1.0, -3.0], dtype=torch.float64), rtol=1e-6)
+
+
 def test_a_cluster_near_the_origin_keeps_its_digits():
     """Where 1 / x_0 has one rounding, larger than these distances."""
     M = lorentz(1.0)

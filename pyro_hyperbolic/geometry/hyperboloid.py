@@ -26,7 +26,7 @@ from torch.nn.functional import pad
 from pyro_hyperbolic.numerics import asinh, asinhc, log_sinhc, near_log_sinhc, norm, reflect, sinhc
 
 from .base import Nested
-from .pairs import length, square_distances
+from .pairs import by_rows, length, square_distances
 
 __all__ = ["Hyperboloid", "square_norm", "time_of"]
 
@@ -236,12 +236,16 @@ class Hyperboloid(Nested):
         # A sum of squares has no cancellation to correct, as the difference of points in the ball has:
         #     4 sinh^2(d / 2) = x_0 y_0 |x_s / x_0 - y_s / y_0|^2 + (x_0 - y_0)^2 / (x_0 y_0)
         # with half a root of x_0 y_0 taken out, because the squares would leave the range.
-        flat_x, root_x, height_x = self._klein(x)
-        flat_y, root_y, height_y = (flat_x, root_x, height_x) if y is x else self._klein(y)
-        half = root_x * root_y.mT
-        slope = (height_x - height_y.mT) / half
-        chord = half.sqrt() * length(torch.addcmul(half * square_distances(flat_x, flat_y), slope, slope / half))
-        return (2 * self.radius(x) * _asinh(chord, x)).to(x.dtype)
+        radius, per_x = self.radius(x), self._klein(x)
+        flat_y, root_y, height_y = per_x if y is x else self._klein(y)
+
+        def apart(flat_x: Tensor, root_x: Tensor, height_x: Tensor) -> Tensor:
+            half = root_x * root_y.mT
+            slope = (height_x - height_y.mT) / half
+            chord = half.sqrt() * length(torch.addcmul(half * square_distances(flat_x, flat_y), slope, slope / half))
+            return (2 * radius * _asinh(chord, x)).to(x.dtype)
+
+        return by_rows(apart, y.size(-2), *per_x)
 
     def squared_distance(self, x: Tensor, y: Tensor) -> Tensor:
         if x.size(-1) == 2:

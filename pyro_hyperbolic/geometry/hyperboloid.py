@@ -234,16 +234,17 @@ class Hyperboloid(Nested):
         if x.size(-1) == 2:
             return super().distance_matrix(x, y)
         # A sum of squares has no cancellation to correct, as the difference of points in the ball has:
-        #     4 sinh^2(d / 2) = x_0 y_0 |x_s / x_0 - y_s / y_0|^2 + (x_0 - y_0)^2 / (x_0 y_0)
-        # with half a root of x_0 y_0 taken out, because the squares would leave the range.
-        radius, per_x = self.radius(x), self._klein(x)
-        flat_y, root_y, height_y = per_x if y is x else self._klein(y)
+        #     4 sinh^2(d / 2) = x_0 y_0 |x_s / x_0 - y_s / y_0|^2 + (x_0 - y_0)^2 / (x_0 y_0).
+        # For float64 points a root of x_0 y_0 is taken out, because the squares would leave the range.
+        radius, per_x, single = self.radius(x), self._klein(x), x.dtype != _wide(x)
+        flat_y, time_y, height_y = per_x if y is x else self._klein(y)
 
-        def apart(flat_x: Tensor, root_x: Tensor, height_x: Tensor) -> Tensor:
-            half = root_x * root_y.mT
-            slope = (height_x - height_y.mT) / half
-            chord = half.sqrt() * length(torch.addcmul(half * square_distances(flat_x, flat_y), slope, slope / half))
-            return (2 * radius * _asinh(chord, x)).to(x.dtype)
+        def apart(flat_x: Tensor, time_x: Tensor, height_x: Tensor) -> Tensor:
+            weight, rise = time_x * time_y.mT, height_x - height_y.mT
+            if not single:
+                rise = rise / weight
+            chord = length(torch.addcmul(weight * square_distances(flat_x, flat_y), rise, rise / weight))
+            return (2 * radius * (chord.asinh() if single else _asinh_of_length(weight.sqrt() * chord))).to(x.dtype)
 
         return by_rows(apart, y.size(-2), *per_x)
 
@@ -335,11 +336,11 @@ class Hyperboloid(Nested):
         return w, self.log_volume(w)
 
     def _klein(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns ``x_s / x_0``, ``sqrt(x_0 / 2)`` and ``(x_0 - 1) / 4``, without cancellation near the origin."""
+        """Returns ``x_s / x_0``, ``x_0 / 2`` (of float64 points its root) and ``(x_0 - 1) / 4``, at ``k = 1``."""
         space, scale = _scaled(_widened(x[..., 1:] / self.radius(x)), x)
         if scale is None:
             time = _norm_with(space, 1.0, x)
-            return space / time, (time / 2).sqrt(), square_norm(space) / (4 * (time + 1))
+            return space / time, time / 2, square_norm(space) / (4 * (time + 1))
         unit = 1 / scale
         time = torch.linalg.vector_norm(torch.cat([space, unit], -1), dim=-1, keepdim=True)
         return space / time, scale.sqrt() * (time / 2).sqrt(), scale * (square_norm(space) / (4 * (time + unit)))
@@ -409,6 +410,11 @@ def _outward(product: Tensor, eta: Tensor, sech2: Tensor, height: Tensor, like: 
 def _asinh(x: Tensor, like: Tensor) -> Tensor:
     """Returns asinh; ``torch.asinh`` cubes ``x`` in its derivatives, which is in range for float32 points."""
     return x.asinh() if like.dtype != _wide(like) else asinh(x)
+
+
+def _asinh_of_length(x: Tensor) -> Tensor:
+    """Returns asinh of nonnegative numbers, in half the operations of the function for both signs."""
+    return torch.log1p(x * (1 + x / (1 + torch.hypot(x, x.new_ones(())))))
 
 
 # ---- the hyperbolic line, where translations add signed radii ----

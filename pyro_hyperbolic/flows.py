@@ -38,24 +38,26 @@ class CouplingFlow(TangentModule):
             if a point is off the manifold.
     """
 
+    takes_mask = True
+
     def __init__(self, layers: Sequence[Coupling], *, cache_size: int = 1) -> None:
         layers = _checked(layers, Coupling)
         super().__init__(layers[0].manifold, cache_size=cache_size)
         self.layers = torch.nn.ModuleList(layers)
         self._sizes = tuple(layer.split_dim for layer in layers[:2])
 
-    def _tangent_forward(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        return self._apply_layers(v, inverse=False)
+    def _tangent_forward(self, v: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._apply_layers(v, mask, inverse=False)
 
-    def _tangent_backward(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        return self._apply_layers(w, inverse=True)
+    def _tangent_backward(self, w: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._apply_layers(w, mask, inverse=True)
 
     @property
     def _couplings(self) -> list[Coupling]:
         layers: Any = self._modules["layers"]
         return list(layers._modules.values())  # avoids __getattr__, which is slow
 
-    def _apply_layers(self, v: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
+    def _apply_layers(self, v: Tensor, mask: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
         check_dim(self._couplings[0].network, v.size(-1))
         check_split(self._sizes[0], v.size(-1))
         first, second = v[..., : self._sizes[0]], v[..., self._sizes[0] :]
@@ -65,9 +67,9 @@ class CouplingFlow(TangentModule):
         for i, layer in reversed(layers) if inverse else layers:
             step = layer.inverse_block if inverse else layer.forward_block
             if i % 2 == 0:
-                second, log_det = step(space, first, second)
+                second, log_det = step(space, first, second, mask)
             else:
-                first, log_det = step(space, second, first)
+                first, log_det = step(space, second, first, mask)
             log_dets.append(log_det)
         return join(first, second), sum(log_dets[1:], log_dets[0])
 

@@ -16,6 +16,7 @@ from torch.distributions import biject_to
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
 import pyro_hyperbolic.distributions.transforms as HT
+from pyro_hyperbolic.testing.sets import SideBySide
 
 #: How often a correct random test may fail, over the whole suite; house rule 14.
 TEST_FAILURE_RATE = 2e-5
@@ -99,6 +100,20 @@ def _flow(dim: int, layers: int, coupling: Callable[..., HT.Coupling]) -> Callab
     return lambda M: shaken(ph.flows.coupling_flow(dim, layers, coupling, manifold=M), 0.4)
 
 
+def _set(
+    name: str, n: int, M: geoopt.manifolds.base.Manifold, coupling: Callable[..., HT.Coupling], *mask: bool
+) -> TransformCase:
+    """A flow of sets with an attention network and a mask, as a map of the product of its points."""
+    network = partial(HT.AttentionNN, hidden_dim=8, heads=2, layers=1)
+    sets = ph.geometry.exp0(M, torch.zeros(len(mask), n, dtype=torch.float64))
+
+    def make() -> SideBySide:
+        flow = shaken(ph.flows.coupling_flow(n, 2, partial(coupling, hypernet=network), manifold=M), 0.4)
+        return SideBySide(HT.SetTransform(flow, torch.tensor(mask)), sets)
+
+    return TransformCase(f"set-flow-{name}", make, len(mask) * n, make().domain.manifold)
+
+
 def _reflection(*direction: float) -> Callable[[geoopt.manifolds.base.Manifold], object]:
     return lambda M: HT.Reflection(M, torch.tensor(direction, dtype=torch.float64))
 
@@ -176,6 +191,9 @@ AUTOMORPHISMS = [
         _on(f"factor{i}", name, lambda M, n, i=i: shaken(HT.factor_coupling(n, i, manifold=M)))
         for name, i in [("h2xh2xr", 0), ("h2xh2xr", 2), ("ballxspd", 1)]
     ],
+    _set("whc-n3-k4", 3, lorentz(4.0), HT.wrapped_hyperboloid_coupling, True, True, False),
+    _set("realnvp-n2", 2, geoopt.Euclidean(1), HT.tangent_coupling, True, False, True, True),
+    _set("tc-h2xh2xr", 5, MANIFOLDS["h2xh2xr"][0](), HT.tangent_coupling, True, True),
 ]
 #: Maps of R^n to a manifold.
 CHARTS = [

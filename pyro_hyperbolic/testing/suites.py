@@ -12,6 +12,7 @@ from torch.distributions.transforms import IndependentTransform
 from . import density_laws, map_laws, noise, object_laws
 from .diagnosis import LawViolation, fails_in_a_library, no_empty_batch
 from .oracles import Space, base_of
+from .sets import SideBySide, is_of_sets, side_by_side
 
 __all__ = ["assert_constraint_laws", "assert_distribution_laws", "assert_transform_laws"]
 
@@ -37,12 +38,13 @@ def assert_transform_laws(transform: Transform, x: Tensor, *, thorough: bool = F
 
     Works for any ``torch.distributions.Transform``: from a manifold to itself, from R^n to a manifold or back, and on
     R^n. The manifolds are those of ``transform.domain`` and ``transform.codomain``. A transform of scalars, such as
-    ``ELUTransform``, is applied to each coordinate.
+    ``ELUTransform``, is applied to each coordinate. A transform of sets of N points, such as ``SetTransform``, is
+    checked as one of points of the product of N manifolds.
 
     Args:
         transform: A bijection without a batch shape.
-        x: Points of the domain, ``(*, n + 1)`` on the hyperboloid, ``(*, n)`` in R^n. Points at many radii improve the
-            diagnosis; k != 1 reveals mistakes with the radius. Uses the first 8, or all if thorough.
+        x: Points of the domain, ``(*, n + 1)`` on the hyperboloid, ``(*, n)`` in R^n, or sets of them. Points at many
+            radii improve the diagnosis; k != 1 reveals mistakes with the radius. Uses the first 8, or all if thorough.
         thorough: Whether to use all points, and points at half and twice their distance from the origin as well.
 
     Raises:
@@ -60,6 +62,8 @@ def assert_transform_laws(transform: Transform, x: Tensor, *, thorough: bool = F
     """
     if transform.domain.event_dim == 0:
         transform = IndependentTransform(transform, 1)
+    if is_of_sets(transform):
+        transform, x = SideBySide(transform, x), side_by_side(x, Space(transform.domain).event_dim)
     domain, codomain = Space(transform.domain), Space(transform.codomain)
     points = domain.events(x.detach())
     points = points if thorough else points[:8]

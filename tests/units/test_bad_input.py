@@ -392,8 +392,8 @@ SHAPES = {
     "split, val": (lambda: data.split_edges(RING, 6, 0, val=-0.1), "val = -0.1", "at least 0"),
     "split, nothing to train on": (lambda: data.split_edges(RING, 6, 0, 0.5, 0.5), "6 of 6 edges", "smaller"),
     "split, a full graph": (
-        lambda: data.split_edges(torch.combinations(torch.arange(6)), 6, 0, 0.2, 0.2),
-        *("6 pairs without an edge", "has 0", "smaller fractions"),
+        lambda: data.split_edges(torch.combinations(torch.arange(6)), 6, 0, 0.0, 0.1),
+        *("1 pairs without an edge", "has 0", "smaller fractions"),
     ),
     "split, no match": (
         lambda: data.split_edges(torch.combinations(torch.arange(6))[1:], 6, 4, 0.0, 0.1, matched=True),

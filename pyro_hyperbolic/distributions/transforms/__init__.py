@@ -4,8 +4,10 @@ from .base import ManifoldTransform, TangentModule
 from .coupling import ConditionalCoupling, Coupling
 from .exponential_map import ExponentialMap
 from .factor_coupling import FactorCoupling, factor_coupling
+from .networks import AttentionNN
 from .polar_coupling import PolarCoupling, polar_coupling
 from .reflection import Reflection
+from .set_transform import SetTransform
 from .tangent import TangentTransform
 from .tangent_coupling import (
     ConditionalTangentCoupling,
@@ -22,6 +24,7 @@ from .wrapped_hyperboloid_coupling import (
 )
 
 __all__ = [
+    "AttentionNN",
     "ConditionalCoupling",
     "ConditionalTangentCoupling",
     "ConditionalWrappedHyperboloidCoupling",
@@ -31,6 +34,7 @@ __all__ = [
     "ManifoldTransform",
     "PolarCoupling",
     "Reflection",
+    "SetTransform",
     "TangentCoupling",
     "TangentModule",
     "TangentTransform",

@@ -21,7 +21,7 @@ from pyro_hyperbolic.manifolds import STANDARD, PyroABCMeta
 from .own_sample import OwnSample
 from .saved_space import SavesSpace
 
-__all__ = ["ManifoldTransform", "TangentModule"]
+__all__ = ["ManifoldTransform", "ModuleTransform", "TangentModule"]
 
 
 #: For users whose optimiser, or reparametrisation of R^n, has moved a location off the manifold.
@@ -46,6 +46,8 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
     """
 
     bijective = True
+    #: Whether ``_forward`` and ``_backward`` take ``mask=``: networks may mix the points of a set along dimension -2.
+    takes_mask = False
     _overflow_remedy = checks.OVERFLOW_REMEDY
 
     def __init__(
@@ -106,10 +108,11 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
         try:
             value, log_det = map_(x)
             known = geometry.known_tangent(value)
-            image = value if known is None else known[0]
+            image = self._real(value if known is None else known[0])
             conditions = [image.isfinite().all(), *self._geometry.parameters_are_positive()]
-            if isinstance(side, OnManifold):
-                conditions.append(side.check(x).all())
+            inside = _event_constraint(side)
+            if isinstance(inside, OnManifold):
+                conditions.append(inside.check(self._real(x)).all())
             fine = checks.all_hold(conditions)
         except Exception:
             check(x, validate=True)  # a bad argument is the better message
@@ -118,8 +121,12 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
             if not checked:
                 check(x, validate=True)
             name = f"the argument of {type(self).__name__}{'.inv' if inverse else ''}"
-            checks.check_finite_result(name, x, image, validate=True, remedy=self._overflow_remedy)
+            checks.check_finite_result(name, self._real(x), image, validate=True, remedy=self._overflow_remedy)
         return value, log_det
+
+    def _real(self, x: Tensor) -> Tensor:
+        """Returns ``x`` with every part that may hold anything, such as padding, replaced by points of the manifold."""
+        return x
 
     def __call__(self, x: Tensor) -> Tensor:
         """Returns ``y`` at ``x``."""
@@ -185,50 +192,12 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
 _COMPILED = ("_forward", "_backward")
 
 
-class TangentModule(ManifoldTransform, SavesSpace, TransformModule):
-    r"""Abstract base of :math:`\exp_o \circ f \circ \log_o` for a bijection ``f`` of the tangent space, as a module.
-
-    A subclass implements ``f`` and its inverse in tangent coordinates, with log-determinants with respect to Lebesgue
-    measure. The volume stretch of both charts is added here.
-    """
-
-    _overflow_remedy = (
-        "a trained flow stretches too much: lower the learning rate, use fewer layers or a smaller log_scale_bound; "
-        "where the map is meant to reach so far, use float64 or a larger k"
-    )
+class ModuleTransform(ManifoldTransform, SavesSpace, TransformModule):
+    """Abstract base of transforms that are modules: their parameters are registered, and they can be compiled."""
 
     def __init__(self, manifold: Manifold | None = None, *, cache_size: int = 1) -> None:
         super().__init__(manifold, cache_size=cache_size)
         register_if_learnable(self, self.manifold)
-
-    @abstractmethod
-    def _tangent_forward(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns ``w = f(v)`` and ``log |det dw/dv|`` with respect to Lebesgue measure."""
-
-    @abstractmethod
-    def _tangent_backward(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns ``v`` and the log-determinant of the *forward* map there, ``log |det dw/dv|``."""
-
-    def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        space = self._geometry
-        v, volume_at_v = space.overflow_safe_log(x)
-        w, log_det = self._tangent_forward(v)
-        y, volume_at_w = space.exp0(w)
-        return y, log_det + volume_at_w - volume_at_v
-
-    def _log_det_at(self, x: Tensor) -> Tensor:
-        space = self._geometry
-        v, volume_at_v = space.overflow_safe_log(x)
-        w, log_det = self._tangent_forward(v)
-        return log_det + space.log_volume(w) - volume_at_v
-
-    def _backward(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        space = self._geometry
-        w, volume_at_w = space.overflow_safe_log(y)
-        v, log_det = self._tangent_backward(w)
-        # The point can overflow where its tangent vector and volume do not, and a base distribution scores these.
-        x, volume_at_v = space.exp0(v)
-        return geometry.remember_tangent(x, v, volume_at_v), log_det + volume_at_w - volume_at_v
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compiles the map and its inverse with ``torch.compile``, each with its log-determinant, in place.
@@ -247,15 +216,57 @@ class TangentModule(ManifoldTransform, SavesSpace, TransformModule):
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in super().__getstate__().items() if name not in _COMPILED}
 
+    def __repr__(self) -> str:
+        return torch.nn.Module.__repr__(self)
+
+
+class TangentModule(ModuleTransform):
+    r"""Abstract base of :math:`\exp_o \circ f \circ \log_o` for a bijection ``f`` of the tangent space, as a module.
+
+    A subclass implements ``f`` and its inverse in tangent coordinates, with log-determinants with respect to Lebesgue
+    measure. The volume stretch of both charts is added here.
+    """
+
+    _overflow_remedy = (
+        "a trained flow stretches too much: lower the learning rate, use fewer layers or a smaller log_scale_bound; "
+        "where the map is meant to reach so far, use float64 or a larger k"
+    )
+
+    @abstractmethod
+    def _tangent_forward(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns ``w = f(v)`` and ``log |det dw/dv|`` with respect to Lebesgue measure."""
+
+    @abstractmethod
+    def _tangent_backward(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns ``v`` and the log-determinant of the *forward* map there, ``log |det dw/dv|``."""
+
+    def _forward(self, x: Tensor, **mask: Tensor) -> tuple[Tensor, Tensor]:
+        space = self._geometry
+        v, volume_at_v = space.overflow_safe_log(x)
+        w, log_det = self._tangent_forward(v, **mask)
+        y, volume_at_w = space.exp0(w)
+        return y, log_det + volume_at_w - volume_at_v
+
+    def _log_det_at(self, x: Tensor, **mask: Tensor) -> Tensor:
+        space = self._geometry
+        v, volume_at_v = space.overflow_safe_log(x)
+        w, log_det = self._tangent_forward(v, **mask)
+        return log_det + space.log_volume(w) - volume_at_v
+
+    def _backward(self, y: Tensor, **mask: Tensor) -> tuple[Tensor, Tensor]:
+        space = self._geometry
+        w, volume_at_w = space.overflow_safe_log(y)
+        v, log_det = self._tangent_backward(w, **mask)
+        # The point can overflow where its tangent vector and volume do not, and a base distribution scores these.
+        x, volume_at_v = space.exp0(v)
+        return geometry.remember_tangent(x, v, volume_at_v), log_det + volume_at_w - volume_at_v
+
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         """Returns the shape of ``y`` for an ``x`` of that shape."""
         space = self._geometry
         return with_batch(shape, *space.batch_shapes(), event_dim=space.event_dim)
 
     inverse_shape = forward_shape
-
-    def __repr__(self) -> str:
-        return torch.nn.Module.__repr__(self)
 
 
 def register_if_learnable(module: torch.nn.Module, manifold: Manifold) -> None:
@@ -290,3 +301,10 @@ def autocasts(x: Tensor) -> bool:
 def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
     """Returns a context that turns autocast off for ``x``."""
     return torch.autocast(x.device.type, enabled=False) if autocasts(x) else nullcontext()
+
+
+def _event_constraint(constraint: Constraint) -> Constraint:
+    """Returns the constraint of one event, behind ``independent``."""
+    while isinstance(constraint, constraints.independent):
+        constraint = constraint.base_constraint
+    return constraint

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from geoopt.manifolds.base import Manifold
+from pyro.nn import ConditionalDenseNN, DenseNN
 from torch import Tensor
 
 from pyro_hyperbolic.distributions.constraints import on_manifold
@@ -31,6 +32,10 @@ class Coupling(TangentModule):
     A subclass implements :meth:`_move` and :meth:`_move_back`. A flow calls :meth:`forward_block` and
     :meth:`inverse_block`, so it splits and joins blocks, and maps to the manifold, only once.
 
+    The network receives all points of a batch, and may mix them along dimension -2: see :class:`SetTransform`, whose
+    mask it then takes as ``mask=``, of the shape of the points without the last dimension. Pyro's dense networks, which
+    map each point by itself, are called without.
+
     Args:
         split_dim: Number ``d`` of unchanged tangent coordinates, ``1 <= d < n``.
         hypernet: Maps the first block ``(*, d)`` to ``(shift, log_scale)``, each ``(*, n - d)``.
@@ -38,6 +43,8 @@ class Coupling(TangentModule):
         log_scale_bound: If given, ``log_scale`` becomes ``b tanh(log_scale / b)``.
         cache_size: 1 (default) to cache the last pair, 0 to cache nothing.
     """
+
+    takes_mask = True
 
     def __init__(
         self,
@@ -64,17 +71,22 @@ class Coupling(TangentModule):
     def _move_back(self, space: Hadamard, y2: Tensor, shift: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the original second block and ``log |det|`` of the *forward* map."""
 
-    def forward_block(self, space: Hadamard, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_block(
+        self, space: Hadamard, x1: Tensor, x2: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Returns the moved second block ``(*, n - d)`` and ``log |det|`` with respect to Lebesgue measure."""
-        return self._move(space, x2, *self._outputs(x1, x2))
+        return self._move(space, x2, *self._outputs(x1, x2, mask))
 
-    def inverse_block(self, space: Hadamard, y1: Tensor, y2: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse_block(
+        self, space: Hadamard, y1: Tensor, y2: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Returns the original second block and ``log |det|`` of the *forward* map."""
-        return self._move_back(space, y2, *self._outputs(y1, y2))
+        return self._move_back(space, y2, *self._outputs(y1, y2, mask))
 
-    def _outputs(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
+    def _outputs(self, x1: Tensor, x2: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         try:
-            outputs = self.nn(x1)
+            dense = mask is None or isinstance(self.network, (DenseNN, ConditionalDenseNN))
+            outputs = self.nn(x1) if dense else self.nn(x1, mask=mask)
         except RuntimeError:  # checked only on failure: the checks cost as much as a layer of the network
             if isinstance(self.network, torch.nn.Module):
                 parameter = next((value for value in self.network.parameters() if value.is_floating_point()), x1)
@@ -103,14 +115,14 @@ class Coupling(TangentModule):
         """The network, without the context of a conditioned layer."""
         return self.nn.network if isinstance(self.nn, Conditioned) else self.nn
 
-    def _tangent_forward(self, v: Tensor) -> tuple[Tensor, Tensor]:
+    def _tangent_forward(self, v: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         v1, v2 = self._split(v)
-        w2, log_det = self.forward_block(self._geometry, v1, v2)
+        w2, log_det = self.forward_block(self._geometry, v1, v2, mask)
         return join(v1, w2), log_det
 
-    def _tangent_backward(self, w: Tensor) -> tuple[Tensor, Tensor]:
+    def _tangent_backward(self, w: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         w1, w2 = self._split(w)
-        v2, log_det = self.inverse_block(self._geometry, w1, w2)
+        v2, log_det = self.inverse_block(self._geometry, w1, w2, mask)
         return join(w1, v2), log_det
 
     def _split(self, v: Tensor) -> tuple[Tensor, Tensor]:

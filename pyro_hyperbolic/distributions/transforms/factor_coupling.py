@@ -1,6 +1,6 @@
 r"""Factor coupling: an isometry moves one factor of a product manifold, given the others."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -69,14 +69,14 @@ class FactorCoupling(Coupling):
         self.shift_bound = shift_bound
         self._sizes = [sum(dims[:index]), dims[index], sum(dims[index + 1 :])]
 
-    def _tangent_forward(self, v: Tensor) -> tuple[Tensor, Tensor]:
+    def _tangent_forward(self, v: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         before, v2, after = v.split(self._sizes, -1)
-        w2, log_det = self.forward_block(self._geometry, torch.cat([before, after], -1), v2)
+        w2, log_det = self.forward_block(self._geometry, torch.cat([before, after], -1), v2, mask)
         return torch.cat([before, w2, after], -1), log_det
 
-    def _tangent_backward(self, w: Tensor) -> tuple[Tensor, Tensor]:
+    def _tangent_backward(self, w: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         before, w2, after = w.split(self._sizes, -1)
-        v2, log_det = self.inverse_block(self._geometry, torch.cat([before, after], -1), w2)
+        v2, log_det = self.inverse_block(self._geometry, torch.cat([before, after], -1), w2, mask)
         return torch.cat([before, v2, after], -1), log_det
 
     def _move(self, space: Hadamard, x2: Tensor, shift: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,6 +107,7 @@ def factor_coupling(
     *,
     log_scale_bound: float | None = LOG_SCALE_BOUND,
     shift_bound: float | None = SHIFT_BOUND,
+    hypernet: Callable[..., Any] | None = None,
 ) -> FactorCoupling:
     """Builds a :class:`FactorCoupling` with a dense network; it starts near the identity.
 
@@ -120,6 +121,8 @@ def factor_coupling(
         manifold: A ``geoopt.ProductManifold`` of at least two factors.
         log_scale_bound: Bound of the absolute log-scale, approached smoothly; 3 by default. ``None`` for no bound.
         shift_bound: Bound of the shift, in units of the factor's ``sqrt(k)``; 3 by default. ``None`` for no bound.
+        hypernet: A function of ``(input_dim, param_dims)`` that makes the network, as :class:`~.AttentionNN`; dense by
+            default.
 
     Raises:
         TypeError: If the manifold is not a product.
@@ -131,7 +134,7 @@ def factor_coupling(
         raise ValueError(
             f"dim = {dim}, but {geometry.bind(manifold).name} has n = {sum(dims)} dimensions; give dim = {sum(dims)}."
         )
-    _, network = build(dim, None, hidden_dims, dim - dims[index])
+    _, network = build(dim, None, hidden_dims, dim - dims[index], hypernet)
     return FactorCoupling(index, network, manifold, log_scale_bound=log_scale_bound, shift_bound=shift_bound)
 
 

@@ -16,12 +16,13 @@ __all__ = ["Reflection"]
 
 
 class Reflection(ManifoldTransform):
-    r"""Reflects by the isometry that fixes the origin and carries :math:`e_1` to ``direction``, log-det 0.
+    r"""Turns the first axis to a direction, :math:`y = \exp_o(H \log_o x)` with :math:`H e_1 = f`, log-det 0.
 
-    .. math:: y = \exp_o(H \log_o x), \qquad H = I - 2 u u^\top, \quad u \propto e_1 - f, \quad f = \frac{d}{|d|}
+    .. math:: H = I - 2 u u^\top, \qquad u = \frac{e_1 - f}{|e_1 - f|}, \qquad f = \frac{d}{|d|}
 
-    for ``d = direction``, so that :math:`H e_1 = f`. The map is its own inverse. It is computed in coordinates, without
-    logarithms: on the hyperboloid ``H`` acts on the spatial part and the time coordinate is unchanged.
+    for ``d = direction``: a reflection of the tangent space at the origin, and an isometry that is its own inverse. It
+    is computed in coordinates, without logarithms: on the hyperboloid ``H`` acts on the spatial part, and the time
+    coordinate is unchanged.
 
     ``H`` is accurate for every direction, and the identity at :math:`f = e_1`, where its derivative with respect to the
     direction is defined as zero. It is not continuous there: directions at a small angle :math:`\theta` from
@@ -29,7 +30,7 @@ class Reflection(ManifoldTransform):
     continuous.
 
     With :class:`Translation` it makes a law in a moving frame: ``TransformedDistribution(base, [Reflection(M, f),
-    Translation(M, p)])`` is ``base`` as seen from ``p`` when looking in direction ``f``.
+    Translation(M, p)])`` is ``base`` around ``p``, with its first axis in direction ``f``.
 
     Shapes: ``direction`` is ``(*, n)``, ``x`` and ``y`` are ``(*, n + 1)``, batch shapes broadcast; the log-determinant
     is ``(*)``.

@@ -1,6 +1,7 @@
 r"""Tangent coupling: an affine coupling of the tangent space at the origin."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from geoopt.manifolds.base import Manifold
 from torch import Tensor
@@ -77,6 +78,7 @@ def tangent_coupling(
     manifold: Manifold | None = None,
     *,
     log_scale_bound: float | None = LOG_SCALE_BOUND,
+    hypernet: Callable[..., Any] | None = None,
 ) -> TangentCoupling:
     """Builds a :class:`TangentCoupling` with a dense network; it starts near the identity.
 
@@ -87,11 +89,13 @@ def tangent_coupling(
         manifold: A geoopt manifold; the hyperboloid of curvature -1 by default.
         log_scale_bound: Bound of the absolute log-scale, approached smoothly; 3 by default, so one layer stretches by
             at most ``exp(3) = 20``. ``None`` for no bound.
+        hypernet: A function of ``(input_dim, param_dims)`` that makes the network, as :class:`~.AttentionNN`; dense by
+            default.
 
     Raises:
         ValueError: If ``dim`` or ``split_dim`` is out of range.
     """
-    split_dim, network = build(dim, None, hidden_dims, split_dim)
+    split_dim, network = build(dim, None, hidden_dims, split_dim, hypernet)
     return TangentCoupling(split_dim, network, manifold, log_scale_bound=log_scale_bound)
 
 
@@ -103,6 +107,7 @@ def conditional_tangent_coupling(
     manifold: Manifold | None = None,
     *,
     log_scale_bound: float | None = LOG_SCALE_BOUND,
+    hypernet: Callable[..., Any] | None = None,
 ) -> ConditionalTangentCoupling:
     """Builds a :class:`ConditionalTangentCoupling` with a dense network; it starts near the identity.
 
@@ -113,9 +118,11 @@ def conditional_tangent_coupling(
         split_dim: Number of unchanged coordinates; ``dim // 2`` by default.
         manifold: A geoopt manifold; the hyperboloid of curvature -1 by default.
         log_scale_bound: Bound of the absolute log-scale, approached smoothly; 3 by default. ``None`` for no bound.
+        hypernet: A function of ``(input_dim, param_dims, context_dim=)`` that makes the network, as
+            :class:`~.AttentionNN`; dense by default.
 
     Raises:
         ValueError: If ``dim`` or ``split_dim`` is out of range.
     """
-    split_dim, network = build(dim, context_dim, hidden_dims, split_dim)
+    split_dim, network = build(dim, context_dim, hidden_dims, split_dim, hypernet)
     return ConditionalTangentCoupling(split_dim, network, manifold, log_scale_bound=log_scale_bound)

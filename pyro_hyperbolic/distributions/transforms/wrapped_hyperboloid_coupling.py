@@ -1,6 +1,6 @@
 r"""Wrapped hyperboloid coupling: an isometry moves the second block as a point of a smaller hyperboloid."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from geoopt.manifolds.base import Manifold
@@ -116,6 +116,7 @@ def wrapped_hyperboloid_coupling(
     *,
     log_scale_bound: float | None = LOG_SCALE_BOUND,
     shift_bound: float | None = SHIFT_BOUND,
+    hypernet: Callable[..., Any] | None = None,
 ) -> WrappedHyperboloidCoupling:
     """Builds a :class:`WrappedHyperboloidCoupling` with a dense network; it starts near the identity.
 
@@ -128,11 +129,13 @@ def wrapped_hyperboloid_coupling(
             at most ``exp(3) = 20``. ``None`` for no bound.
         shift_bound: Bound of ``|t| / sqrt(k)``, approached smoothly, if the moving block has two dimensions or more;
             3 by default, so one layer translates by at most ``1.8 sqrt(k)``. ``None`` for no bound.
+        hypernet: A function of ``(input_dim, param_dims)`` that makes the network, as :class:`~.AttentionNN`; dense by
+            default.
 
     Raises:
         ValueError: If ``dim`` or ``split_dim`` is out of range.
     """
-    split_dim, network = build(dim, None, hidden_dims, split_dim)
+    split_dim, network = build(dim, None, hidden_dims, split_dim, hypernet)
     bounds: dict[str, Any] = {"log_scale_bound": log_scale_bound, "shift_bound": shift_bound}
     return WrappedHyperboloidCoupling(split_dim, network, manifold, **bounds)
 
@@ -146,6 +149,7 @@ def conditional_wrapped_hyperboloid_coupling(
     *,
     log_scale_bound: float | None = LOG_SCALE_BOUND,
     shift_bound: float | None = SHIFT_BOUND,
+    hypernet: Callable[..., Any] | None = None,
 ) -> ConditionalWrappedHyperboloidCoupling:
     """Builds a :class:`ConditionalWrappedHyperboloidCoupling` with a dense network; it starts near the identity.
 
@@ -158,10 +162,12 @@ def conditional_wrapped_hyperboloid_coupling(
         log_scale_bound: Bound of the absolute log-scale, approached smoothly; 3 by default. ``None`` for no bound.
         shift_bound: Bound of ``|t| / sqrt(k)``, if the moving block has two dimensions or more; 3 by default. ``None``
             for no bound.
+        hypernet: A function of ``(input_dim, param_dims, context_dim=)`` that makes the network, as
+            :class:`~.AttentionNN`; dense by default.
 
     Raises:
         ValueError: If ``dim`` or ``split_dim`` is out of range.
     """
-    split_dim, network = build(dim, context_dim, hidden_dims, split_dim)
+    split_dim, network = build(dim, context_dim, hidden_dims, split_dim, hypernet)
     bounds: dict[str, Any] = {"log_scale_bound": log_scale_bound, "shift_bound": shift_bound}
     return ConditionalWrappedHyperboloidCoupling(split_dim, network, manifold, **bounds)

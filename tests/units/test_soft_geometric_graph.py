@@ -12,6 +12,7 @@ import torch
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
 from tests.cases import MANIFOLDS, TEST_FAILURE_RATE, lorentz
+from tests.units.test_distance_matrix import BareManifold
 
 G = ph.geometry
 pytestmark = pytest.mark.usefixtures("float64")
@@ -69,6 +70,12 @@ def test_edges_are_independent_bernoullis_of_distance(name):
     assert torch.allclose(d.mean, mean, rtol=1e-12)
     assert torch.allclose(d.variance, (mass[:, None, None] * (graphs - mean).square()).sum(0), rtol=1e-12)
     assert torch.allclose(d.entropy(), -(mass * found).sum(), rtol=1e-12)
+
+
+def test_a_distance_is_all_that_is_needed():
+    d = hdist.SoftGeometricGraph(torch.tensor([[0.0, 0.0], [1.0, 2.0]]), 3.0, 1.0, BareManifold(1))
+    assert d.probs.tolist() == [[0.0, 0.5], [0.5, 0.0]]
+    assert d.edge_logits(torch.tensor([[0, 1]])).tolist() == [0.0]
 
 
 @pytest.mark.parametrize("name", ["h2", "h2xh2xr"])

@@ -224,3 +224,217 @@ def test_the_control_with_a_flat_code_decodes_what_the_curved_one_does():
     assert torch.allclose(log_joint(flat, v), log_joint(curved, ph.geometry.exp0(M, v)) + volume, atol=1e-4)
     assert curvature_of(flat) == curvature_of(curved) == -0.5
     assert isinstance(flat.posterior(x).manifold, geoopt.Euclidean)
+
+
+# ---- Generated graphs ----
+
+
+def random_trees(count, seed=0, nodes=(4, 12)):
+    return [(len(edges) + 1, edges) for edges in ph.datasets.random_trees(seed, count, nodes)]
+
+
+@pytest.fixture
+def grown(monkeypatch):
+    """A model of growth that was trained for a few steps on small trees."""
+    import growth
+
+    def make(dim=3, coupling=HT.tangent_coupling, **options):
+        orders = [growth.order_of(graph, torch.Generator().manual_seed(0)) for graph in random_trees(20)]
+        model = growth.Growth(growth.space(True, dim, **options), coupling, hidden=16)
+        growth.fit_policy(model, orders, 50)
+        growth.fit_flow(model, 20, batch=32)
+        growth.fit_edges(model, orders[:3], 20)
+        return model
+
+    return make
+
+
+@pytest.mark.parametrize("row", ["growth-whc", "growth-euclidean-32", "galton-watson", "floor"])
+@pytest.mark.parametrize("data", ["trees", "lobsters"])
+def test_a_row_writes_its_samples(row, data, tmp_path, monkeypatch):
+    import graph_generation
+
+    small = {"trees": lambda seed, count: ph.datasets.random_trees(seed, count, (4, 9))}
+    small["lobsters"] = lambda seed, count: [torch.tensor([[0, 1], [1, 2], [1, 3]])] * count
+    for name, value in (("DATA", small), ("ORDERS", 1), ("STEPS", {"policy": 5, "flow": 2, "edges": 2})):
+        monkeypatch.setattr(graph_generation, name, value)
+    options = ["--row", row, "--data", data, "--seed", "3", "--samples", "5", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["graph_generation.py", *options])
+    graph_generation.main()
+    samples = json.loads((tmp_path / "samples.json").read_text())
+    assert len(samples) == 5
+    for sample in samples:
+        assert all(0 <= u < v < sample["nodes"] for u, v in sample["edges"])
+        if row in ("galton-watson", "floor"):  # by construction
+            assert len(sample["edges"]) == sample["nodes"] - 1
+
+
+def test_orders_of_growth_are_the_tree_from_the_middle_of_a_longest_path():
+    import growth
+    import networkx
+
+    generator = torch.Generator().manual_seed(0)
+    for nodes, edges in random_trees(10):
+        tree = networkx.Graph(edges.tolist())
+        parents, path = growth.order_of((nodes, edges), generator)
+        again = networkx.Graph([(i, parent) for i, parent in enumerate(parents) if i])
+        assert networkx.is_isomorphic(tree, again)
+        assert path == networkx.diameter(tree) + 1
+        assert networkx.eccentricity(again, 0) == path // 2
+        assert all(parent < i for i, parent in enumerate(parents))
+
+
+def test_edges_longer_than_the_closing_length_never_close_up():
+    """A path that always turns the same way is a product of isometries of the half-plane: it returns if elliptic."""
+    import growth
+
+    for angle in (0.5, math.pi / 2, 2.0):
+        turn = (math.pi - angle) / 2  # rotations by an angle turn by half of it in SL(2)
+        for factor, returns in ((0.999, True), (1.001, False)):
+            length = factor * growth.closing_length(angle, k=4.0) / 2 / 2
+            boost = torch.tensor([[math.exp(length), 0], [0, math.exp(-length)]])
+            rotation = torch.tensor([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
+            assert ((boost @ rotation).trace().abs() < 2) == returns
+    square = 2 * math.acosh(math.sqrt(2) * math.cos(math.pi / 6))  # side of the right-angled hexagon
+    assert square < growth.closing_length(math.pi / 2)
+
+
+def test_samples_of_a_code_have_the_density_it_states(grown):
+    """The mean of 1 / p over the samples in a ball is its volume, at a parent and in a frame off the origin."""
+    pyro.set_rng_seed(0)
+    model = grown(dim=3)
+    M, radius = model.space.manifold, 0.5
+    slot = torch.zeros(20_000, dtype=torch.long)
+    ahead = torch.tensor([0.3, -2.0, 1.0], dtype=torch.float64)
+    parent = ph.geometry.exp0(M, torch.tensor([1.0, 0.2, -0.4], dtype=torch.float64))
+    law = model.code(slot, ahead, parent)
+    z = law.sample()
+    centre = ph.geometry.frechet_mean(M, z)
+    near = ph.geometry.distance(M, z, centre) < radius
+    volume = torch.where(near, (-law.log_prob(z)).exp(), 0.0)
+    exact = math.pi * (math.sinh(2 * radius) - 2 * radius)
+    assert abs(volume.mean() - exact) < 5 * volume.std() / len(z) ** 0.5
+
+
+def test_a_grown_code_has_the_density_of_its_place_in_the_frame_of_its_parent(grown):
+    """Pulled back by Lorentz matrices: a boost to the parent and a reflection."""
+    model = grown(dim=3, coupling=HT.wrapped_hyperboloid_coupling)
+    M, slot = model.space.manifold, torch.tensor([0, 1, 3])
+    ahead = torch.randn(3, 3, dtype=torch.float64)
+    parent = ph.geometry.exp0(M, torch.randn(3, 3, dtype=torch.float64))
+    z = model.code(slot, ahead, parent).sample()
+    eye, y = torch.eye(3, dtype=torch.float64), []
+    for p, f, point in zip(parent, ahead, z, strict=True):
+        s = p[1:]
+        boost = torch.cat([p[None], torch.cat([s[:, None], eye + torch.outer(s, s) / (1 + p[0])], 1)])
+        u = eye[0] - f / f.norm()
+        reflection = torch.block_diag(eye[:1, :1], eye - 2 * torch.outer(u, u) / (u @ u))
+        y.append(torch.linalg.solve(boost @ reflection, point))
+    expected = model.code(slot).log_prob(torch.stack(y))
+    assert torch.allclose(model.code(slot, ahead, parent).log_prob(z), expected, rtol=1e-9)
+
+
+def test_charts_measure_what_one_chart_measures(monkeypatch):
+    """The distances of all pairs in their last common chart and in the first, where that has the digits."""
+    import growth
+
+    monkeypatch.setattr(growth, "CHART", 1)
+    orders = [growth.order_of(graph, torch.Generator().manual_seed(0)) for graph in random_trees(8, nodes=(8, 14))]
+    space = growth.space(True, 3, noise=0.1)
+    atlas = growth.embed(space, orders)
+    assert int(atlas.level.max()) >= 4
+    M, root = space.manifold, atlas.points[:, :, 0]
+    for row, order in enumerate(orders):
+        for i in range(1, len(order.parents)):
+            pairs = atlas.pairs(torch.tensor([row]), torch.tensor([i]), i)[0]
+            expected = ph.geometry.distance(M, root[row, i], root[row, :i])
+            assert torch.allclose(ph.geometry.distance(M, pairs[:, 0], pairs[:, 1]), expected, atol=1e-6)
+
+
+def test_scores_of_known_graphs():
+    import graph_scores
+    import networkx
+
+    def graph(edges, nodes=None):
+        edges = torch.tensor(edges)
+        return (nodes or int(edges.max()) + 1, edges)
+
+    path, cycle = graph([[0, 1], [1, 2], [2, 3]]), graph([[0, 1], [1, 2], [0, 2]])
+    spider = graph([[0, 1], [1, 2], [2, 3], [0, 4], [4, 5], [5, 6], [0, 7], [7, 8], [8, 9]])  # three legs of three
+    apart = graph([[0, 1], [1, 2], [0, 2]], nodes=4)  # the edges of a tree, but a triangle and a node
+    rows = [path, cycle, spider, apart, path]
+    scores = graph_scores.score(rows, [spider], [path], "lobsters", wanted=[4] * 5)
+    expected = {"valid": 0.4, "tree": 0.6, "vun": 0.2, "unique": 0.8, "novel": 0.8, "components": 1.2}
+    expected |= {"nodes": 5.0, "triangles": 0.4, "largest_valid": 0.4, "disconnected": 0.2, "cyclic": 0.4}
+    assert {name: scores[name] for name in expected} == pytest.approx(expected)
+    assert graph_scores.mmds([graph_scores.adjacency(path)], [graph_scores.adjacency(path)])["degree"] == 0
+    matrix = graph_scores.adjacency(cycle)
+    assert graph_scores.triangles(matrix) == sum(networkx.triangles(networkx.from_numpy_array(matrix)).values()) / 3
+    # Degree histograms (0, 1/2, 1/2) and (0, 0, 1): total variation 1/2.
+    found = graph_scores.mmds([graph_scores.adjacency(path)], [matrix])["degree"]
+    assert found == pytest.approx(2 - 2 * math.exp(-1 / 8))
+
+
+def test_trees_have_one_signature_exactly_if_they_are_isomorphic():
+    import graph_scores
+    import networkx
+
+    trees = random_trees(40, nodes=(5, 7))
+    found = graph_scores.signatures([graph_scores.adjacency(tree) for tree in trees])
+    graphs = [networkx.Graph(edges.tolist()) for _, edges in trees]
+    for i, first in enumerate(graphs):
+        assert [networkx.is_isomorphic(first, other) for other in graphs] == [found[i] == other for other in found]
+
+
+# ---- One-shot generation ----
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_flow_of_sets_draws_graphs_of_the_training_sizes():
+    import networkx
+    import set_flows
+
+    graphs = [(len(edges) + 1, edges) for edges in ph.datasets.random_trees(0, 6, nodes=(2, 9))]
+    shares = []
+    M = geoopt.Lorentz(torch.tensor(1.0))
+    model = set_flows.fit(graphs, M, 3, HT.wrapped_hyperboloid_coupling, 0, 2, shares.append, code_steps=2)
+    assert shares == [0.25, 0.5, 0.75, 1.0]
+    assert {nodes for nodes, _ in model.sample(9)} <= {nodes for nodes, _ in graphs}
+    drawn = [model.sample(torch.tensor([1, 7, 4]), seed=3, decoder=way) for way in ("edges", "edges", "nearest")]
+    assert [nodes for nodes, _ in drawn[0]] == [1, 7, 4]
+    assert all(torch.equal(a, b) for (_, a), (_, b) in zip(*drawn[:2], strict=True))
+    for nodes, edges in drawn[2]:
+        graph = networkx.empty_graph(nodes)
+        graph.add_edges_from(edges.tolist())
+        assert networkx.is_tree(graph)
+
+
+@pytest.mark.usefixtures("float64")
+def test_free_codes_learn_the_edges():
+    import set_flows
+
+    graphs = [(len(edges) + 1, edges) for edges in ph.datasets.random_trees(0, 4, nodes=(2, 9))]
+    model = set_flows.SetModel(geoopt.Lorentz(torch.tensor(1.0)), 3, HT.tangent_coupling, [1])
+    codes, mask = set_flows.fit_codes(model, graphs, 60)
+    edges = model.decoder(codes, model.radius, model.temperature, mask).probs > 0.5
+    assert torch.equal(edges, set_flows.padded(graphs)[0] > 0)
+
+
+@pytest.mark.usefixtures("float64")
+def test_pointers_are_laid_out_as_whole_trees_with_free_edges():
+    import networkx
+    import set_flows
+    import set_pointers
+
+    graphs = [(len(edges) + 1, edges) for edges in ph.datasets.random_trees(0, 4, nodes=(5, 9))]
+    model = set_pointers.PointerModel(geoopt.Lorentz(torch.tensor(1.0)), 3, HT.tangent_coupling, [1])
+    codes, mask = set_flows.fit_codes(model, graphs, 60)
+    found = set_flows.nearest(model.manifold, codes, mask)
+    wanted = set_flows.padded([set_pointers.tree(parents) for parents in model.rooted(graphs)])[0]
+    assert (found * wanted).sum() >= 0.9 * wanted.sum()
+    whole = 0
+    for nodes, edges in model.sample(torch.tensor([1, *9 * [20]]), seed=0):
+        graph = networkx.empty_graph(nodes)
+        graph.add_edges_from(edges.tolist())
+        whole += networkx.is_tree(graph)
+    assert whole >= 9  # of 10; the rate is 0.98 for 60 nodes

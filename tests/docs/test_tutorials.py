@@ -19,6 +19,7 @@ FOLDER = Path(__file__).parents[2] / "tutorials"
 ELSEWHERE = {
     *("mnist.py", "experiments/records.py", "experiments/runs_together.py"),
     *("scale_out.py", "scale_out_lightning.py"),
+    *("experiments/set_flows.py", "experiments/set_pointers.py"),
 }
 SCRIPTS = sorted({str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*.py")} - ELSEWHERE)
 #: What a script is given besides --out; those that stand here more than once are run so often.

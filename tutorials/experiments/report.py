@@ -36,6 +36,11 @@ PUBLISHED = {
         "WHC": {2: "-136.5 ± 2.1", 4: "-112.8 ± .5", 6: "-99.4 ± .2"},
     },
 }
+#: Table 3: test AUC / AP.
+PUBLISHED_LINKS = {
+    "dis1": {"N-VAE": ".90 / .92", "H-VAE": ".91 / .92", "RealNVP": ".92 / .93", "TC": ".93 / .93", "WHC": ".93 / .94"},
+    "dis2": {"N-VAE": ".92 / .91", "H-VAE": ".92 / .91", "RealNVP": ".95 / .93", "TC": ".96 / .95", "WHC": ".96 / .96"},
+}
 
 
 #: Models that the paper does not have.
@@ -44,6 +49,7 @@ OTHERS += ["N-VAE, hyperplanes", "N-VAE, gyroplanes", "H-VAE, gyroplanes", "WHC,
 
 #: The fields that the page needs.
 BDP_FIELDS = ("model", "dim", "seeds", "scores", "seconds")
+LINK_FIELDS = ("dataset", "seed", "rows")
 MNIST_FIELDS = ("model", "dim", "seed", "epochs", "samples", "likelihood", "published", "curvature", "seconds")
 
 
@@ -154,6 +160,64 @@ def mnist(records):
     return "\n".join([*parts, MNIST_NOTES])
 
 
+def links(records):
+    """Returns the section on link prediction."""
+    if not records:
+        return LINK_NONE
+    seeds = sorted({record["seed"] for record in records.values()})
+    parts = [LINK_HEAD.format(first=seeds[0], last=seeds[-1], splits=len(seeds))]
+    for dataset, title in (("dis1", "Dis-I: diseases, n = 6"), ("dis2", "Dis-II: an SIR tree, n = 2")):
+        found = {}
+        for record in records.values():
+            for name, row in record["rows"].items() if record["dataset"] == dataset else ():
+                found.setdefault(name, {})[record["seed"]] = row
+        rows = [link_row(name, found, PUBLISHED_LINKS[dataset].get(name, "")) for name in found if name != LEAK]
+        parts += [f"### {title}\n", table(LINK_COLUMNS, rows), ""]
+        if LEAK in found:
+            runs = [[row[way] for row in found[LEAK].values()] for way in WAYS]
+            leaks = [
+                [text, *map(link_cell, zip(*scores, strict=True))]
+                for text, scores in zip(WAYS.values(), runs, strict=True)
+            ]
+            parts += [LINK_LEAK, table(["messages of the decoder", "AUC", "AP"], leaks), ""]
+    return "\n".join([*parts, LINK_NOTES])
+
+
+LEAK = "published decoder"
+LINK_COLUMNS = ["", "published", "AUC", "AP", "AUC minus N-VAE", "AUC minus RealNVP"]
+LINK_COLUMNS += ["AUC, degree-matched", "AP, degree-matched", "minus RealNVP", "splits", "seconds"]
+WAYS = {
+    "separate": "edges and negatives in separate calls, as published",
+    "mixed": "in one call",
+    "training": "messages over training edges",
+}
+
+
+def link_row(name, found, published):
+    """Returns a row of the table of links; ``found`` has the scores by row and seed."""
+    mine, cells = found[name], [name, published]
+    cells += [link_cell([row[key] for row in mine.values()]) for key in ("auc", "ap")]
+    cells += [link_difference(found, name, other, "auc") for other in ("N-VAE", "RealNVP")]
+    cells += [link_cell([row[key] for row in mine.values()]) for key in ("matched_auc", "matched_ap")]
+    cells += [link_difference(found, name, "RealNVP", "matched_auc"), str(len(mine))]
+    seconds = [row["seconds"] for row in mine.values() if "seconds" in row]
+    return [*cells, f"{statistics.median(seconds):.0f}" if seconds else ""]
+
+
+def link_difference(found, name, other, key):
+    """Returns the paired difference of two rows over the splits of both; empty for the row itself and for rules."""
+    both = [seed for seed in found[name] if seed in found.get(other, ())]
+    if name == other or not both or "seconds" not in found[name][both[0]]:
+        return ""
+    return link_cell(paired(*([found[row][seed][key] for seed in both] for row in (name, other))), "+")
+
+
+def link_cell(values, sign=""):
+    """Returns the mean with its 95% interval, in three decimals."""
+    mean, half = interval(values)
+    return f"{mean:{sign}.3f}" + ("" if math.isnan(half) else f" ± {half:.3f}")
+
+
 HEAD = """# The paper's experiments, repeated
 
 "Latent Variable Modelling with Hyperbolic Normalizing Flows" (Bose, Smofsky, Liao, Panangaden, Hamilton, ICML 2020,
@@ -250,10 +314,26 @@ MNIST_NOTES = """**What the results support.**
 """
 
 
+LINK_NONE = """## Link prediction (table 3)
+
+Not run yet: `python tutorials/experiments/link_prediction.py --graph FOLDER`.
+"""
+
+LINK_HEAD = """## Link prediction (table 3)
+TODO {first} {last} {splits}
+"""
+
+LINK_LEAK = """TODO
+"""
+
+LINK_NOTES = """TODO
+"""
+
+
 def page(runs):
     """Returns the page for the records in a folder."""
     tables = [read(runs / "vae_bdp", BDP_FIELDS), read(runs / "vae_mnist", MNIST_FIELDS)]
-    parts = [HEAD, bdp(tables[0]), mnist(tables[1])]
+    parts = [HEAD, bdp(tables[0]), mnist(tables[1]), links(read(runs / "link_prediction", LINK_FIELDS))]
     if (HERE / "density_estimation.py").exists() and (runs / "density_estimation").exists():
         parts.insert(1, importlib.import_module("density_estimation").section(runs))
     return "\n".join(parts)

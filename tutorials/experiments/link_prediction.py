@@ -31,7 +31,7 @@ import torch
 from matplotlib.figure import Figure
 from pyro import poutine
 from pyro.infer import Trace_ELBO
-from pyro.nn import PyroModule, PyroParam, pyro_method
+from pyro.nn import DenseNN, PyroModule, PyroParam, pyro_method
 from records import read, write
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
@@ -171,10 +171,10 @@ class GCN(torch.nn.Module):
         return messages @ self.linear(x)
 
 
-def messages_over(edges, num_nodes):
-    """Returns the matrix A of :class:`GCN` for undirected edges ``(E, 2)``."""
+def messages_over(edges, num_nodes, both_ways=True):
+    """Returns the matrix A of :class:`GCN` for edges ``(E, 2)``, whose messages go both ways or from first to second."""
     loops = torch.arange(num_nodes).unsqueeze(-1).expand(-1, 2)
-    rows, columns = torch.cat([edges, edges.flip(1), loops]).T
+    rows, columns = torch.cat([edges.flip(1), *([edges] if both_ways else []), loops]).T
     scale = rows.bincount(minlength=num_nodes).float().rsqrt()
     size = (num_nodes, num_nodes)
     return torch.sparse_coo_tensor(torch.stack([rows, columns]), scale[rows] * scale[columns], size).to_sparse_csr()
@@ -292,12 +292,6 @@ def trained(graph, split, setting, name, seed, report=lambda share: None):
 # ---- Rules that are not trained, on the training graph ----
 
 
-def adjacency(split, num_nodes):
-    A = torch.zeros(num_nodes, num_nodes)
-    A[split.train[:, 0], split.train[:, 1]] = 1.0
-    return A + A.T
-
-
 def degree_rule(graph, split):
     """Returns the rate of training edges among pairs of nodes with those degrees, less the edge itself."""
     degree = split.train.flatten().bincount(minlength=graph.num_nodes)
@@ -318,21 +312,28 @@ def preferential_attachment(graph, split):
 
 def adamic_adar(graph, split):
     """Returns the sum over common neighbours of one over the log of their degree."""
-    A = adjacency(split, graph.num_nodes)
-    weight = torch.where(A.sum(0) > 1, A.sum(0), 2.0).log().reciprocal()  # of degree 1 a node joins no pair
+    A = adjacency(graph, split)
+    degree = A.sum(0).clamp(min=2)  # a node of degree 1 is nobody's common neighbour
     u, v = split.pairs.T
-    return ((A * weight) @ A)[u, v]
+    return (A.to_sparse_csr() @ (A / degree.log().unsqueeze(-1)))[u, v]
 
 
-def katz(graph, split):
-    """Returns the sum over paths of 0.01 to the power of their length."""
-    A = adjacency(split, graph.num_nodes)
-    paths, power = torch.zeros_like(A), torch.eye(len(A))
-    for _ in range(5):
-        power = 0.01 * A @ power
-        paths += power
+def katz(graph, split, decay=0.01, length=5):
+    """Returns the sum over paths up to a length, each weighed by a power of ``decay``."""
+    A = adjacency(graph, split)
+    paths = power = decay * A
+    for _ in range(length - 1):
+        power = decay * (A.to_sparse_csr() @ power)
+        paths = paths + power
     u, v = split.pairs.T
     return paths[u, v]
+
+
+def adjacency(graph, split):
+    """Returns the matrix of training edges."""
+    A = torch.zeros(graph.num_nodes, graph.num_nodes)
+    A[split.train[:, 0], split.train[:, 1]] = 1.0
+    return A + A.T
 
 
 def last_feature(graph, split):
@@ -353,45 +354,50 @@ RULES = {
 
 
 class PublishedDecoder(torch.nn.Module):
-    """A graph autoencoder whose decoder passes messages, z -> A W z, before it computes distances."""
+    """The graph autoencoder of the paper's code: (-d - r_ij) / t_ij, r and t from messages over given pairs.
+
+    As there, without noise, and one network of messages serves r and t. We keep t positive.
+    """
 
     def __init__(self, graph, dim):
         super().__init__()
         self.graph = graph
-        self.hidden, self.heads, self.decoder = GCN(graph.features.size(-1), 64), GCN(64, dim), GCN(dim, dim)
-        self.radius, self.log_temperature = (torch.nn.Parameter(torch.tensor(value)) for value in (2.0, 0.0))
+        self.hidden, self.heads = GCN(graph.features.size(-1), 64), GCN(64, dim)
+        self.first, self.second = GCN(dim, 64), GCN(64, 32)
+        self.networks = torch.nn.ModuleList(DenseNN(64, [64], [1], torch.nn.LeakyReLU(0.2)) for _ in "rt")
 
     def forward(self, messages, decoded, pairs):
-        codes = self.decoder(self.heads(self.hidden(self.graph.features, messages).relu(), messages), decoded)
-        distances = (codes[pairs[:, 0]] - codes[pairs[:, 1]]).norm(dim=-1)
-        return (self.radius - distances) / self.log_temperature.exp()
+        z = self.heads(self.hidden(self.graph.features, messages).relu(), messages)
+        ends = self.second(self.first(z, decoded).relu(), decoded)[pairs].flatten(-2)
+        r, t = (network(ends).squeeze(-1) for network in self.networks)
+        distances = (z[pairs[:, 0]] - z[pairs[:, 1]]).norm(dim=-1)
+        return (-distances - r) / softplus(t)
 
 
 def leak(graph, split, setting, seed):
     """Returns the scores of one trained decoder whose messages pass over three sets of pairs."""
+    torch.set_num_threads(1)
     pyro.set_rng_seed(seed)
     net = PublishedDecoder(graph, setting.dim)
-    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01, fused=True)
     whole = messages_over(split.train, graph.num_nodes)
 
-    def logits(pairs, decoded=None):
-        messages = messages_over(pairs, graph.num_nodes) if decoded is None else decoded
-        return net(whole, messages, pairs)
+    def logits(pairs, messages=None):  # as published, edges pass messages both ways in training and one way in tests
+        return net(whole, messages_over(pairs, graph.num_nodes, False) if messages is None else messages, pairs)
 
     for _ in range(4 if SMOKE else 300):
         others = negatives_for(split.train, graph.num_nodes)
-        loss = softplus(-logits(split.train)).mean() + softplus(logits(others)).mean()
+        loss = softplus(-logits(split.train, whole)).mean() + softplus(logits(others)).mean()
         optimizer.zero_grad()
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 10.0)
         optimizer.step()
+    edges, others = split.test, split.test_negatives
     with torch.no_grad():
-        mixed = logits(torch.cat([split.test, split.test_negatives])).split(
-            [len(split.test), len(split.test_negatives)]
-        )
         return {
-            "separate": both(logits(split.test), logits(split.test_negatives)),
-            "mixed": both(*mixed),
-            "training": both(logits(split.test, whole), logits(split.test_negatives, whole)),
+            "separate": both(logits(edges), logits(others)),
+            "mixed": both(*logits(torch.cat([edges, others])).split([len(edges), len(others)])),
+            "training": both(logits(edges, whole), logits(others, whole)),
         }
 
 
@@ -429,15 +435,21 @@ def row(name, graph, dataset, seed, report):
     return {**split.scores(probabilities), "epoch": epoch, "seconds": round(time.process_time() - start, 1)}
 
 
-FIELDS = ("dataset", "seed", "rows")
+FIELDS = ("dataset", "seed", "setting", "rows")
 
 
-def unfinished(folder, datasets, names):
+def unfinished(folder, datasets, names, splits=None):
     """Returns the jobs ``(dataset, seed, rows)`` that are left: for each split the names of rows not in its record."""
     records = read(folder, FIELDS)
+    for name, record in records.items():
+        if record["setting"] != (setting := SETTINGS[record["dataset"]]._asdict()):
+            raise ValueError(
+                f"{folder / name}.json is the record of a run with {record['setting']}, not {setting}; delete it, or "
+                f"write to another folder with --out."
+            )
     found = {(record["dataset"], record["seed"]): record["rows"] for record in records.values()}
     jobs = []
-    for seed in SEEDS:
+    for seed in SEEDS[:splits]:
         for dataset in datasets:
             rows = [name for name in rows_of(dataset) if name in names and name not in found.get((dataset, seed), {})]
             jobs += [(dataset, seed, rows)] if rows else []
@@ -447,8 +459,8 @@ def unfinished(folder, datasets, names):
 def perform(path, dataset, seed, rows, folder, state):
     """Adds rows to the record of one split."""
     graph, name = load(path, dataset), f"{dataset}-{seed}"
-    blank = {"dataset": dataset, "seed": seed, "torch": torch.__version__, "rows": {}}
-    record = read(folder, FIELDS).get(name, blank)
+    record = {"dataset": dataset, "seed": seed, "setting": SETTINGS[dataset]._asdict(), "torch": torch.__version__}
+    record = read(folder, FIELDS).get(name, {**record, "rows": {}})
     for label in rows:
 
         def report(share, label=label):
@@ -460,8 +472,8 @@ def perform(path, dataset, seed, rows, folder, state):
     state.pop(name, None)
 
 
-def perform_all(path, datasets, names, folder, processes):
-    left, total = unfinished(folder, datasets, names), len(SEEDS) * len(datasets)
+def perform_all(path, datasets, names, folder, processes, splits=None):
+    left, total = unfinished(folder, datasets, names, splits), len(SEEDS[:splits]) * len(datasets)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     context = multiprocessing.get_context("spawn")
     with (
@@ -518,7 +530,7 @@ TITLES = {"dis1": "Dis-I", "dis2": "Dis-II"}
 
 def picture(folder, file):
     """Draws the mean ROC curve over splits of each model, with 95% intervals of the mean."""
-    records = read(folder, ("dataset", "seed", "rows")).values()
+    records = read(folder, FIELDS).values()
     datasets = [name for name in TITLES if any(record["dataset"] == name for record in records)]
     figure = Figure(figsize=(7.6, 3.7 * len(datasets)), layout="constrained")
     axes = figure.subplots(len(datasets), 2, squeeze=False, sharex=True, sharey=True)
@@ -546,6 +558,7 @@ def main():
     parser.add_argument("--split-seed", type=int, default=SEEDS[0], help="the seed of that split")
     every = list(dict.fromkeys(name for dataset in SETTINGS for name in rows_of(dataset)))
     parser.add_argument("--rows", nargs="+", choices=every, default=every, metavar="ROW", help=", ".join(every))
+    parser.add_argument("--splits", type=int, help="the first so many splits, instead of 20")
     parser.add_argument("--processes", type=int, default=1, help="one split in each")
     parser.add_argument("--out", type=Path, default=HERE / "runs" / "link_prediction", help="folder of results")
     parser.add_argument("--picture", type=Path, help="where to draw the ROC curves")
@@ -555,7 +568,8 @@ def main():
     if args.model:
         one(args.graph, args.dataset, args.model, args.split_seed, args.out)
         return
-    perform_all(args.graph, [args.dataset] if args.dataset else list(SETTINGS), args.rows, args.out, args.processes)
+    datasets = [args.dataset] if args.dataset else list(SETTINGS)
+    perform_all(args.graph, datasets, args.rows, args.out, args.processes, args.splits)
     if args.picture:
         picture(args.out, args.picture)
 

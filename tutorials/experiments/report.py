@@ -49,7 +49,7 @@ OTHERS += ["N-VAE, hyperplanes", "N-VAE, gyroplanes", "H-VAE, gyroplanes", "WHC,
 
 #: The fields that the page needs.
 BDP_FIELDS = ("model", "dim", "seeds", "scores", "seconds")
-LINK_FIELDS = ("dataset", "seed", "rows")
+LINK_FIELDS = ("dataset", "seed", "setting", "rows")
 MNIST_FIELDS = ("model", "dim", "seed", "epochs", "samples", "likelihood", "published", "curvature", "seconds")
 
 

@@ -172,12 +172,12 @@ class GCN(torch.nn.Module):
 
 
 def messages_over(edges, num_nodes, both_ways=True):
-    """Returns the matrix A of :class:`GCN` for edges ``(E, 2)``, whose messages go both ways or from first to second."""
+    """Returns the matrix A of :class:`GCN` for edges ``(E, 2)``, with messages both ways or from first to second."""
     loops = torch.arange(num_nodes).unsqueeze(-1).expand(-1, 2)
     rows, columns = torch.cat([edges.flip(1), *([edges] if both_ways else []), loops]).T
     scale = rows.bincount(minlength=num_nodes).float().rsqrt()
-    size = (num_nodes, num_nodes)
-    return torch.sparse_coo_tensor(torch.stack([rows, columns]), scale[rows] * scale[columns], size).to_sparse_csr()
+    where, size = torch.stack([rows, columns]), (num_nodes, num_nodes)
+    return torch.sparse_coo_tensor(where, scale[rows] * scale[columns], size, check_invariants=False).to_sparse_csr()
 
 
 class GraphVAE(PyroModule):

@@ -151,10 +151,13 @@ RATES = torch.linspace(0, 1, 41).square()
 
 
 def roc(positives, negatives):
-    """Returns the true positive rates at ``RATES``."""
-    ordered = torch.cat([negatives.sort(descending=True).values, torch.tensor([-torch.inf])])
-    thresholds = ordered[(RATES * len(negatives) + 1e-6).long()]  # rates are multiples of 1 / 1600, rounded
-    return [float((positives > threshold).float().mean()) for threshold in thresholds]
+    """Returns the true positive rates at ``RATES``; ties are broken at random, on average."""
+    rates, ordered = [], torch.cat([negatives.sort(descending=True).values, torch.tensor([-torch.inf])])
+    for allowed in (RATES * len(negatives) + 1e-6).long():  # false positives; the rates are rounded multiples of 1/1600
+        threshold = ordered[allowed]
+        tied = (allowed - (negatives > threshold).sum()) / (negatives == threshold).sum().clamp(min=1)
+        rates.append(float((positives > threshold).float().mean() + tied * (positives == threshold).float().mean()))
+    return rates
 
 
 # ---- The model and the guide ----
@@ -542,7 +545,7 @@ def picture(folder, file):
                 mean, half = curves.mean(0), 1.96 * curves.std(0) / len(rows) ** 0.5
                 ax.fill_between(RATES, mean - half, (mean + half).clamp(max=1), color=colour, alpha=0.15, linewidth=0)
                 ax.plot(RATES, mean, color=colour, linestyle=dashes, linewidth=1.5, label=name)
-            ax.set(title=f"{TITLES[dataset]}, {title} negatives", xlim=(0, 1), ylim=(0, 1.01))
+            ax.set(title=f"{TITLES[dataset]}, {title} negatives", xscale="log", xlim=(0.004, 1), ylim=(0, 1.01))
         line[0].set_ylabel("true positive rate")
     for ax in axes[-1]:
         ax.set_xlabel("false positive rate")

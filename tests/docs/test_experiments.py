@@ -247,14 +247,13 @@ def test_predictions_know_nothing_of_the_test_edges(name):
     setting = script.Setting(2, 0.01, 0.4, epochs=3)
 
     def validated(split):
-        # The draws of the posterior are made for the nodes of all pairs, so these stay in the order of the nodes.
         found, _ = script.trained(graph, split, setting, name, seed=0)
         return found[: 2 * len(split.val)]
 
     everything = torch.combinations(torch.arange(40))  # draws for all nodes, whatever the pairs
     split = split._replace(matched=everything)
     found = validated(split)
-    assert torch.equal(found, validated(split._replace(test=split.test.flip(0), test_negatives=split.test)))
+    assert torch.equal(found, validated(split._replace(test=split.test_negatives, test_negatives=split.test)))
     assert not torch.equal(found, validated(split._replace(train=split.train[1:])))
 
 
@@ -291,3 +290,19 @@ def test_points_of_the_roc_curve():
     rates = script.roc(torch.tensor([0.9, 0.35, 0.1]), torch.tensor([0.8, 0.4, 0.3, 0.2]))
     assert [rates[0], rates[20], rates[-1]] == pytest.approx([1 / 3, 1 / 3, 1.0])  # none, one or all of the negatives
     assert script.roc(torch.ones(5), torch.ones(1600)) == pytest.approx(script.RATES.tolist(), abs=1e-3)
+
+
+def test_a_table_goes_on_from_its_records(tmp_path):
+    """With the rows that a split lacks; a record of other settings is refused."""
+    import link_prediction as script
+    import records
+
+    record = {"dataset": "dis1", "seed": 101, "setting": script.SETTINGS["dis1"]._asdict(), "rows": {"TC": {}}}
+    records.write(tmp_path, "dis1-101", record)
+    assert script.unfinished(tmp_path, ["dis1"], ["TC", "WHC"], 2) == [
+        ("dis1", 101, ["WHC"]),
+        ("dis1", 102, ["TC", "WHC"]),
+    ]
+    records.write(tmp_path, "dis1-101", {**record, "setting": {**record["setting"], "beta": 1.0}})
+    with pytest.raises(ValueError, match=r"dis1-101.json.*'beta': 1.0.*delete"):
+        script.unfinished(tmp_path, ["dis1"], ["TC"])

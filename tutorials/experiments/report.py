@@ -362,9 +362,9 @@ most .06). Every score on this graph with its features, ours included, says how 
 
 **What else the results support.**
 
-- **Dis-II is won by the decoder.** With it WHC scores .98 / .97, and .99 against degree-matched negatives. With an inner
-  product it reaches about .95 / .94 and .86. Nodes with an angle (the last feature) and a depth lie in the hyperbolic
-  plane as in that drawing, and its distances tell the branches apart.
+- **Dis-II is won by the decoder.** With it WHC scores .98 / .97, and .99 against degree-matched negatives. With an
+  inner product it reaches about .95 / .94 and .86. Nodes with an angle (the last feature) and a depth lie in the
+  hyperbolic plane as in that drawing, and its distances tell the branches apart.
 - **There curvature helps models without a flow**: the H-VAE leads the N-VAE by .08. But the N-VAE has only linear maps
   after its one hidden layer. One more layer gives it about half of that, and an inner product more. With flows the
   Euclidean model equals the hyperbolic ones against uniform negatives. Against degree-matched ones TC and WHC lead

@@ -268,6 +268,8 @@ def split_edges(
     """
     generator = _generator(seed)
     checks.check_count("num_nodes", num_nodes, 2, "it is the number of nodes of the graph")
+    if not isinstance(matched, bool):
+        raise TypeError(f"matched = {checks.shown(matched)}, but must be True or False.")
     edges = _checked(edges, num_nodes)
     held_out = {}
     for name, share in (("val", val), ("test", test)):
@@ -349,12 +351,17 @@ def _checked(edges: Tensor, num_nodes: int) -> Tensor:
     """Returns the edges, sorted, after a check."""
     if not isinstance(edges, Tensor) or edges.dtype not in (torch.int16, torch.int32, torch.int64):
         raise TypeError(
-            f"edges is {checks.shown(edges)}, but must be a tensor of integers (E, 2); use edge_list(path)."
+            f"edges is {checks.shown(edges)}, but must be an int64 tensor of integers (E, 2), or int32 or int16; use "
+            f"edges.long() or edge_list(path)."
         )
     if edges.dim() != 2 or edges.size(-1) != 2 or len(edges) == 0:
         raise ValueError(f"edges has shape {tuple(edges.shape)}, but must be (E, 2) with E >= 1.")
     for fault, domain, remedy in (
-        ((edges < 0) | (edges >= num_nodes), f"nodes are 0 to {num_nodes - 1}", "pass a larger num_nodes"),
+        (
+            (edges < 0) | (edges >= num_nodes),
+            f"nodes are 0 to {num_nodes - 1}",
+            "number nodes from 0, or pass a larger num_nodes",
+        ),
         (edges[:, :1] == edges[:, 1:], "loops are not edges", "remove it"),
     ):
         if bool(fault.any()):
@@ -376,5 +383,7 @@ def _sorted(edges: Tensor) -> Tensor:
 
 def _generator(seed: int, count: int = 0) -> torch.Generator:
     checks.check_count("seed", seed, -(2**63), "it is the seed of the generator")
+    if seed >= 2**64:
+        raise ValueError(f"seed = {seed}, but must be at most {2**64 - 1}; take it modulo 2**64.")
     checks.check_count("count", count, 0, "it is the number of graphs")
     return torch.Generator().manual_seed(seed)

@@ -203,7 +203,8 @@ class SoftGeometricGraph(dist.TorchDistribution):
         if self._validate_args:
             self._validate_sample(value)
         # The log of a rounded probability would lose far pairs, and certain ones.
-        terms = logsigmoid((2 * value - 1) * self._logits())
+        logits = self._logits()
+        terms = logsigmoid((2 * value.to(logits.dtype) - 1) * logits)
         total = torch.where(self._pairs().triu(1), terms, 0.0).sum((-2, -1))
         return total.expand(torch.broadcast_shapes(total.shape, self.batch_shape))
 
@@ -271,6 +272,11 @@ class SoftGeometricGraph(dist.TorchDistribution):
                 )
 
     def _validate_sample(self, value: Tensor) -> None:
+        if not isinstance(value, Tensor) or value.is_complex():
+            raise TypeError(
+                f"value is {checks.shown(value)}, but must be a real tensor, the adjacency matrix of a graph; use "
+                f"{'.real' if isinstance(value, Tensor) else 'torch.as_tensor(...)'}."
+            )
         if value.shape[-2:] != self.event_shape:
             raise ValueError(
                 f"value has shape {tuple(value.shape)}, but must end in the shape of an adjacency matrix, "

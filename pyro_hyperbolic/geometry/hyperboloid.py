@@ -26,7 +26,7 @@ from torch.nn.functional import pad
 from pyro_hyperbolic.numerics import asinh, asinhc, log_sinhc, near_log_sinhc, norm, reflect, sinhc
 
 from .base import Nested
-from .pairs import length, square_distances
+from .pairs import by_rows, length, square_distances
 
 __all__ = ["Hyperboloid", "square_norm", "time_of"]
 
@@ -34,7 +34,7 @@ __all__ = ["Hyperboloid", "square_norm", "time_of"]
 _FAR = 350.0
 
 #: The radius beyond which ``cosh`` overflows.
-_REACH = {torch.float32: 89.0, torch.float64: 710.0}
+_REACH = {torch.float16: 11.7, torch.bfloat16: 89.0, torch.float32: 89.0, torch.float64: 710.0}
 
 
 class Hyperboloid(Nested):
@@ -231,17 +231,34 @@ class Hyperboloid(Nested):
         return apart.squeeze(-1)
 
     def distance_matrix(self, x: Tensor, y: Tensor) -> Tensor:
-        if x.size(-1) == 2:
+        if x.size(-1) == 2 or not x.size(-2) or not y.size(-2):
             return super().distance_matrix(x, y)
         # A sum of squares has no cancellation to correct, as the difference of points in the ball has:
-        #     4 sinh^2(d / 2) = x_0 y_0 |x_s / x_0 - y_s / y_0|^2 + (x_0 - y_0)^2 / (x_0 y_0)
-        # with half a root of x_0 y_0 taken out, because the squares would leave the range.
-        flat_x, root_x, height_x = self._klein(x)
-        flat_y, root_y, height_y = (flat_x, root_x, height_x) if y is x else self._klein(y)
-        half = root_x * root_y.mT
-        slope = (height_x - height_y.mT) / half
-        chord = half.sqrt() * length(torch.addcmul(half * square_distances(flat_x, flat_y), slope, slope / half))
-        return (2 * self.radius(x) * _asinh(chord, x)).to(x.dtype)
+        #     4 sinh^2(d / 2) = x_0 y_0 |x_s / x_0 - y_s / y_0|^2 + (x_0 - y_0)^2 / (x_0 y_0).
+        radius, per_x, single = self.radius(x), self._klein(x), x.dtype != _wide(x)
+        flat_y, time_y, height_y = per_x if y is x else self._klein(y)
+
+        def apart_in_wide(flat_x: Tensor, time_x: Tensor, height_x: Tensor) -> Tensor:
+            weight, rise = time_x * time_y.mT, height_x - height_y.mT
+            chord = length(torch.addcmul(weight * square_distances(flat_x, flat_y), rise, rise / weight))
+            return (2 * radius * chord.asinh()).to(x.dtype)
+
+        if single:
+            return by_rows(apart_in_wide, y.size(-2), *per_x)
+        # Squares of float64 points would leave the range, so a root of x_0 y_0 is taken out. Far out on a ray the flat
+        # coordinates are equal; scaled up, their squares have a derivative in range.
+        flat_x, root_x, height_x = per_x
+        scale = _power_of_two((root_x.detach().amax(-2, keepdim=True) * time_y.detach().amax(-2, keepdim=True)).sqrt())
+        flat_x, flat_y = scale * flat_x, scale * flat_y
+
+        def apart(flat_x: Tensor, root_x: Tensor, height_x: Tensor) -> Tensor:
+            half = root_x * time_y.mT
+            root = half.sqrt()
+            slope = (height_x - height_y.mT) / half / root
+            square = half / scale**2 * square_distances(flat_x, flat_y)
+            return 2 * radius * _asinh_of_length(root * length(torch.addcmul(square, slope, slope)))
+
+        return by_rows(apart, y.size(-2), flat_x, root_x, height_x)
 
     def squared_distance(self, x: Tensor, y: Tensor) -> Tensor:
         if x.size(-1) == 2:
@@ -331,11 +348,11 @@ class Hyperboloid(Nested):
         return w, self.log_volume(w)
 
     def _klein(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns ``x_s / x_0``, ``sqrt(x_0 / 2)`` and ``(x_0 - 1) / 4``, without cancellation near the origin."""
+        """Returns ``x_s / x_0``, ``x_0 / 2`` (of float64 points its root) and ``(x_0 - 1) / 4``, at ``k = 1``."""
         space, scale = _scaled(_widened(x[..., 1:] / self.radius(x)), x)
         if scale is None:
             time = _norm_with(space, 1.0, x)
-            return space / time, (time / 2).sqrt(), square_norm(space) / (4 * (time + 1))
+            return space / time, time / 2, square_norm(space) / (4 * (time + 1))
         unit = 1 / scale
         time = torch.linalg.vector_norm(torch.cat([space, unit], -1), dim=-1, keepdim=True)
         return space / time, scale.sqrt() * (time / 2).sqrt(), scale * (square_norm(space) / (4 * (time + unit)))
@@ -405,6 +422,11 @@ def _outward(product: Tensor, eta: Tensor, sech2: Tensor, height: Tensor, like: 
 def _asinh(x: Tensor, like: Tensor) -> Tensor:
     """Returns asinh; ``torch.asinh`` cubes ``x`` in its derivatives, which is in range for float32 points."""
     return x.asinh() if like.dtype != _wide(like) else asinh(x)
+
+
+def _asinh_of_length(x: Tensor) -> Tensor:
+    """Returns asinh of nonnegative numbers, in half the operations of the function for both signs."""
+    return torch.log1p(x * (1 + x / (1 + torch.hypot(x, x.new_ones(())))))
 
 
 # ---- the hyperbolic line, where translations add signed radii ----
@@ -506,6 +528,10 @@ def _sum_of_squares(v: Tensor) -> Tensor:
 def time_of(space: Tensor) -> Tensor:
     """Returns the time coordinate, ``sqrt(1 + |space|^2)``, of a point with the given spatial part."""
     return _norm_with(space, 1.0, space).to(space.dtype)
+
+
+def _power_of_two(x: Tensor) -> Tensor:
+    return x / (2 * torch.frexp(x).mantissa)
 
 
 def _norm_with(space: Tensor, coordinate: float, like: Tensor) -> Tensor:

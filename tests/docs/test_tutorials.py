@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import scipy.sparse
 import torch
 
 from tutorials.experiments import records
@@ -19,7 +20,7 @@ FOLDER = Path(__file__).parents[2] / "tutorials"
 ELSEWHERE = {
     *("mnist.py", "experiments/records.py", "experiments/runs_together.py"),
     *("scale_out.py", "scale_out_lightning.py"),
-    "experiments/set_flows.py",
+    *("experiments/set_flows.py", "experiments/set_pointers.py"),
 }
 SCRIPTS = sorted({str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*.py")} - ELSEWHERE)
 #: What a script is given besides --out; those that stand here more than once are run so often.
@@ -32,6 +33,10 @@ ARGUMENTS = {
     "curvature.py": [["--steps", "10", "--samples", "5"]],
     "experiments/vae_mnist.py": [["--data", "MNIST", "--processes", "1"]],
     "experiments/vae_bdp.py": [["--processes", "1"]],
+    "experiments/link_prediction.py": [
+        ["--graph", "GRAPHS", "--dataset", "dis2", "--picture", "PICTURE"],
+        ["--graph", "GRAPHS", "--dataset", "dis2", "--model", "WHC", "--split-seed", "7"],
+    ],
     "experiments/density_estimation.py": [["--runs", "table", "--flows", "TC", "polar", "--processes", "1"]],
 }
 #: What a script prints, and the picture that it draws.
@@ -42,6 +47,7 @@ PRINTED = {
     "curvature.py": (2 * ["posterior by"], "curvature.png"),
     "hyperbolic_location.py": (3 * ["evidence"], "location.png"),
     "hyperbolic_vae.py": ([], "embedding.png"),
+    "graph_vae.py": (["AUC of hidden edges"], "graph_vae.png"),
 }
 SECONDS = 40  # of a processor: briefly is a quarter of that where nothing else runs
 
@@ -57,6 +63,18 @@ def small_mnist(folder: Path) -> Path:
             header = bytes([0, 0, 8, values.dim()]) + b"".join(size.to_bytes(4, "big") for size in values.shape)
             with gzip.open(folder / f"{part}-{kind}-ubyte.gz", "wb") as file:
                 file.write(header + values.numpy().tobytes())
+    return folder
+
+
+def small_graphs(folder: Path) -> Path:
+    """Writes a random tree of 60 nodes under the names of both graphs, with features of the second."""
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(0)
+    parents = [int(torch.randint(v, (), generator=generator)) for v in range(1, 60)]
+    for name in ("diseases.csv", "disease_lp.edges.csv"):
+        (folder / name).write_text("\n".join(f"{u},{v}" for v, u in enumerate(parents, 1)))
+    features = scipy.sparse.csr_matrix(torch.randn(60, 3, generator=generator).numpy())
+    scipy.sparse.save_npz(folder / "disease_lp.feats.npz", features)
     return folder
 
 
@@ -80,7 +98,8 @@ def finish_most_jobs(folder: Path) -> None:
 )
 def test_a_script_runs(script, arguments, tmp_path):
     """Under SMOKE_TEST in less than a minute; an experiment goes on from the records that are there."""
-    arguments = [str(small_mnist(tmp_path / "mnist")) if a == "MNIST" else a for a in arguments]
+    made = {"MNIST": (small_mnist, "mnist"), "GRAPHS": (small_graphs, "graphs"), "PICTURE": (Path, "roc.png")}
+    arguments = [str(made[a][0](tmp_path / made[a][1])) if a in made else a for a in arguments]
     printed, written = PRINTED.get(script, ([], None))
     out = tmp_path / written if script.endswith("report.py") else tmp_path
     if script.endswith("vae_bdp.py"):
@@ -98,6 +117,14 @@ def test_a_script_runs(script, arguments, tmp_path):
         found = records.read(tmp_path)
         assert len(found) == (12 if "bdp" in script else 2)
         assert sum("finished" in record for record in found.values()) == (9 if "bdp" in script else 0)
+    if script.endswith("link_prediction.py"):
+        if "--model" in arguments:
+            scores = json.loads((tmp_path / "scores.json").read_text())
+            assert len(scores["pairs"]) == len(scores["labels"]) == len(scores["probabilities"]) == 10
+            assert [*scores["labels"], *scores["matched_labels"]] == 2 * (5 * [1] + 5 * [0])
+        else:
+            assert (tmp_path / "roc.png").exists()
+            assert {*records.read(tmp_path)} == {"dis2-101", "dis2-102"}
     if script == "hyperbolic_vae.py":
         rows = json.loads((tmp_path / "results.json").read_text())
         assert len(rows) == (1 if arguments else 5)

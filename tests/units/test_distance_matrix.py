@@ -28,8 +28,8 @@ def test_error_is_within_10_limits(dtype, monkeypatch):
     ours = random_cases.QUANTITIES["distance"]._replace(ours=random_cases.points(matrix))
     monkeypatch.setitem(random_cases.QUANTITIES, "distance", ours)
     cases = [row for row in random_cases.table() if (row[0].quantity, row[0].dtype) == ("distance", dtype)]
-    cases = [row for row in cases if len(row[0].inputs[0]) > 1][::2]  # on a line it is distance itself
-    assert len(cases) == 16
+    cases = [row for row in cases if len(row[0].inputs[0]) > 1][::4]  # on a line it is distance itself
+    assert len(cases) == 8
     with pyro.validation_enabled(False):
         for case, exact in cases:
             assert max(found.ratio for found in random_cases.figures(case, exact)) <= 10, case
@@ -116,9 +116,15 @@ def test_coincident_points(name, dtype):
         assert second.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["h2", "h5", "ball", "flat"])
-def test_derivatives(name):
-    """First and second order against differences, in the parameters too: on a ray, at one radius, at the origin."""
+@pytest.mark.parametrize("block", [15, None])
+@pytest.mark.parametrize("name", ["h2", "ball", "flat"])
+def test_derivatives(name, block, monkeypatch):
+    """First and second order against differences, in the parameters too: on a ray, at one radius, at the origin.
+
+    Large matrices are computed in blocks of rows, again in the backward pass.
+    """
+    if block:
+        monkeypatch.setattr(G.pairs, "_BLOCK", block)
     make, n = SPACES[name]
     e = torch.eye(n, dtype=torch.float64)
     v = torch.stack([e[0], 0.4 * e[0], e[1], 0.0 * e[0], 0.3 * e[0] - e[1]])
@@ -165,6 +171,16 @@ def test_rays_are_exact(dtype, far):
     assert torch.allclose(d, exact, rtol=20 * torch.finfo(dtype).eps, atol=20 * torch.finfo(dtype).eps * far)
     (gradient,) = torch.autograd.grad(d.triu().sum(), radii)
     assert torch.allclose(gradient, torch.tensor([5.0, 3.0, 1.0, -1.0, -3.0, -5.0], dtype=dtype), rtol=1e-4)
+
+
+def test_neighbours_far_out_on_a_ray_have_gradients():
+    """Their directions are equal to the bit."""
+    radii = torch.tensor([600.0, 599.5, 350.0, 349.9999], dtype=torch.float64, requires_grad=True)
+    d = G.distance_matrix(
+        lorentz(1.0), G.exp0(lorentz(1.0), radii.unsqueeze(-1) * torch.eye(3, dtype=torch.float64)[0])
+    )
+    (gradient,) = torch.autograd.grad(d.triu().sum(), radii)
+    assert torch.allclose(gradient, torch.tensor([3.0, 1.0, -1.0, -3.0], dtype=torch.float64), rtol=1e-6)
 
 
 def test_a_cluster_near_the_origin_keeps_its_digits():

@@ -295,3 +295,18 @@ def test_a_location_that_starts_at_the_origin_can_leave_it():
     loc = G.origin(M, 2).requires_grad_()
     hdist.WrappedNormal(loc, torch.ones(2), M).log_prob(G.exp0(M, torch.tensor([1.0, 0.0]))).backward()
     assert loc.grad[1] > 0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(dtype):
+    """Values are those of float64 at the rounded arguments, and the largest radii overflow to infinity."""
+    v, w = torch.tensor([0.6, -1.1, 0.4], dtype=dtype), torch.tensor([-1.0, 0.5, 2.0], dtype=dtype)
+    M = lorentz(1.0)
+    x, y = G.exp0(M, v), G.exp0(M, w)
+    u = torch.finfo(dtype).eps
+    assert torch.allclose(x.double(), G.exp0(M, v.double()), rtol=2 * u)
+    assert torch.allclose(G.log0(M, x).double(), v.double(), rtol=4 * u)
+    for found in (G.distance(M, x, y), G.distance_matrix(M, torch.stack([x, y]))[0, 1]):
+        assert torch.allclose(found.double(), G.distance(M, *(lift(M, p[1:].double()) for p in (x, y))), rtol=4 * u)
+    with pytest.raises(ValueError, match="too far out"):
+        G.exp0(M, 100 * v)

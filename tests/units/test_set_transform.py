@@ -26,8 +26,8 @@ MASK = torch.tensor([[True, False, True, True, False], [False, False, False, Fal
 AttentionNN = partial(HT.AttentionNN, hidden_dim=8, heads=2)
 
 
-def set_flow(M=M4, n=3, coupling=HT.wrapped_hyperboloid_coupling, **kwargs):
-    flow = ph.flows.coupling_flow(n, 2, partial(coupling, hypernet=AttentionNN), manifold=M, **kwargs)
+def set_flow(M=M4, n=3, coupling=HT.wrapped_hyperboloid_coupling, hypernet=AttentionNN, **kwargs):
+    flow = ph.flows.coupling_flow(n, 2, partial(coupling, hypernet=hypernet), manifold=M, **kwargs)
     return HT.SetTransform(shaken(flow, 0.4)) if not kwargs else shaken(flow, 0.4)
 
 
@@ -151,6 +151,13 @@ def test_a_context_belongs_to_a_point_or_to_a_set():
     assert not torch.allclose(y[0], HT.SetTransform(conditional.condition(-per_set), MASK)(x)[0])
     garbage = torch.where(MASK[..., None], x, x.flip(0, 1))
     assert close(y[MASK], HT.SetTransform(conditional.condition(per_set), MASK)(garbage)[MASK])
+    per_point = torch.randn(4, 5, 2, dtype=torch.float64)
+    for network in (conditional, set_flow(context_dim=2, hypernet=None)):
+        padded = torch.where(MASK[..., None], per_point, torch.nan).requires_grad_()
+        found, exact = (image(HT.SetTransform(network.condition(c), MASK), x) for c in (padded, per_point))
+        assert all(map(close, found, exact))
+        gradients = torch.autograd.grad(found[0].sum() + found[1].sum(), [padded, *network.parameters()])
+        assert all(bool(each.isfinite().all()) for each in gradients)
     many = HT.SetTransform(conditional.condition(torch.zeros(5, 2, dtype=torch.float64)))
     with pytest.raises(ValueError, match=r"context of 5 points.*set of 1"):
         many(sets(4, 1))
@@ -222,6 +229,15 @@ BAD = {
     "a network": (lambda t: HT.tangent_coupling(2, hypernet=AttentionNN(1, [1, 1])), TypeError, "must make a network"),
     "two networks": (lambda t: HT.tangent_coupling(2, [8], hypernet=AttentionNN), ValueError, r"\[8\].*drop one"),
     "heads": (lambda t: HT.AttentionNN(1, [1, 1], 32, 5), ValueError, "hidden_dim = 32.*heads = 5"),
+    "outputs": (lambda t: HT.AttentionNN(1, [1, 0]), ValueError, "param_dims = 0.*at least 1"),
+    "one output": (lambda t: HT.AttentionNN(1, 2), TypeError, "param_dims = 2.*list"),
+    "input": (lambda t: HT.AttentionNN(2, [1])(torch.ones(4, 3)), ValueError, r"\(4, 3\).*input_dim = 2"),
+    "context": (lambda t: HT.AttentionNN(2, [1], context_dim=3)(torch.ones(4, 2)), ValueError, "context_dim = 3"),
+    "a network without a mask": (
+        lambda t: HT.SetTransform(HT.TangentCoupling(1, torch.nn.Linear(1, 2).double(), M4), MASK)(sets(4, 5)),
+        TypeError,
+        r"Linear.*mask=.*mask=None",
+    ),
     "no sets": (lambda t: t.flow(sets(1)[0]), ValueError, r"\(1,\).*SetTransform"),
 }
 
@@ -231,6 +247,28 @@ def test_errors_name_the_value_and_the_remedy(name):
     act, kind, message = BAD[name]
     with pytest.raises(kind, match=message):
         act(set_flow())
+
+
+class MeanNN(pyro.nn.DenseNN):
+    """A subclass of Pyro's dense network that mixes points."""
+
+    def __init__(self, input_dim, param_dims):
+        super().__init__(2 * input_dim, [8], param_dims)
+        self.input_dim = input_dim
+
+    def forward(self, x, mask=None):
+        mask = torch.ones(x.shape[:-1], dtype=torch.bool) if mask is None else mask
+        weight = mask.unsqueeze(-1).to(x.dtype)
+        mean = (weight * x).sum(-2, keepdim=True) / weight.sum(-2, keepdim=True).clamp(min=1)
+        return super().forward(torch.cat([x, mean.expand_as(x)], -1))
+
+
+def test_a_network_of_ones_own_sees_the_mask():
+    layer = HT.TangentCoupling(1, shaken(MeanNN(1, [2, 2])), M4)
+    x = sets(4, 5)
+    y = HT.SetTransform(layer, MASK)(x)
+    for i in range(3):
+        assert close(HT.SetTransform(layer)(x[i][MASK[i]]), y[i][MASK[i]])
 
 
 # Attention.

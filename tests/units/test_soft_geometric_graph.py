@@ -12,6 +12,7 @@ import torch
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
 from tests.cases import MANIFOLDS, TEST_FAILURE_RATE, lorentz
+from tests.units.test_distance_matrix import BareManifold
 
 G = ph.geometry
 pytestmark = pytest.mark.usefixtures("float64")
@@ -69,6 +70,12 @@ def test_edges_are_independent_bernoullis_of_distance(name):
     assert torch.allclose(d.mean, mean, rtol=1e-12)
     assert torch.allclose(d.variance, (mass[:, None, None] * (graphs - mean).square()).sum(0), rtol=1e-12)
     assert torch.allclose(d.entropy(), -(mass * found).sum(), rtol=1e-12)
+
+
+def test_a_distance_is_all_that_is_needed():
+    d = hdist.SoftGeometricGraph(torch.tensor([[0.0, 0.0], [1.0, 2.0]]), 3.0, 1.0, BareManifold(1))
+    assert d.probs.tolist() == [[0.0, 0.5], [0.5, 0.0]]
+    assert d.edge_logits(torch.tensor([[0, 1]])).tolist() == [0.0]
 
 
 @pytest.mark.parametrize("name", ["h2", "h2xh2xr"])
@@ -201,6 +208,14 @@ def test_in_a_model():
         d.enumerate_support()
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float16])
+def test_zeros_and_ones_of_every_dtype(dtype):
+    """Unsigned integers have no -1."""
+    d = graph()
+    A = adjacency(5, [(0, 1), (2, 4)])
+    assert torch.equal(d.log_prob(A.to(dtype)), d.log_prob(A))
+
+
 def test_support_names_what_is_wrong():
     d = graph()
     A = adjacency(5, [(0, 1), (2, 4)])
@@ -237,6 +252,8 @@ def test_errors():
         (lambda: make(x, 1.0, 1.0, M).edge_logits(torch.tensor([0, 1])), ValueError, ("pairs", "(2,)", "(E, 2)")),
         (lambda: make(x, 1.0, 1.0, M).edge_logits(torch.tensor([[0, 5]])), ValueError, ("5", "0 to 4", "renumber")),
         (lambda: make(x, 1.0, 1.0, M).edge_logits(torch.tensor([[-1, 2]])), ValueError, ("-1", "0 to 4")),
+        (lambda: make(x, 1.0, 1.0, M).log_prob([[0.0]]), TypeError, ("value is [[0.0]]", "torch.as_tensor")),
+        (lambda: make(x, 1.0, 1.0, M).log_prob(torch.zeros(5, 5) + 0j), TypeError, ("complex", "adjacency matrix")),
     ]:
         with pytest.raises(error) as info:
             call()

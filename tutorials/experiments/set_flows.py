@@ -85,6 +85,18 @@ class SetModel(torch.nn.Module):
         """Returns the law of edges given codes."""
         return hdist.SoftGeometricGraph(codes, radius, temperature, self.manifold, mask)
 
+    def start(self, graphs):
+        """Returns tangent coordinates from which codes are fitted."""
+        return eigenvectors(graphs, self.dim)
+
+    def data(self, graphs):
+        """Returns what is observed of graphs given their codes, and the mask."""
+        return padded(graphs)
+
+    def observe(self, name, codes, mask, edges):
+        """The model of that, within a plate of graphs."""
+        pyro.sample(name, self.decoder(codes, *threshold(), mask), obs=edges)
+
     def sample(self, wanted, seed=None, decoder="edges"):
         """Draws graphs ``(nodes, edges)``.
 
@@ -120,21 +132,17 @@ def nearest(manifold, codes, mask):
 
 
 def fit_codes(model, graphs, steps, progress=lambda: None):
-    """Returns codes and mask by maximum likelihood of the edges, and sets the model's radius and temperature."""
+    """Returns codes and mask: the codes that maximise the likelihood of ``model.observe``, with its parameters."""
     M, real = model.manifold, independent(on_manifold(model.manifold), 1)
-    by_size = torch.tensor([nodes for nodes, _ in graphs]).argsort()
-    parts = [[graphs[i] for i in part] for part in by_size.split(16)]  # less padding: half the time
-    data = [(*padded(part), ph.geometry.exp0(M, eigenvectors(part, model.dim))) for part in parts]
+    by_size = torch.tensor([nodes for nodes, _ in graphs]).argsort().split(16)  # less padding: half the time
+    parts = [[graphs[i] for i in part] for part in by_size]
+    data = [(ph.geometry.exp0(M, model.start(part)), *model.data(part)) for part in parts]
 
     def likelihood():
-        radius, temperature = (
-            pyro.param(name, torch.tensor(1.0, dtype=torch.float64), constraint=positive)
-            for name in ("radius", "temperature")
-        )
-        for i, (edges, mask, start) in enumerate(data):
+        for i, (start, seen, mask) in enumerate(data):
             codes = pyro.param(f"codes_{i}", start, constraint=real)
             with pyro.plate(f"graphs_{i}", len(mask)):
-                pyro.sample(f"edges_{i}", model.decoder(codes, radius, temperature, mask), obs=edges)
+                model.observe(f"seen_{i}", codes, mask, seen)
 
     pyro.clear_param_store()
     schedule = pyro.optim.CosineAnnealingLR({"optimizer": torch.optim.Adam, "optim_args": {"lr": 0.05}, "T_max": steps})
@@ -143,14 +151,21 @@ def fit_codes(model, graphs, steps, progress=lambda: None):
         svi.step()
         schedule.step()
         progress()
-    model.radius, model.temperature = (pyro.param(name).detach().clone() for name in ("radius", "temperature"))
-    mask = mask_of([nodes for nodes, _ in graphs])
-    codes = ph.geometry.exp0(M, torch.zeros(*mask.shape, model.dim, dtype=torch.float64))
-    for i, part in enumerate(by_size.split(16)):
-        found = pyro.param(f"codes_{i}").detach()
-        codes[part, : found.size(1)] = found
+    with torch.no_grad():
+        model.radius, model.temperature = (value.clone() for value in threshold())
+        mask = mask_of([nodes for nodes, _ in graphs])
+        codes = ph.geometry.exp0(M, torch.zeros(*mask.shape, model.dim, dtype=torch.float64))
+        for i, part in enumerate(by_size):
+            found = pyro.param(f"codes_{i}")
+            codes[part, : found.size(1)] = found
     pyro.clear_param_store()
     return codes, mask
+
+
+def threshold():
+    """Returns the learned radius and temperature of an edge."""
+    one = torch.tensor(1.0, dtype=torch.float64)
+    return tuple(pyro.param(name, one, constraint=positive) for name in ("radius", "temperature"))
 
 
 def rotated(manifold, codes):
@@ -180,7 +195,7 @@ def fit_flow(model, codes, mask, steps, progress=lambda: None):
     return losses
 
 
-def fit(graphs, manifold, dim, coupling, seed, steps, report=None, code_steps=200):
+def fit(graphs, manifold, dim, coupling, seed, steps, report=None, code_steps=200, kind=SetModel):
     """Fits codes to graphs ``(nodes, edges)`` and a flow of sets to the codes; returns a model with ``sample``.
 
     Args:
@@ -192,9 +207,10 @@ def fit(graphs, manifold, dim, coupling, seed, steps, report=None, code_steps=20
         steps: Number of steps of the flow.
         report: If given, called with the share of the work that is done.
         code_steps: Number of steps of the codes.
+        kind: The class of the model.
     """
     pyro.set_rng_seed(seed)
-    model = SetModel(manifold, dim, coupling, [nodes for nodes, _ in graphs])
+    model = kind(manifold, dim, coupling, [nodes for nodes, _ in graphs])
     done = 0
 
     def progress():

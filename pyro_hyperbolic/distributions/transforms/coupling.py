@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from geoopt.manifolds.base import Manifold
-from pyro.nn import ConditionalDenseNN, DenseNN
 from torch import Tensor
 
 from pyro_hyperbolic.distributions.constraints import on_manifold
@@ -15,7 +14,7 @@ from pyro_hyperbolic.manifolds import STANDARD
 
 from .base import TangentModule, autocasts, register_if_learnable, with_batch
 from .conditional import NeedsContext
-from .networks import Conditioned, check_dim, check_hypernet, check_split
+from .networks import Conditioned, call, check_dim, check_hypernet, check_split
 
 __all__ = ["ConditionalCoupling", "Coupling"]
 
@@ -33,7 +32,7 @@ class Coupling(TangentModule):
     :meth:`inverse_block`, so it splits and joins blocks, and maps to the manifold, only once.
 
     The network receives all points of a batch, and may mix them along dimension -2: see :class:`SetTransform`, whose
-    mask it then takes as ``mask=``, of the shape of the points without the last dimension. Pyro's dense networks, which
+    mask it takes as ``mask=``, of the shape of the points without the last dimension. Only Pyro's dense networks, which
     map each point by itself, are called without.
 
     Args:
@@ -85,8 +84,7 @@ class Coupling(TangentModule):
 
     def _outputs(self, x1: Tensor, x2: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         try:
-            dense = mask is None or isinstance(self.network, (DenseNN, ConditionalDenseNN))
-            outputs = self.nn(x1) if dense else self.nn(x1, mask=mask)
+            outputs = self.nn(x1, mask) if isinstance(self.nn, Conditioned) else call(self.nn, x1, mask)
         except RuntimeError:  # checked only on failure: the checks cost as much as a layer of the network
             if isinstance(self.network, torch.nn.Module):
                 parameter = next((value for value in self.network.parameters() if value.is_floating_point()), x1)

@@ -15,6 +15,7 @@ __all__ = [
     "Conditioned",
     "CouplingNN",
     "build",
+    "call",
     "check_dim",
     "check_hypernet",
     "check_split",
@@ -66,7 +67,9 @@ class AttentionNN(torch.nn.Module):
             or ``(*, 1, context_dim)``, one for each set.
 
     Raises:
-        ValueError: If a size is out of range; on a call, if ``x`` has no dimension of points.
+        TypeError: If a size is not an integer, or ``param_dims`` not a list of them.
+        ValueError: If a size is out of range; on a call, if ``x`` has no dimension of points, or ``x`` or the context
+            another size.
 
     References:
         *Set Transformer*, J. Lee, Y. Lee, J. Kim, A. R. Kosiorek, S. Choi, Y. W. Teh, 2019, arXiv:1810.00825.
@@ -96,7 +99,10 @@ class AttentionNN(torch.nn.Module):
         checks.check_count("context_dim", context_dim, 0, "it is the length of a context vector, 0 for none")
         if hidden_dim % heads:
             raise ValueError(f"hidden_dim = {hidden_dim} is not a multiple of heads = {heads}; choose one that is.")
-        self.input_dim, self.param_dims, self.context_dim = input_dim, list(param_dims), context_dim
+        param_dims = checks.check_list("param_dims", param_dims, "it holds the sizes of the outputs, as [3, 3]")
+        for size in param_dims:
+            checks.check_count("one of param_dims", size, 1, "it is the size of an output")
+        self.input_dim, self.param_dims, self.context_dim = input_dim, param_dims, context_dim
         self.first = torch.nn.Linear(input_dim + context_dim, hidden_dim)
         self.blocks = torch.nn.ModuleList([_AttentionBlock(hidden_dim, heads) for _ in range(layers)])
         self.norm = torch.nn.LayerNorm(hidden_dim)
@@ -109,6 +115,12 @@ class AttentionNN(torch.nn.Module):
             raise ValueError(
                 f"the network attends over the points of a set, (*, N, {self.input_dim}), but got a tensor of shape "
                 f"{tuple(x.shape)}; put the flow in HT.SetTransform."
+            )
+        found = 0 if context is None else context.size(-1)
+        if not checks.tracing() and (x.size(-1), found) != (self.input_dim, self.context_dim):
+            raise ValueError(
+                f"x has shape {tuple(x.shape)} and the context {found} coordinates, but the network was built for "
+                f"input_dim = {self.input_dim} and context_dim = {self.context_dim}; build it for these."
             )
         if context is not None:
             x = torch.cat([x, context.expand(*x.shape[:-1], context.size(-1))], -1)
@@ -165,11 +177,34 @@ class Conditioned:
         self.context = context
         self.batch_shape = context.shape[:-1]
 
-    def __call__(self, x1: Tensor, **mask: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, x1: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Returns the shift and the log-scale."""
+        context = self.context
+        if mask is not None:  # the contexts of padded points may be anything, as the points
+            context = torch.where(mask.unsqueeze(-1), context, 0)
         # Pyro's ConditionalDenseNN expands the context to the batch of points, but not points to the batch of contexts.
         batch = torch.broadcast_shapes(x1.shape[:-1], self.batch_shape)
-        return self.network(x1.expand((*batch, x1.size(-1))), context=self.context, **mask)
+        return call(self.network, x1.expand((*batch, x1.size(-1))), mask, context=context)
+
+
+#: The methods of Pyro's networks that map each point by itself.
+_POINTWISE = (DenseNN.forward, ConditionalDenseNN.forward)
+
+
+def call(network: Callable[..., Any], x: Tensor, mask: Tensor | None, **context: Tensor) -> Any:
+    """Returns the outputs of a network; one that may mix the points of a set is told which of them are real."""
+    if mask is None or getattr(type(network), "forward", None) in _POINTWISE:
+        return network(x, **context)
+    try:
+        return network(x, mask=mask, **context)
+    except TypeError as error:
+        if "unexpected keyword argument 'mask'" not in str(error):
+            raise
+        raise TypeError(
+            f"the network {checks.shown(network)} takes no mask=, but SetTransform passes its mask, so that padded "
+            f"points are not seen; add an argument mask=None, and leave it unused if the network maps each point by "
+            f"itself."
+        ) from error
 
 
 def build(

@@ -35,14 +35,15 @@ class SetTransform(ModuleTransform):
     Shapes: ``x`` and ``y`` are ``(*, N, n + 1)``, the log-determinant is ``(*)``.
 
     Args:
-        flow: A map of the manifold to itself. If it has networks that mix points, of a coupling or
-            :func:`~pyro_hyperbolic.flows.coupling_flow`, they take ``mask=``, as :class:`AttentionNN` does. A
-            conditional flow at a context: ``(*, N, c)``, one for each point, or ``(*, 1, c)``, one for each set.
+        flow: A map of the manifold to itself. Networks of a coupling or a :func:`~pyro_hyperbolic.flows.coupling_flow`
+            take ``mask=``, as :class:`AttentionNN` does; Pyro's dense networks need not. A conditional flow at a
+            context: ``(*, N, c)``, one for each point, or ``(*, 1, c)``, one for each set.
         mask: Boolean tensor ``(*, N)``, True for real points, which broadcasts with ``x``; by default all are real.
         cache_size: 1 (default) to cache the last pair, 0 to cache nothing.
 
     Raises:
-        TypeError: If ``flow`` is no map of a manifold to itself, or ``mask`` is not boolean.
+        TypeError: If ``flow`` is no map of a manifold to itself, or ``mask`` is not boolean; on a call, if a network
+            takes no ``mask=``.
         ValueError: If ``mask`` does not fit the shape of ``x``; on a call, while validating, if a real point is off the
             manifold.
 

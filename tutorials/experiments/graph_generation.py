@@ -338,8 +338,8 @@ at right angles to the way back.
   networks, slots and training in flat space of that dimension give {flat}% valid graphs, in hyperbolic space {curved}%.
   TC and WHC do not differ: each conditional is one bump, which either fits, and both rows take their decisions from the
   same random numbers. Flat space can buy the room by dimension: in $E^{{32}}$ random directions are nearly orthogonal.
-- V.U.N. of lobsters is below validity because small lobsters repeat: the row "the law of the data" has the rate of new
-  draws from the law itself, which no generator of that law exceeds.
+- V.U.N. of lobsters is below validity because small lobsters repeat, also in new draws from the law of the data, the
+  first row. Growth repeats them somewhat more often: it draws sizes and lengths of paths from 80 training graphs.
 - The policy decides how many children come, and it alone makes the degrees; it reads the graph that the codes decode
   to. Size and length of the path are drawn from training graphs. The policy answers no for kinds of nodes (degree and
   distance from the path, both capped) that never had a child in training: without that, 1% of lobsters broke the rule,
@@ -356,6 +356,9 @@ at right angles to the way back.
 - One-shot rows are reported as they are. Drawing some 60 points at once so that each is right to a few percent of an
   edge is a hard problem for a flow, in any space; with the nearest inner node as decoder the same points give trees by
   construction, and only the MMDs of those rows say something.
+
+Real trees above, grown ones below (dashed), no choice among samples: as graphs, and their codes in $H^5$ as points of
+the disk whose distances are as close as possible to half of theirs.
 
 ![Real and grown trees](../../docs/images/growth_trees.png)
 

@@ -20,7 +20,12 @@ FOLDER = Path(__file__).parents[2] / "tutorials"
 ELSEWHERE = {
     *("mnist.py", "experiments/records.py", "experiments/runs_together.py"),
     *("scale_out.py", "scale_out_lightning.py"),
-    *("experiments/set_flows.py", "experiments/set_pointers.py"),
+    *(
+        "experiments/set_flows.py",
+        "experiments/set_pointers.py",
+        "experiments/growth.py",
+        "experiments/graph_scores.py",
+    ),
 }
 SCRIPTS = sorted({str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*.py")} - ELSEWHERE)
 #: What a script is given besides --out; those that stand here more than once are run so often.
@@ -37,6 +42,10 @@ ARGUMENTS = {
         ["--graph", "GRAPHS", "--dataset", "dis2", "--picture", "PICTURE"],
         ["--graph", "GRAPHS", "--dataset", "dis2", "--model", "WHC", "--split-seed", "7"],
     ],
+    "experiments/graph_generation.py": [
+        ["--rows", "floor", "growth-whc", "--data", "trees", "--seed", "0", "--samples", "3", "--processes", "1"]
+    ],
+    "experiments/graph_pictures.py": [["--only", "theorem"]],
     "experiments/density_estimation.py": [["--runs", "table", "--flows", "TC", "polar", "--processes", "1"]],
 }
 #: What a script prints, and the picture that it draws.

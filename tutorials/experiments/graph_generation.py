@@ -12,6 +12,7 @@ With `--row` it trains one model on 80 graphs of a seed and writes `DIR/samples.
 import argparse
 import json
 import multiprocessing
+import os
 import platform
 import time
 from collections import Counter
@@ -38,9 +39,14 @@ SEEDS = (101, 102, 103, 104, 105)  # declared before any run of the table
 GRAPHS, TRAIN = 100, 80
 FRESH = 1_000_000  # added to the seed of the data
 SAMPLES = 1000
+SMOKE = bool(os.environ.get("SMOKE_TEST"))
 CHUNK = 500  # graphs that grow at once
-ORDERS = 4  # orders of growth for each training graph
-STEPS = {"policy": 2000, "flow": 500, "edges": 200, "one-shot": 400}
+ORDERS = 1 if SMOKE else 4  # orders of growth for each training graph
+STEPS = (
+    {"policy": 5, "flow": 5, "edges": 5, "one-shot": 5}
+    if SMOKE
+    else {"policy": 2000, "flow": 500, "edges": 200, "one-shot": 400}
+)
 
 # ---- Data ----
 

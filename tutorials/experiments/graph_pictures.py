@@ -80,7 +80,7 @@ def theorem(file):
         title = "$E^2$" if M is PLANE else f"$H^2$, edges 1.25 $\\tau^*$ = {step:.2f}"
         ax.set_title(f"{title}:\n{len(z)} nodes, {count} false edges")
     bisectors(axes[1], length)
-    lengths = torch.linspace(0.1, 2.5, 97).tolist()
+    lengths = torch.linspace(0.1, 2.5, 5 if graph_generation.SMOKE else 97).tolist()
     for degrees, colour, style in ((120, BLUE, "-"), (90, ORANGE, "--")):
         turn = math.pi - math.radians(degrees)
         ratio = [strangers(DISK, *branching(DISK, step, turn, 8)).min().item() / step for step in lengths]

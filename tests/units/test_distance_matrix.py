@@ -77,8 +77,8 @@ def sets(name, *shapes, dtype=torch.float64):
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_entries_are_distances(name):
-    """Of two sets, whose batches broadcast, and of one, where the matrix is symmetric."""
+def test_entries_are_distances(name, monkeypatch):
+    """Of two sets, whose batches broadcast, and of one, where the matrix is symmetric; in blocks of rows too."""
     M, x, y = sets(name, (2, 1, 5), (3, 4))
     events = len(G.bind(M).event_shape(SPACES[name][1]))
     found = G.distance_matrix(M, x, y)
@@ -87,6 +87,8 @@ def test_entries_are_distances(name):
     rounding = 1e-12 if "spd" in name else 1e-14
     assert torch.allclose(found, gathered, rtol=rounding, atol=rounding)
     d = G.distance_matrix(M, y)
+    monkeypatch.setattr(G.pairs, "_BLOCK", 20)
+    assert torch.allclose(G.distance_matrix(M, x, y), found, rtol=rounding, atol=rounding)
     assert torch.equal(d, d.mT)
     assert d.diagonal(0, -2, -1).eq(0).all()
     assert G.distance_matrix(M, x[0, 0, :0], y).shape == (3, 0, 4)
@@ -181,6 +183,13 @@ def test_neighbours_far_out_on_a_ray_have_gradients():
     )
     (gradient,) = torch.autograd.grad(d.triu().sum(), radii)
     assert torch.allclose(gradient, torch.tensor([3.0, 1.0, -1.0, -3.0], dtype=torch.float64), rtol=1e-6)
+
+
+def test_near_pairs_on_a_line_keep_their_digits():
+    """There rounding moves points along the line only, far out too."""
+    M = lorentz()
+    x = G.exp0(M, torch.tensor([[14.0], [14.0 + 1e-6], [-3.0]], dtype=torch.float64))
+    assert torch.allclose(G.distance_matrix(M, x), G.distance(M, x.unsqueeze(1), x), rtol=0, atol=1e-15)
 
 
 def test_a_cluster_near_the_origin_keeps_its_digits():

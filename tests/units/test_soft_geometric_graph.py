@@ -176,9 +176,12 @@ def test_batches_broadcast():
     assert len(B.reshape(24, 25).unique(dim=0)) > 12
     assert torch.allclose(wide.log_prob(B), d.log_prob(B), rtol=1e-12)
     assert wide.edge_logits(pairs).shape == (4, 2, 3, 3)
+    assert wide.log_prob(A[0]).shape == wide.entropy().shape == (4, 2, 3)
     for i, j in itertools.product(range(2), range(3)):
         one = hdist.SoftGeometricGraph(x[j], radius[j], temperature[i, 0], lorentz(ks[j].item()), mask[i, 0])
         assert torch.allclose(one.log_prob(A[:, i, j]), d.log_prob(A)[:, i, j], rtol=1e-12)
+    of_k = hdist.SoftGeometricGraph(G.origin(lorentz(), 2).expand(5, 3), 1.0, 1.0, geoopt.Lorentz(torch.ones(4, 1)))
+    assert of_k.batch_shape == of_k.sample().shape[:-2] == (4,)  # of k alone
     shapes = {"x": x.shape, "radius": radius.shape, "temperature": temperature.shape, "mask": mask.shape}
     assert hdist.SoftGeometricGraph.infer_shapes(**shapes) == (d.batch_shape, d.event_shape)
 

@@ -311,13 +311,13 @@ HEAD = """## Graphs (table 4)
     python tutorials/experiments/graph_generation.py --processes 2
 
 100 graphs of a seed, 80 to train and 20 to test; seeds 101 to 105, declared before the first run, while choices were
-made on seeds 0 to 4. (An earlier table was stopped after growth by WHC on seeds 101 and 102, 99.9 to 100% valid, when a
-picture of seed 0 showed nodes of too high degree: the length of the path was then drawn as it is now.) 1000 samples for
-each seed, edges drawn and not thresholded, no sample rejected or repaired. Rates are means over seeds with the least and
-largest. *Valid* is a tree, or a lobster, as a whole graph; *V.U.N.* is valid, not isomorphic to an earlier sample, and not to a
-training graph (colour refinement, 6 rounds). Sizes are drawn from the training graphs. MMDs are to the 20 test graphs,
-by the kernels of GRAN. The published numbers are of largest connected components, where two joined nodes count as a
-tree; those of lobsters are read off a figure, to about 0.005.
+made on seeds 0 to 4. (An earlier table was stopped after growth by WHC on seeds 101 and 102, 99.9 to 100% valid, when
+a picture of seed 0 showed nodes of too high degree: the length of the path was then drawn as it is now.) 1000 samples
+for each seed, edges drawn and not thresholded, no sample rejected or repaired. Rates are means over seeds with the
+least and largest. *Valid* is a tree, or a lobster, as a whole graph; *V.U.N.* is valid, not isomorphic to an earlier
+sample, and not to a training graph (colour refinement, 6 rounds). Sizes are drawn from the training graphs. MMDs are
+to the 20 test graphs, by the kernels of GRAN. The published numbers are of largest connected components, where two
+joined nodes count as a tree; those of lobsters are read off a figure, to about 0.005.
 
 *Growth* adds nodes one by one: the place of a child, in the frame where its parent is the origin, is a draw from one
 conditional flow that isometries carry there (`HT.Reflection`, `HT.Translation`), and all pairs of nodes draw edges from

@@ -541,8 +541,8 @@ def picture(folder, file):
         rows = [record["rows"] for record in records if record["dataset"] == dataset]
         for ax, kind, title in zip(line, ("roc", "matched_roc"), ("uniform", "degree-matched"), strict=True):
             for name, (colour, dashes) in STYLES.items():
-                curves = torch.tensor([[float(value) for value in row[name][kind].split()] for row in rows])
-                mean, half = curves.mean(0), 1.96 * curves.std(0) / len(rows) ** 0.5
+                curves = [[float(value) for value in row[name][kind].split()] for row in rows if name in row]
+                mean, half = torch.tensor(curves).mean(0), 1.96 * torch.tensor(curves).std(0) / len(curves) ** 0.5
                 ax.fill_between(RATES, mean - half, (mean + half).clamp(max=1), color=colour, alpha=0.15, linewidth=0)
                 ax.plot(RATES, mean, color=colour, linestyle=dashes, linewidth=1.5, label=name)
             ax.set(title=f"{TITLES[dataset]}, {title} negatives", xscale="log", xlim=(0.004, 1), ylim=(0, 1.01))

@@ -321,8 +321,9 @@ Not run yet: `python tutorials/experiments/link_prediction.py --graph FOLDER`.
 LINK_HEAD = """## Link prediction (table 3)
 
 `python tutorials/experiments/link_prediction.py --graph FOLDER`. {splits} splits, of seeds {first} to {last}, declared
-before the first run. Each hides 5% of the edges for validation and 10% for testing. Settings were chosen with WHC on
-seeds 0 to 2 and are the same for all models of a data set. The models are one class:
+before the first run. Each hides 5% of the edges for validation and 10% for testing. Settings were chosen on
+seeds 0 to 2 (the decoder of Dis-II with all models, the rest mostly with WHC) and are the same for all models of a data
+set. The models are one class:
 
 - The encoder is two graph convolutions of width 64 over training edges, and the posterior a wrapped normal, pushed
   through two couplings in RealNVP, TC and WHC. On Dis-I features are the identity, on Dis-II the eleven of the data.

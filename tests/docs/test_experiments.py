@@ -273,6 +273,14 @@ def test_a_row_writes_its_samples(row, data, tmp_path, monkeypatch):
             assert len(sample["edges"]) == sample["nodes"] - 1
 
 
+@pytest.mark.slow
+def test_the_theorem_is_drawn(tmp_path):
+    import graph_pictures
+
+    graph_pictures.theorem(tmp_path / "theorem.png")
+    assert (tmp_path / "theorem.png").stat().st_size > 10_000
+
+
 def test_orders_of_growth_are_the_tree_from_the_middle_of_a_longest_path():
     import growth
     import networkx

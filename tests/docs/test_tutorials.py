@@ -16,7 +16,7 @@ import torch
 from tutorials.experiments import records
 
 FOLDER = Path(__file__).parents[2] / "tutorials"
-#: Modules that scripts import, and scripts that test_scale_out.py runs.
+#: Modules that scripts import, and scripts that test_scale_out.py and test_experiments.py run.
 ELSEWHERE = {
     *("mnist.py", "experiments/records.py", "experiments/runs_together.py"),
     *("scale_out.py", "scale_out_lightning.py"),
@@ -25,9 +25,12 @@ ELSEWHERE = {
         "experiments/set_pointers.py",
         "experiments/growth.py",
         "experiments/graph_scores.py",
+        "experiments/graph_pictures.py",
     ),
 }
 SCRIPTS = sorted({str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*.py")} - ELSEWHERE)
+#: The rows of link prediction that its picture shows.
+DRAWN = ("N-VAE", "H-VAE", "RealNVP", "TC", "WHC", "degrees")
 #: What a script is given besides --out; those that stand here more than once are run so often.
 ARGUMENTS = {
     "hyperbolic_vae.py": [
@@ -39,13 +42,12 @@ ARGUMENTS = {
     "experiments/vae_mnist.py": [["--data", "MNIST", "--processes", "1"]],
     "experiments/vae_bdp.py": [["--processes", "1"]],
     "experiments/link_prediction.py": [
-        ["--graph", "GRAPHS", "--dataset", "dis2", "--picture", "PICTURE"],
+        ["--graph", "GRAPHS", "--dataset", "dis2", "--rows", *DRAWN, "published decoder", "--picture", "PICTURE"],
         ["--graph", "GRAPHS", "--dataset", "dis2", "--model", "WHC", "--split-seed", "7"],
     ],
     "experiments/graph_generation.py": [
-        ["--rows", "floor", "growth-whc", "--data", "trees", "--seed", "0", "--samples", "3", "--processes", "1"]
+        ["--rows", "floor", "--data", "trees", "--seed", "0", "--samples", "3", "--processes", "1"]
     ],
-    "experiments/graph_pictures.py": [["--only", "theorem"]],
     "experiments/density_estimation.py": [["--runs", "table", "--flows", "TC", "polar", "--processes", "1"]],
 }
 #: What a script prints, and the picture that it draws.

@@ -359,7 +359,7 @@ most .06). Every score on this graph with its features, ours included, says how 
 **What else the results support.**
 
 - **Dis-II is won by the decoder.** With it WHC scores .98 / .97, and .99 against degree-matched negatives. With an
-  inner product it reaches about .95 / .94 and .86. Nodes with an angle (the last feature) and a depth lie in the
+  inner product it reaches about .95 / .93 and .86. Nodes with an angle (the last feature) and a depth lie in the
   hyperbolic plane as in that drawing, and its distances tell the branches apart.
 - **There curvature helps models without a flow**: the H-VAE leads the N-VAE by .08. But the N-VAE has only linear maps
   after its one hidden layer. One more layer gives it about half of that, and an inner product more. With flows the
@@ -372,7 +372,7 @@ most .06). Every score on this graph with its features, ours included, says how 
   .02 to .03 in average precision.
 - On Dis-I our means over all declared splits are within .015 of the published means of the five best runs in AUC, and
   above them in AP. On Dis-II they are above in both, except for the N-VAE.
-- The leak is worth .04 to .05 AUC, from separate calls to one call. (On Dis-II messages over training edges
+- The leak is worth .04 AUC, from separate calls to one call. (On Dis-II messages over training edges
   serve this decoder better still, since they carry degrees.)
 
 ![ROC curves](../../docs/images/link_prediction.png)

@@ -274,7 +274,8 @@ def distance_matrix(manifold: Manifold, x: Tensor, y: Tensor | None = None) -> T
         + \tfrac{(x_0 - y_0)^2}{4\, x_0 y_0}
 
     is a sum of squares, where nothing cancels. The result is exactly zero where points coincide, with zero gradients,
-    and symmetric if ``y`` is None.
+    and symmetric if ``y`` is None. Squares of distances must be in range: below 1e-154 in float64 they round to zero,
+    and so do distances in a Euclidean set that are 1e-154 times smaller than its largest coordinate.
 
     Args:
         manifold: A geoopt manifold. A batch of parameters, such as ``k``, broadcasts with the batch of points: all

@@ -8,7 +8,7 @@ from torch import Tensor
 from pyro_hyperbolic.numerics import norm, reflect
 
 from .base import Nested
-from .pairs import by_rows, length, square_distances
+from .pairs import by_rows, length, power_of_two, square_distances
 
 __all__ = ["Euclidean"]
 
@@ -72,7 +72,7 @@ class Euclidean(Nested):
         # Squares would leave the range, so divide by the size first: by a power of two, which loses no digit.
         largest = torch.maximum(*(v.detach().abs().amax((-2, -1), keepdim=True) for v in (x, y)))
         largest = largest.masked_fill(largest == 0, 1.0)
-        scale = largest / (2 * torch.frexp(largest).mantissa)
+        scale = power_of_two(largest)
         return by_rows(lambda x: scale * length(square_distances(x, y / scale)), y.size(-2), x / scale)
 
     def translate_tangent(

@@ -26,7 +26,7 @@ from torch.nn.functional import pad
 from pyro_hyperbolic.numerics import asinh, asinhc, log_sinhc, near_log_sinhc, norm, reflect, sinhc
 
 from .base import Nested
-from .pairs import by_rows, length, square_distances
+from .pairs import by_rows, length, power_of_two, square_distances
 
 __all__ = ["Hyperboloid", "square_norm", "time_of"]
 
@@ -248,7 +248,7 @@ class Hyperboloid(Nested):
         # Squares of float64 points would leave the range, so a root of x_0 y_0 is taken out. Far out on a ray the flat
         # coordinates are equal; scaled up, their squares have a derivative in range.
         flat_x, root_x, height_x = per_x
-        scale = _power_of_two((root_x.detach().amax(-2, keepdim=True) * time_y.detach().amax(-2, keepdim=True)).sqrt())
+        scale = power_of_two((root_x.detach().amax(-2, keepdim=True) * time_y.detach().amax(-2, keepdim=True)).sqrt())
         flat_x, flat_y = scale * flat_x, scale * flat_y
 
         def apart(flat_x: Tensor, root_x: Tensor, height_x: Tensor) -> Tensor:
@@ -528,10 +528,6 @@ def _sum_of_squares(v: Tensor) -> Tensor:
 def time_of(space: Tensor) -> Tensor:
     """Returns the time coordinate, ``sqrt(1 + |space|^2)``, of a point with the given spatial part."""
     return _norm_with(space, 1.0, space).to(space.dtype)
-
-
-def _power_of_two(x: Tensor) -> Tensor:
-    return x / (2 * torch.frexp(x).mantissa)
 
 
 def _norm_with(space: Tensor, coordinate: float, like: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["by_rows", "length", "square_distances"]
+__all__ = ["by_rows", "length", "power_of_two", "square_distances"]
 
 #: The number of pairs of a block. Larger temporaries leave the cache, and are mapped and zeroed page by page.
 _BLOCK = 2**18
@@ -49,3 +49,8 @@ def length(square: Tensor) -> Tensor:
     """Returns the square root; its derivatives at zero are zero."""
     zero = square == 0
     return square.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)
+
+
+def power_of_two(x: Tensor) -> Tensor:
+    """Returns the largest power of two up to each positive number; dividing by it loses no digit."""
+    return x / (2 * torch.frexp(x).mantissa)

@@ -17,11 +17,9 @@ import argparse
 import functools
 import itertools
 import math
-import multiprocessing
 import os
 import tempfile
 import time
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,8 +30,7 @@ import pyro.distributions.transforms as T
 import torch
 from matplotlib.figure import Figure
 from pyro.nn import DenseNN
-from records import missing, read, write
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from records import missing, perform_all, read, write
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import pyro_hyperbolic as ph
@@ -295,25 +292,10 @@ def perform(run, folder, state):
     state.pop(run.name, None)
 
 
-def perform_all(runs, folder, processes):
+def perform_missing(runs, folder, processes):
     absent = missing(folder, {run.name: {**run._asdict(), **BUDGETS[run.budget]._asdict()} for run in runs})
-    left = [run for run in runs if run.name in absent]
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    context = multiprocessing.get_context("spawn")
-    with (
-        context.Manager() as manager,
-        ProcessPoolExecutor(processes, context) as pool,
-        Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[now]}")) as progress,
-    ):
-        state = manager.dict()
-        bar = progress.add_task("runs", total=len(runs), completed=len(runs) - len(left), now="")
-        waiting = {pool.submit(perform, run, folder, state) for run in left}
-        while waiting:
-            done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
-            for future in done:
-                future.result()
-            now = ", ".join(f"{name} {share:.0%}" for name, share in state.items())
-            progress.update(bar, advance=len(done), now=now)
+    jobs = [(run, folder) for run in runs if run.name in absent]
+    perform_all(perform, jobs, "runs", len(runs), processes)
 
 
 # %% [markdown]
@@ -506,7 +488,7 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_default_dtype(torch.float64)
     runs = planned(args)
-    perform_all(runs, folder, args.processes)
+    perform_missing(runs, folder, args.processes)
     if args.picture:
         picture(runs, folder, args.picture)
     print(section(args.out))

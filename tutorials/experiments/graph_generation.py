@@ -11,13 +11,11 @@ With `--row` it trains one model on 80 graphs of a seed and writes `DIR/samples.
 
 import argparse
 import json
-import multiprocessing
 import os
 import platform
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
@@ -28,8 +26,7 @@ import pyro
 import set_flows
 import torch
 from graph_scores import score
-from records import missing, read, write
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from records import missing, perform_all, read, write
 
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions.transforms as HT
@@ -199,29 +196,15 @@ def perform(runs, folder, state):
     state.pop(first.name, None)
 
 
-def perform_all(runs, folder, processes):
+def perform_missing(runs, folder, processes):
     """Performs the runs that have no record yet, with progress."""
     absent = missing(folder, {run.name: run._asdict() for run in runs})
     left = {}
     for run in runs:
         if run.name in absent:
             left.setdefault(run.model, []).append(run)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    context = multiprocessing.get_context("spawn")
-    with (
-        context.Manager() as manager,
-        ProcessPoolExecutor(processes, context) as pool,
-        Progress(*columns, TextColumn("{task.fields[now]}")) as progress,
-    ):
-        state = manager.dict()
-        bar = progress.add_task("runs", total=len(runs), completed=len(runs) - len(absent), now="")
-        waiting = {pool.submit(perform, group, folder, state): len(group) for group in left.values()}
-        while waiting:
-            done, _ = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
-            for future in done:
-                future.result()
-                progress.advance(bar, waiting.pop(future))
-            progress.update(bar, now=", ".join(f"{name} {share:.0%}" for name, share in state.items()))
+    jobs = [(group, folder) for group in left.values()]
+    perform_all(perform, jobs, "runs", len(runs), processes, lambda job: len(job[0]))
 
 
 # ---- The page ----
@@ -412,7 +395,7 @@ def main():
         (args.out / "samples.json").write_text(json.dumps(samples))
         return
     runs = [Run(row, data, seed, args.samples) for row in args.rows for seed in args.seed for data in args.data]
-    perform_all(runs, args.out, args.processes)
+    perform_missing(runs, args.out, args.processes)
 
 
 if __name__ == "__main__":

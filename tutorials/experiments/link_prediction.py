@@ -16,10 +16,8 @@ training edges only. Scores are posterior predictive: probabilities averaged ove
 import argparse
 import copy
 import json
-import multiprocessing
 import os
 import time
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,8 +30,8 @@ from matplotlib.figure import Figure
 from pyro import poutine
 from pyro.infer import Trace_ELBO
 from pyro.nn import DenseNN, PyroModule, PyroParam, pyro_method
-from records import read, write
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from records import perform_all, read, write
+from rich.progress import Progress
 from torch import Tensor
 from torch.nn.functional import softplus
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -467,31 +465,17 @@ def perform(path, dataset, seed, rows, folder, state):
     for label in rows:
 
         def report(share, label=label):
-            state[name] = f"{name} {label} {share:.0%}"
+            state[f"{name} {label}"] = share
 
         report(0)
         record["rows"][label] = row(label, graph, dataset, seed, report)
         write(folder, name, record)
-    state.pop(name, None)
+        state.pop(f"{name} {label}", None)
 
 
-def perform_all(path, datasets, names, folder, processes, splits=None):
-    left, total = unfinished(folder, datasets, names, splits), len(SEEDS[:splits]) * len(datasets)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    context = multiprocessing.get_context("spawn")
-    with (
-        context.Manager() as manager,
-        ProcessPoolExecutor(processes, context) as pool,
-        Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[now]}")) as progress,
-    ):
-        state = manager.dict()
-        bar = progress.add_task("splits", total=total, completed=total - len(left), now="")
-        waiting = {pool.submit(perform, path, *job, folder, state) for job in left}
-        while waiting:
-            done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
-            for future in done:
-                future.result()
-            progress.update(bar, advance=len(done), now=", ".join(state.values()))
+def perform_missing(path, datasets, names, folder, processes, splits=None):
+    jobs = [(path, *job, folder) for job in unfinished(folder, datasets, names, splits)]
+    perform_all(perform, jobs, "splits", len(SEEDS[:splits]) * len(datasets), processes)
 
 
 def one(path, dataset, model, seed, folder):
@@ -572,7 +556,7 @@ def main():
         one(args.graph, args.dataset, args.model, args.split_seed, args.out)
         return
     datasets = [args.dataset] if args.dataset else list(SETTINGS)
-    perform_all(args.graph, datasets, args.rows, args.out, args.processes, args.splits)
+    perform_missing(args.graph, datasets, args.rows, args.out, args.processes, args.splits)
     if args.picture:
         picture(args.out, args.picture)
 

@@ -1,8 +1,12 @@
 """Results of experiments: one JSON file for each finished job, so that a second run resumes."""
 
 import json
+import multiprocessing
 import os
 import reprlib
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
 def missing(folder, jobs):
@@ -65,3 +69,27 @@ def _load(path, fields):
 def path_of(folder, name):
     """Returns the path of a record."""
     return folder / f"{name.replace(', ', '-').replace(' ', '-')}.json"
+
+
+def perform_all(function, jobs, label, total, processes, records=lambda job: 1):
+    """Calls ``function(*job, state)`` for each job, in processes, with a progress bar of ``total`` records.
+
+    ``state`` is a dict of what runs now, ``{name: share done}``; ``records(job)`` is the number of records of a job.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    context = multiprocessing.get_context("spawn")
+    with (
+        context.Manager() as manager,
+        ProcessPoolExecutor(processes, context) as pool,
+        Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[now]}")) as progress,
+    ):
+        state = manager.dict()
+        left = sum(map(records, jobs))
+        bar = progress.add_task(label, total=total, completed=total - left, now="")
+        waiting = {pool.submit(function, *job, state): records(job) for job in jobs}
+        while waiting:
+            done, _ = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
+            for future in done:
+                future.result()
+                progress.advance(bar, waiting.pop(future))
+            progress.update(bar, now=", ".join(f"{name} {share:.0%}" for name, share in state.items()))

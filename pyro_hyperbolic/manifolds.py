@@ -11,8 +11,18 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_hyperbolic.geometry import checks
+from pyro_hyperbolic.geometry.rotations import Rotations
+from pyro_hyperbolic.geometry.torus import Torus
 
-__all__ = ["Lorentz", "PoincareBall", "Product", "has_sampled_parameters", "with_sampled_parameters"]
+__all__ = [
+    "Lorentz",
+    "PoincareBall",
+    "Product",
+    "Rotations",
+    "Torus",
+    "has_sampled_parameters",
+    "with_sampled_parameters",
+]
 
 
 class PyroABCMeta(type(PyroModule), abc.ABCMeta):  # type: ignore[misc]

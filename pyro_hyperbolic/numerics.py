@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["asinh", "asinhc", "householder", "log_sinhc", "near_log_sinhc", "norm", "reflect", "sinhc"]
+__all__ = ["asinc", "asinh", "asinhc", "householder", "log_sinhc", "near_log_sinhc", "norm", "reflect", "sinc", "sinhc"]
 
 # Taylor polynomials are used below this z. The number of terms passed to `_terms` is chosen for it: the value and both
 # derivatives are accurate to the unit roundoff of the dtype.
@@ -22,6 +22,9 @@ _SWITCH = 1e-2
 
 _SINHC = [1 / math.factorial(2 * j + 1) for j in range(16)]
 _ASINHC = [(-1) ** j * math.factorial(2 * j) / (4**j * math.factorial(j) ** 2 * (2 * j + 1)) for j in range(16)]
+
+_SINC = [(-1) ** j * value for j, value in enumerate(_SINHC)]
+_ASINC = [abs(value) for value in _ASINHC]
 
 
 def sinhc(z: Tensor) -> Tensor:
@@ -42,6 +45,42 @@ def sinhc(z: Tensor) -> Tensor:
     small = z < _SWITCH
     r = z.masked_fill(small, 1.0).sqrt()
     return torch.where(small, _polynomial(_SINHC[: _terms(z, 4, 7)], z.masked_fill(~small, 0.0)), r.sinh() / r)
+
+
+def sinc(z: Tensor) -> Tensor:
+    r"""Returns :math:`\sin(\sqrt z)/\sqrt z`, accurate and twice differentiable for every :math:`z \ge 0`.
+
+    Args:
+        z: Squared angle, shape ``(*)``, nonnegative.
+
+    Returns:
+        Tensor of shape ``(*)``.
+
+    Example:
+        >>> sinc(torch.tensor([0.0, (torch.pi / 2) ** 2]))  # 1, and 2 / pi
+        tensor([1.0000, 0.6366])
+    """
+    small = z < _SWITCH
+    r = z.masked_fill(small, 1.0).sqrt()
+    return torch.where(small, _polynomial(_SINC[: _terms(z, 4, 7)], z.masked_fill(~small, 0.0)), r.sin() / r)
+
+
+def asinc(w: Tensor) -> Tensor:
+    r"""Returns :math:`\arcsin(\sqrt w)/\sqrt w`, accurate and twice differentiable for :math:`0 \le w < 1`.
+
+    Args:
+        w: Squared sine, shape ``(*)``, in [0, 1].
+
+    Returns:
+        Tensor of shape ``(*)``.
+
+    Example:
+        >>> asinc(torch.tensor([0.0, 0.5]))  # 1, and pi / 4 * sqrt(2)
+        tensor([1.0000, 1.1107])
+    """
+    small = w < _SWITCH
+    x = w.masked_fill(small, 0.5).sqrt()
+    return torch.where(small, _polynomial(_ASINC[: _terms(w, 6, 10)], w.masked_fill(~small, 0.0)), x.asin() / x)
 
 
 def asinh(x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from geoopt.manifolds.base import Manifold
 from torch import Tensor
 
-from .base import Geometry, Hadamard, Nested
+from .base import Complete, Embedded, Geometry, Hadamard, Nested
 from .checks import (
     check_batches,
     check_chart,
@@ -34,14 +34,17 @@ from .checks import (
 )
 from .means import mean
 from .origins import is_known_origin, known_tangent, remember_origin, remember_tangent
-from .registry import bind, chart, register, same
+from .registry import bind, chart, complete, register, same
 
 __all__ = [
+    "Complete",
+    "Embedded",
     "Geometry",
     "Hadamard",
     "Nested",
     "bind",
     "chart",
+    "complete",
     "contains",
     "distance",
     "distance_matrix",

@@ -19,7 +19,7 @@ from pyro_hyperbolic.numerics import norm
 
 from .origins import known_tangent
 
-__all__ = ["Geometry", "Hadamard", "Nested"]
+__all__ = ["Complete", "Embedded", "Geometry", "Hadamard", "Nested"]
 
 
 class Geometry(ABC):
@@ -134,7 +134,128 @@ class Geometry(ABC):
     __hash__ = None  # type: ignore[assignment]
 
 
-class Hadamard(Geometry):
+class Complete(Geometry):
+    r"""A manifold whose geodesics never end: tangent vectors, and the state of a continuous flow.
+
+    A tangent vector at ``x`` is ``m = vector_size(n)`` numbers, whose dot products are inner products. They are either
+    components in an orthonormal frame, ``m = n``, or the coordinates of an isometric embedding in R^m, where
+    :meth:`tangent` projects.
+
+    The state ``s`` of a continuous flow is ``p`` numbers: tangent coordinates where there is a global chart, otherwise
+    the coordinates of the point.
+    """
+
+    def vector_size(self, n: int) -> int:
+        """Returns the number ``m`` of components of a tangent vector."""
+        return n
+
+    def tangent(self, x: Tensor, u: Tensor) -> Tensor:
+        """Returns the tangent vector at ``x`` that is closest to ``u``, both ``(*, m)``."""
+        return u
+
+    @abstractmethod
+    def exp(self, x: Tensor, u: Tensor) -> Tensor:
+        r"""Returns :math:`\exp_x(u)` for tangent vectors ``(*, m)``."""
+
+    @abstractmethod
+    def log(self, x: Tensor, y: Tensor) -> Tensor:
+        r"""Returns the shortest ``u``, shape ``(*, m)``, with :math:`\exp_x(u) = y`; jumps at the cut locus."""
+
+    def towards(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns a vector ``(*, m)`` at ``x`` that points to ``y``, and a squared distance ``(*)``, both smooth.
+
+        ``log(x, y)`` with its squared length, unless that is not smooth at the cut locus.
+        """
+        u = self.log(x, y)
+        return u, (u * u).sum(-1)
+
+    @abstractmethod
+    def features(self, x: Tensor) -> Tensor:
+        """Returns numbers ``(*, f)`` that determine the point and depend smoothly on it, for a network to read."""
+
+    @abstractmethod
+    def state(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the state ``(*, p)`` of points, and the log-volume of :meth:`point` there."""
+
+    @abstractmethod
+    def point(self, s: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the points of states ``(*, p)``, and the log-volume of this map."""
+
+    @abstractmethod
+    def velocity(self, s: Tensor, u: Tensor) -> Tensor:
+        """Returns the velocity ``(*, p)`` of the state of a point that moves with the tangent vector ``u``."""
+
+    def retract(self, s: Tensor) -> Tensor:
+        """Returns the state closest to any ``p`` numbers."""
+        return s
+
+    def frame(self, s: Tensor) -> Tensor:
+        """Returns an orthonormal basis ``(*, n, p)`` of the velocities of states; it may jump as ``s`` moves."""
+        return torch.eye(s.size(-1), dtype=s.dtype, device=s.device).expand(*s.shape, s.size(-1))
+
+    def components(self, s: Tensor, velocity: Tensor) -> Tensor:
+        """Returns the components ``(*, n)`` of a velocity ``(*, p)`` in the :meth:`frame`."""
+        return velocity
+
+
+class Embedded(Complete):
+    r"""A compact manifold in a flat space, without a global chart: sphere, torus, rotations.
+
+    Implement ``project``, ``exp``, ``log``, ``features``, ``frame_at``, ``ambient``, ``uniform`` and
+    ``log_total_volume``.
+    """
+
+    @abstractmethod
+    def project(self, x: Tensor) -> Tensor:
+        """Returns the points closest to ``x``, an event of the flat space."""
+
+    @abstractmethod
+    def ambient(self, x: Tensor, u: Tensor) -> Tensor:
+        """Returns the velocity in the flat space, shape ``(*, *event)``, of a point with tangent vector ``u``."""
+
+    @abstractmethod
+    def frame_at(self, x: Tensor) -> Tensor:
+        """Returns ``n`` orthonormal velocities in the flat space, shape ``(*, n, *event)``."""
+
+    @abstractmethod
+    def components_at(self, x: Tensor, velocity: Tensor) -> Tensor:
+        """Returns the components ``(*, n)`` of a velocity in the flat space, in :meth:`frame_at`."""
+
+    @abstractmethod
+    def log_total_volume(self, n: int) -> float:
+        """Returns the logarithm of the volume of the manifold."""
+
+    @abstractmethod
+    def uniform(self, shape: torch.Size, n: int, like: Tensor) -> Tensor:
+        """Returns points ``(*shape, *event)``, uniform with respect to volume, of the dtype and device of ``like``."""
+
+    def points_of(self, s: Tensor) -> Tensor:
+        """Returns flat coordinates ``(*, p)`` as events."""
+        return s
+
+    def state(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        s = x.flatten(x.dim() - self.event_dim)
+        return s, s.new_zeros(()).expand(s.shape[:-1])
+
+    def point(self, s: Tensor) -> tuple[Tensor, Tensor]:
+        return self.points_of(s), s.new_zeros(()).expand(s.shape[:-1])
+
+    def velocity(self, s: Tensor, u: Tensor) -> Tensor:
+        found = self.ambient(self.points_of(s), u)
+        return found.flatten(found.dim() - self.event_dim)
+
+    def retract(self, s: Tensor) -> Tensor:
+        return self.state(self.project(self.points_of(s)))[0]
+
+    def frame(self, s: Tensor) -> Tensor:
+        found = self.frame_at(self.points_of(s))
+        return found.flatten(found.dim() - self.event_dim)
+
+    def components(self, s: Tensor, velocity: Tensor) -> Tensor:
+        return self.components_at(self.points_of(s), self.points_of(velocity))
+
+
+class Hadamard(Complete):
     r"""A manifold on which ``exp0`` is a global chart and an isometry :math:`T_p` carries the origin to ``p``.
 
     Implement ``exp0``, ``log0`` and ``translate``. The other maps follow from these; override one if that is faster or
@@ -182,6 +303,29 @@ class Hadamard(Geometry):
     def log_at_of_tangent(self, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         r"""Returns ``log_at(p, exp0(v))``; override it if it can be computed where ``exp0(v)`` overflows."""
         return self.log_at(p, self.exp0(v)[0])
+
+    def exp(self, x: Tensor, u: Tensor) -> Tensor:
+        return self.exp_at(x, u)[0]
+
+    def log(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.log_at(x, y)[0]
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.log0(x)[0]
+
+    def state(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.overflow_safe_log(x)
+
+    def point(self, s: Tensor) -> tuple[Tensor, Tensor]:
+        return self.exp0(s)
+
+    def velocity(self, s: Tensor, u: Tensor) -> Tensor:
+        r"""Returns :math:`\frac{d}{d\epsilon} \log_o \exp_x(\epsilon u)` at :math:`x = \exp_o(s)`."""
+        x = self.exp0(s)[0]
+        s, u = torch.broadcast_tensors(s, u)
+        zero = torch.zeros_like(u)
+        found: Tensor = torch.func.jvp(lambda v: self.log0(self.exp_at(x, v)[0])[0], (zero,), (u,))[1]
+        return found
 
     def overflow_safe_log(self, x: Tensor, loc: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Returns ``log0(x)`` or ``log_at(loc, x)``, from the known tangent vector of ``x`` where ``x`` overflowed."""

@@ -1,7 +1,8 @@
-r"""Products of Hadamard manifolds, :math:`M_1 \times \dots \times M_m` (``geoopt.ProductManifold``).
+r"""Products of manifolds, :math:`M_1 \times \dots \times M_m` (``geoopt.ProductManifold``).
 
-Points and tangent coordinates of the factors are concatenated. Every map acts on each factor separately; log-volumes
-and squared distances add up. Each factor has its own curvature, which can be learnable, latent or a batch.
+Points and tangent vectors of the factors are concatenated. Every map acts on each factor separately; log-volumes and
+squared distances add up. Each factor has its own curvature, which can be learnable, latent or a batch. A product of
+Hadamard manifolds is one; with a factor such as a sphere the product has no global chart.
 """
 
 import math
@@ -15,16 +16,16 @@ from torch import Tensor
 
 from pyro_hyperbolic.numerics import norm
 
-from .base import Hadamard
+from .base import Complete, Hadamard
 
-__all__ = ["Product"]
+__all__ = ["MixedProduct", "Product"]
 
 
-class Product(Hadamard):
-    """A product of Hadamard manifolds: points ``(*, sum of the factors' sizes)``."""
+class MixedProduct(Complete):
+    """A product of complete manifolds: points ``(*, sum of the factors' sizes)``."""
 
     #: Returns the geometry of a factor. The registry sets it, to avoid a circular import.
-    bind: Callable[..., Hadamard]
+    bind: Callable[..., Any]
 
     manifold: ProductManifold
 
@@ -95,6 +96,94 @@ class Product(Hadamard):
                 return f": factor {i}, {factor.name},{defect}", remedy
         return super().explain(outside, where)
 
+    def distance(self, x: Tensor, y: Tensor) -> Tensor:
+        parts = [f.distance(a, b) for f, a, b in self._zip(self.split(x), self.split(y))]
+        return norm(torch.stack(torch.broadcast_tensors(*parts), -1)).squeeze(-1)
+
+    def distance_matrix(self, x: Tensor, y: Tensor) -> Tensor:
+        xs = self.split(x)
+        ys = xs if y is x else self.split(y)
+        parts = [factor.distance_matrix(a, b) for factor, a, b in self._zip(xs, ys)]
+        return norm(torch.stack(torch.broadcast_tensors(*parts), -1)).squeeze(-1)
+
+    def squared_distance(self, x: Tensor, y: Tensor) -> Tensor:
+        return _sum(f.squared_distance(a, b) for f, a, b in self._zip(self.split(x), self.split(y)))
+
+    def vector_size(self, n: int) -> int:
+        return sum(self._vector_sizes)
+
+    @property
+    def _vector_sizes(self) -> list[int]:
+        return [factor.vector_size(m) for factor, m in self._zip(self.dims)]
+
+    @property
+    def _state_sizes(self) -> list[int]:
+        return [
+            m if isinstance(factor, Hadamard) else math.prod(shape)
+            for factor, m, shape in self._zip(self.dims, self.manifold.shapes)
+        ]
+
+    def tangent(self, x: Tensor, u: Tensor) -> Tensor:
+        return _cat([f.tangent(a, b) for f, a, b in self._zip(self.split(x), u.split(self._vector_sizes, -1))])
+
+    def exp(self, x: Tensor, u: Tensor) -> Tensor:
+        return self._join([f.exp(a, b) for f, a, b in self._zip(self.split(x), u.split(self._vector_sizes, -1))])
+
+    def log(self, x: Tensor, y: Tensor) -> Tensor:
+        return _cat([f.log(a, b) for f, a, b in self._zip(self.split(x), self.split(y))])
+
+    def towards(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return _cat_pairs(f.towards(a, b) for f, a, b in self._zip(self.split(x), self.split(y)))
+
+    def features(self, x: Tensor) -> Tensor:
+        return _cat([f.features(part) for f, part in self._zip(self.split(x))])
+
+    def state(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return _cat_pairs(f.state(part) for f, part in self._zip(self.split(x)))
+
+    def point(self, s: Tensor) -> tuple[Tensor, Tensor]:
+        return self._join_pairs(f.point(part) for f, part in self._zip(s.split(self._state_sizes, -1)))
+
+    def velocity(self, s: Tensor, u: Tensor) -> Tensor:
+        parts = self._zip(s.split(self._state_sizes, -1), u.split(self._vector_sizes, -1))
+        return _cat([f.velocity(a, b) for f, a, b in parts])
+
+    def retract(self, s: Tensor) -> Tensor:
+        return _cat([f.retract(part) for f, part in self._zip(s.split(self._state_sizes, -1))])
+
+    def frame(self, s: Tensor) -> Tensor:
+        """Returns the block-diagonal basis of the frames of the factors."""
+        blocks, sizes, before = [], self._state_sizes, 0
+        for f, part in self._zip(s.split(sizes, -1)):
+            block = f.frame(part)
+            blocks.append(torch.nn.functional.pad(block, (before, sum(sizes) - before - block.size(-1))))
+            before += block.size(-1)
+        return torch.cat(blocks, -2)
+
+    def components(self, s: Tensor, velocity: Tensor) -> Tensor:
+        parts = self._zip(s.split(self._state_sizes, -1), velocity.split(self._state_sizes, -1))
+        return _cat([f.components(a, b) for f, a, b in parts])
+
+    def split(self, x: Tensor) -> list[Tensor]:
+        """Returns the points of the factors, each of its own event shape."""
+        parts = x.split([math.prod(shape) for shape in self.manifold.shapes], -1)
+        return [part.unflatten(-1, tuple(shape)) for part, shape in zip(parts, self.manifold.shapes, strict=True)]
+
+    def _zip(self, *parts: Iterable[Any]) -> Iterable[Any]:
+        return zip(self.factors, *parts, strict=True)
+
+    def _join(self, parts: Sequence[Tensor]) -> Tensor:
+        """Returns points of the product from points of the factors, whose batch shapes broadcast."""
+        return _cat([part.flatten(part.dim() - factor.event_dim) for factor, part in self._zip(parts)])
+
+    def _join_pairs(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        points, volumes = zip(*pairs, strict=True)
+        return self._join(points), _sum(volumes)
+
+
+class Product(MixedProduct, Hadamard):
+    """A product of Hadamard manifolds, with the product of their charts."""
+
     def origin(self, n: int, dtype: torch.dtype | None, device: torch.device | None) -> Tensor:
         self.event_shape(n)
         return self._join([factor.origin(m, dtype, device) for factor, m in self._zip(self.dims)])
@@ -120,39 +209,10 @@ class Product(Hadamard):
     def translate(self, p: Tensor, x: Tensor, inverse: bool = False) -> Tensor:
         return self._join([f.translate(a, b, inverse) for f, a, b in self._zip(self.split(p), self.split(x))])
 
-    def distance(self, x: Tensor, y: Tensor) -> Tensor:
-        parts = [f.distance(a, b) for f, a, b in self._zip(self.split(x), self.split(y))]
-        return norm(torch.stack(torch.broadcast_tensors(*parts), -1)).squeeze(-1)
-
-    def distance_matrix(self, x: Tensor, y: Tensor) -> Tensor:
-        xs = self.split(x)
-        ys = xs if y is x else self.split(y)
-        parts = [factor.distance_matrix(a, b) for factor, a, b in self._zip(xs, ys)]
-        return norm(torch.stack(torch.broadcast_tensors(*parts), -1)).squeeze(-1)
-
-    def squared_distance(self, x: Tensor, y: Tensor) -> Tensor:
-        return _sum(f.squared_distance(a, b) for f, a, b in self._zip(self.split(x), self.split(y)))
-
-    def split(self, x: Tensor) -> list[Tensor]:
-        """Returns the points of the factors, each of its own event shape."""
-        parts = x.split([math.prod(shape) for shape in self.manifold.shapes], -1)
-        return [part.unflatten(-1, tuple(shape)) for part, shape in zip(parts, self.manifold.shapes, strict=True)]
-
     def split_tangent(self, v: Tensor) -> tuple[Tensor, ...]:
         """Returns the tangent coordinates of the factors."""
         self.event_shape(v.size(-1))
         return v.split(self.dims, -1)
-
-    def _zip(self, *parts: Iterable[Any]) -> Iterable[Any]:
-        return zip(self.factors, *parts, strict=True)
-
-    def _join(self, parts: Sequence[Tensor]) -> Tensor:
-        """Returns points of the product from points of the factors, whose batch shapes broadcast."""
-        return _cat([part.flatten(part.dim() - factor.event_dim) for factor, part in self._zip(parts)])
-
-    def _join_pairs(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        points, volumes = zip(*pairs, strict=True)
-        return self._join(points), _sum(volumes)
 
 
 def _cat_pairs(pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

@@ -1,31 +1,38 @@
 """The registry of geometries by type of manifold."""
 
+from collections.abc import Callable
+
 import geoopt
 from geoopt.manifolds.base import Manifold
 
-from .base import Geometry, Hadamard
+from .base import Complete, Geometry, Hadamard
 from .euclidean import Euclidean
 from .hyperboloid import Hyperboloid
 from .poincare_ball import PoincareBall
-from .product import Product
+from .product import MixedProduct, Product
 from .remedies import manifold_remedy, shown
+from .rotations import RotationGroup, Rotations
 from .spd import SymmetricPositiveDefinite
+from .sphere import Sphere
+from .torus import FlatTorus, Torus
 
-__all__ = ["bind", "chart", "register", "same"]
+__all__ = ["bind", "chart", "complete", "register", "same"]
 
-_GEOMETRIES: dict[type, type[Geometry]] = {}
+_GEOMETRIES: dict[type, Callable[[Manifold], Geometry]] = {}
 
 
-def register(manifold_type: type, geometry: type[Geometry]) -> None:
-    """Registers a geometry for manifolds of type ``manifold_type`` and its subclasses."""
+def register(manifold_type: type, geometry: Callable[[Manifold], Geometry]) -> None:
+    """Registers a geometry, a class or a function of the manifold, for ``manifold_type`` and its subclasses."""
     _GEOMETRIES[manifold_type] = geometry
 
 
 register(geoopt.Lorentz, Hyperboloid)
 register(geoopt.Euclidean, Euclidean)
 register(geoopt.PoincareBall, PoincareBall)
-register(geoopt.ProductManifold, Product)
 register(geoopt.SymmetricPositiveDefinite, SymmetricPositiveDefinite)
+register(geoopt.Sphere, Sphere)
+register(Torus, FlatTorus)
+register(Rotations, RotationGroup)
 
 
 def bind(manifold: Manifold | Geometry) -> Geometry:
@@ -60,11 +67,24 @@ def chart(manifold: Manifold | Geometry) -> Hadamard:
     """
     found = bind(manifold)
     if not isinstance(found, Hadamard):
-        known = ", ".join(kind.__name__ for kind, space in _GEOMETRIES.items() if issubclass(space, Hadamard))
+        kinds = (kind for kind, space in _GEOMETRIES.items() if isinstance(space, type) and issubclass(space, Hadamard))
+        known = ", ".join(kind.__name__ for kind in kinds)
         raise TypeError(
             f"{found.name} has no global chart: no map of R^n is a bijection onto it, so ExponentialMap and wrapped "
             f"normals are not defined; use a manifold with a global chart ({known})."
         )
+    return found
+
+
+def complete(manifold: Manifold | Geometry) -> Complete:
+    """Returns the geometry bound to this manifold object, like :func:`bind`, if it has tangent vectors.
+
+    Raises:
+        TypeError: If no geometry is registered for the type of the manifold, or it is not complete.
+    """
+    found = bind(manifold)
+    if not isinstance(found, Complete):
+        raise TypeError(f"{found.name} has no exponential map; subclass geometry.Hadamard or geometry.Embedded.")
     return found
 
 
@@ -73,4 +93,11 @@ def same(a: Manifold | Geometry, b: Manifold | Geometry) -> bool:
     return a is b or bind(a) == bind(b)
 
 
-Product.bind = staticmethod(chart)
+def _product(manifold: geoopt.ProductManifold) -> Geometry:
+    """Returns the geometry of a product, with charts if all factors have them."""
+    charted = all(isinstance(bind(factor), Hadamard) for factor in manifold.manifolds)
+    return Product(manifold) if charted else MixedProduct(manifold)
+
+
+register(geoopt.ProductManifold, _product)
+MixedProduct.bind = staticmethod(complete)

@@ -34,7 +34,7 @@ def manifold_remedy(value: Any) -> str:
     """Returns what to write instead of ``value`` where a manifold is needed, or ``""`` if there is no guess."""
     if isinstance(value, type) and issubclass(value, Manifold):
         return f"make an instance, geoopt.{value.__name__}({'1' if value is geoopt.Euclidean else ''})"
-    if isinstance(value, geoopt.Sphere | geoopt.Stiefel | geoopt.BirkhoffPolytope):
+    if isinstance(value, geoopt.Stiefel | geoopt.BirkhoffPolytope):
         return (
             "no map of R^n is a bijection onto it, so a density or a guide in a chart would be wrong; use a manifold "
             "with a global chart, such as geoopt.Lorentz()"

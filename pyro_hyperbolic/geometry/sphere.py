@@ -1,0 +1,112 @@
+r"""The unit sphere :math:`S^n` (``geoopt.Sphere``), with maps that are accurate from coincident to antipodal points."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pyro_hyperbolic.numerics import asinc, norm, sinc
+
+from .base import Embedded
+
+__all__ = ["Sphere"]
+
+
+class Sphere(Embedded):
+    """The unit sphere: points ``(*, n + 1)``; tangent vectors are ambient, orthogonal to the point."""
+
+    name = "Sphere"
+    coordinates = "(*, n + 1)"
+
+    def event_shape(self, n: int) -> torch.Size:
+        return torch.Size((n + 1,))
+
+    def dim(self, shape: Sequence[int]) -> int:
+        return shape[-1] - 1 if len(shape) else 0
+
+    def curvature(self) -> Tensor:
+        return torch.ones(())
+
+    def check_settings(self) -> None:
+        if self.manifold.projector is not None:
+            raise ValueError(
+                "geoopt.Sphere has an intersection or a complement, but only whole spheres are supported; use "
+                "geoopt.Sphere()."
+            )
+
+    def contains(self, x: Tensor) -> Tensor:
+        return (norm(x).squeeze(-1) - 1).abs() <= 64 * torch.finfo(x.dtype).eps
+
+    def explain(self, outside: Tensor, where: Tensor) -> tuple[str, str]:
+        return f", with norm {norm(outside[0]).item():.6g}", "normalise points with geometry.project(M, x)"
+
+    def vector_size(self, n: int) -> int:
+        return n + 1
+
+    def project(self, x: Tensor) -> Tensor:
+        return x / norm(x)
+
+    def tangent(self, x: Tensor, u: Tensor) -> Tensor:
+        return u - (x * u).sum(-1, keepdim=True) * x
+
+    def ambient(self, x: Tensor, u: Tensor) -> Tensor:
+        return u
+
+    def exp(self, x: Tensor, u: Tensor) -> Tensor:
+        z = (u * u).sum(-1, keepdim=True)
+        # cos r = 1 - 2 sin(r / 2)^2
+        return self.project((1 - z / 2 * sinc(z / 4) ** 2) * x + sinc(z) * u)
+
+    def log(self, x: Tensor, y: Tensor) -> Tensor:
+        near, sin2, chord = _half_angle(x, y)
+        cos2 = 1 - sin2  # of the half angle, if near; else sin2 and cos2 change places
+        # The part of y orthogonal to x, whose length is sin(theta), from the small one of y - x and y + x.
+        side = chord + torch.where(near, 2.0, -2.0) * sin2 * x
+        half = asinc(sin2)
+        far = (torch.pi / 2 - (sin2.sqrt() * half).masked_fill(near, 0.0)) / sin2.masked_fill(
+            near | (sin2 == 0), 1.0
+        ).sqrt()
+        u = side * torch.where(near, half, far) / cos2.sqrt()
+        antipodal = ~near & (sin2 == 0)  # every direction is shortest
+        return torch.where(antipodal, torch.pi * self.frame_at(x)[..., 0, :], u)
+
+    def towards(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        chord = y - x
+        return self.tangent(x, chord), (chord * chord).sum(-1)
+
+    def features(self, x: Tensor) -> Tensor:
+        return x
+
+    def distance(self, x: Tensor, y: Tensor) -> Tensor:
+        return 2 * torch.atan2(norm(y - x), norm(y + x)).squeeze(-1)
+
+    def squared_distance(self, x: Tensor, y: Tensor) -> Tensor:
+        near, sin2, _ = _half_angle(x, y)
+        half = asinc(sin2)
+        far = torch.pi - 2 * sin2.masked_fill(near, 0.25).sqrt() * half
+        return torch.where(near, 4 * sin2 * half**2, far**2).squeeze(-1)
+
+    def frame_at(self, x: Tensor) -> Tensor:
+        """Returns all but the first column of the mirror that carries the first axis to ``x`` or ``-x``."""
+        sign = torch.where(x[..., :1] < 0, -1.0, 1.0).to(x)
+        normal = torch.cat([x[..., :1] + sign, x[..., 1:]], -1)
+        normal = normal / norm(normal)
+        eye = torch.eye(x.size(-1), dtype=x.dtype, device=x.device)[1:]
+        return eye - 2 * normal[..., 1:, None] * normal[..., None, :]
+
+    def components_at(self, x: Tensor, velocity: Tensor) -> Tensor:
+        return (self.frame_at(x) @ velocity.unsqueeze(-1)).squeeze(-1)
+
+    def log_total_volume(self, n: int) -> float:
+        return math.log(2) + (n + 1) / 2 * math.log(math.pi) - math.lgamma((n + 1) / 2)
+
+    def uniform(self, shape: torch.Size, n: int, like: Tensor) -> Tensor:
+        return self.project(torch.randn(*shape, n + 1, dtype=like.dtype, device=like.device))
+
+
+def _half_angle(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns whether the angle is acute, and the shorter of ``y - x`` and ``y + x``, after a quarter of its square."""
+    near = (x * y).sum(-1, keepdim=True) >= 0
+    chord = torch.where(near, y - x, y + x)
+    return near, (chord * chord).sum(-1, keepdim=True) / 4, chord

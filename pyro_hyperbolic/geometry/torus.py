@@ -88,6 +88,10 @@ class FlatTorus(Embedded):
     def dim(self, shape: Sequence[int]) -> int:
         return shape[-1] if len(shape) and shape[-1] == self.manifold.n else 0
 
+    def only_dim(self) -> int:
+        n: int = self.manifold.n
+        return n
+
     def curvature(self) -> Tensor:
         return torch.zeros(())
 

@@ -1,10 +1,11 @@
 r"""Data for experiments: seeded random data and graphs, and targets with exact densities.
 
-Random data are pure functions of their seed: they are drawn from their own ``torch.Generator``, in float64 on the CPU.
+Random data and splits are pure functions of their seed: they have their own ``torch.Generator``, in float64 on the CPU.
 Density targets are distributions, and sample from the global generator.
 """
 
 from .diffusion import BranchingDiffusion, branching_diffusion
+from .earth import PointSplit, earth, split_points
 from .graphs import EdgeSplit, edge_list, lobsters, random_trees, split_edges
 from .planar import Checkerboard, TwoSpirals
 from .targets import DENSITY_TARGETS, binary_tree, density_target
@@ -14,12 +15,15 @@ __all__ = [
     "BranchingDiffusion",
     "Checkerboard",
     "EdgeSplit",
+    "PointSplit",
     "TwoSpirals",
     "binary_tree",
     "branching_diffusion",
     "density_target",
+    "earth",
     "edge_list",
     "lobsters",
     "random_trees",
     "split_edges",
+    "split_points",
 ]

@@ -53,6 +53,10 @@ class Geometry(ABC):
     def dim(self, shape: Sequence[int]) -> int:
         """Returns the intrinsic dimension of points of this shape; less than 1 if points cannot have it."""
 
+    def only_dim(self) -> int | None:
+        """Returns the intrinsic dimension if the manifold object fixes it, or None (default)."""
+        return None
+
     def parameters(self) -> dict[str, Tensor]:
         """Returns the positive tensors that distinguish manifolds of this kind; none by default."""
         return {}

@@ -64,6 +64,9 @@ class MixedProduct(Complete):
     def dim(self, shape: Sequence[int]) -> int:
         return sum(self.dims) if len(shape) and shape[-1] == self.manifold.n_elements else 0
 
+    def only_dim(self) -> int:
+        return sum(self.dims)
+
     def parameters(self) -> dict[str, Tensor]:
         return {
             f"{name} of factor {i}": value

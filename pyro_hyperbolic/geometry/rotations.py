@@ -88,6 +88,9 @@ class RotationGroup(Embedded):
     def dim(self, shape: Sequence[int]) -> int:
         return 3 if tuple(shape[-2:]) == (3, 3) else 0
 
+    def only_dim(self) -> int:
+        return 3
+
     def contains(self, x: Tensor) -> Tensor:
         eye = torch.eye(3, dtype=x.dtype, device=x.device)
         near = (x.mT @ x - eye).abs().amax((-2, -1)) <= 64 * torch.finfo(x.dtype).eps

@@ -91,6 +91,10 @@ class FlatTorus(Embedded):
     def settings(self) -> dict[str, Any]:
         return {"n": self.manifold.n}
 
+    def only_dim(self) -> int:
+        n: int = self.manifold.n
+        return n
+
     def curvature(self) -> Tensor:
         return torch.zeros(())
 

@@ -7,6 +7,7 @@ Shapes: ``n`` is the intrinsic dimension. Tangent coordinates at the origin are 
 where ``event`` is ``event_shape(n)``, for example ``(n + 1,)`` on the hyperboloid.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -201,12 +202,27 @@ class Complete(Geometry):
         """Returns the components ``(*, n)`` of a velocity ``(*, p)`` in the :meth:`frame`."""
         return velocity
 
+    def lift_size(self, n: int) -> int:
+        """Returns the number ``q`` of unconstrained coordinates in :meth:`lifted`."""
+        return n
+
+    def lifted(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Returns the points ``x`` of any vectors ``(*, q)``, and :math:`\log w`, shape ``(*)``.
+
+        If ``z`` has the density :math:`w(z)\, p(x(z))`, then ``x`` has the density ``p`` with respect to volume.
+        """
+        return self.point(z)
+
+    def lift(self, x: Tensor, random: bool = False) -> Tensor:
+        """Returns vectors ``z`` of points, ``x(z) = x``; if ``random``, drawn from ``w`` given ``x``."""
+        return self.state(x)[0]
+
 
 class Embedded(Complete):
     r"""A compact manifold in a flat space, without a global chart: sphere, torus, rotations.
 
     Implement ``project``, ``exp``, ``log``, ``features``, ``frame_at``, ``ambient``, ``uniform`` and
-    ``log_total_volume``.
+    ``log_total_volume``, and for inference ``lift_size``, ``of_directions`` and ``directions``.
     """
 
     @abstractmethod
@@ -257,6 +273,28 @@ class Embedded(Complete):
 
     def components(self, s: Tensor, velocity: Tensor) -> Tensor:
         return self.components_at(self.points_of(s), self.points_of(velocity))
+
+    def lift_size(self, n: int) -> int:
+        raise NotImplementedError(
+            f"{self.name} has no lift; implement lift_size, of_directions and directions in {type(self).__name__}."
+        )
+
+    def of_directions(self, z: Tensor) -> Tensor:
+        """Returns the points of vectors ``(*, q)``; uniform if ``z`` is standard normal."""
+        raise NotImplementedError
+
+    def directions(self, x: Tensor) -> Tensor:
+        """Returns ``q`` numbers as unit vectors ``(*, b, q / b)``, whose lengths do not change the point."""
+        raise NotImplementedError
+
+    def lifted(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.of_directions(z)
+        log_normal = -(z * z + math.log(2 * math.pi)).sum(-1) / 2
+        return x, log_normal + self.log_total_volume(self.dim(x.shape))
+
+    def lift(self, x: Tensor, random: bool = False) -> Tensor:
+        z = self.directions(x)
+        return (z * norm(torch.randn_like(z)) if random else z).flatten(-2)
 
 
 class Hadamard(Complete):

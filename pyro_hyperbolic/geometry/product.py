@@ -28,6 +28,7 @@ class MixedProduct(Complete):
     bind: Callable[..., Any]
 
     manifold: ProductManifold
+    remedy = "concatenate points of the factors"
 
     def __init__(self, manifold: ProductManifold) -> None:
         super().__init__(manifold)
@@ -43,6 +44,10 @@ class MixedProduct(Complete):
     @property
     def coordinates(self) -> str:  # type: ignore[override]
         return f"(*, {self.manifold.n_elements})"
+
+    @property
+    def projectable(self) -> str:  # type: ignore[override]
+        return "; ".join(f"factor {i}, {factor.name}: {factor.projectable}" for i, factor in enumerate(self.factors))
 
     @property
     def parameter_remedy(self) -> str:  # type: ignore[override]
@@ -112,6 +117,9 @@ class MixedProduct(Complete):
     def squared_distance(self, x: Tensor, y: Tensor) -> Tensor:
         return _sum(f.squared_distance(a, b) for f, a, b in self._zip(self.split(x), self.split(y)))
 
+    def project(self, x: Tensor) -> Tensor:
+        return self._join([factor.project(part) for factor, part in self._zip(self.split(x))])
+
     def vector_size(self, n: int) -> int:
         return sum(self._vector_sizes)
 
@@ -121,10 +129,10 @@ class MixedProduct(Complete):
 
     @property
     def _state_sizes(self) -> list[int]:
-        return [
-            m if isinstance(factor, Hadamard) else math.prod(shape)
-            for factor, m, shape in self._zip(self.dims, self.manifold.shapes)
-        ]
+        return [factor.state_size(m) for factor, m in self._zip(self.dims)]
+
+    def state_size(self, n: int) -> int:
+        return sum(self._state_sizes)
 
     def tangent(self, x: Tensor, u: Tensor) -> Tensor:
         return _cat([f.tangent(a, b) for f, a, b in self._zip(self.split(x), u.split(self._vector_sizes, -1))])
@@ -199,6 +207,8 @@ class MixedProduct(Complete):
 
 class Product(MixedProduct, Hadamard):
     """A product of Hadamard manifolds, with the product of their charts."""
+
+    remedy = Hadamard.remedy
 
     def origin(self, n: int, dtype: torch.dtype | None, device: torch.device | None) -> Tensor:
         self.event_shape(n)

@@ -18,6 +18,7 @@ class Sphere(Embedded):
 
     name = "Sphere"
     coordinates = "(*, n + 1)"
+    projectable = "vectors must be finite and not zero"
 
     def event_shape(self, n: int) -> torch.Size:
         return torch.Size((n + 1,))

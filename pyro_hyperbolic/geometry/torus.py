@@ -88,6 +88,9 @@ class FlatTorus(Embedded):
     def dim(self, shape: Sequence[int]) -> int:
         return shape[-1] if len(shape) and shape[-1] == self.manifold.n else 0
 
+    def settings(self) -> dict[str, Any]:
+        return {"n": self.manifold.n}
+
     def only_dim(self) -> int:
         n: int = self.manifold.n
         return n

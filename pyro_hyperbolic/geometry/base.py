@@ -212,6 +212,10 @@ class Complete(Geometry):
         """Returns the state closest to any ``p`` numbers."""
         return s
 
+    def away_from_zero(self, s: Tensor) -> Tensor:
+        """Returns ``p`` numbers unchanged, except zeros that are equally far from many states."""
+        return s
+
     def frame(self, s: Tensor) -> Tensor:
         """Returns an orthonormal basis ``(*, n, p)`` of the velocities of states; it may jump as ``s`` moves."""
         return torch.eye(s.size(-1), dtype=s.dtype, device=s.device).expand(*s.shape, s.size(-1))
@@ -285,6 +289,9 @@ class Embedded(Complete):
 
     def retract(self, s: Tensor) -> Tensor:
         return self.project(s)
+
+    def away_from_zero(self, s: Tensor) -> Tensor:
+        return torch.where((s == 0).all(-1, keepdim=True), 1.0, s)
 
     def frame(self, s: Tensor) -> Tensor:
         return self.frame_at(s)

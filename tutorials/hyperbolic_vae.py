@@ -19,10 +19,8 @@ import argparse
 import functools
 import json
 import math
-import multiprocessing
 import os
 import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import geoopt
@@ -37,6 +35,7 @@ from pyro.nn import DenseNN, PyroModule, pyro_method
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from workers import workers  # in this folder
 
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
@@ -245,20 +244,16 @@ class Report:
 def run_all(function, jobs, epochs, processes=2):
     """Returns ``function(*arguments, report)`` for each of ``{name: arguments}``, in processes, with progress bars."""
     columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    context = multiprocessing.get_context("spawn")
     with (
-        context.Manager() as manager,
-        # One thread each: the tensors are small.
-        ProcessPoolExecutor(processes, context, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+        workers(min(processes, len(jobs) or 1)) as (pool, state),
         Progress(*columns, TextColumn("ELBO {task.fields[elbo]:.2f}")) as progress,
     ):
-        state = manager.dict()
         tasks = {name: progress.add_task(name, total=epochs, elbo=math.nan) for name in jobs}
         results = [pool.submit(function, *jobs[name], Report(state, name, epochs)) for name in jobs]
         done = False
         while not done:
             done = all(result.done() for result in results)  # before the update, to show the last state
-            for name, (epoch, elbo) in state.items():
+            for name, (epoch, elbo) in dict(state).items():
                 progress.update(tasks[name], completed=epoch, elbo=elbo)
             time.sleep(0.2)
         return [result.result() for result in results]

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
+from pyro_hyperbolic.distributions.manifold_distribution import LATENT_K_HINT, check_value
 from pyro_hyperbolic.distributions.transforms import ExponentialMap
 from pyro_hyperbolic.distributions.transforms.base import LEARN_LOC_HINT, broadcast, without_autocast
 from pyro_hyperbolic.geometry import Hadamard, checks
@@ -19,12 +20,6 @@ from pyro_hyperbolic.manifolds import STANDARD, has_sampled_parameters, with_sam
 __all__ = ["WrappedDistribution", "WrappedMultivariateNormal", "WrappedNormal"]
 
 _LOG_SQRT_2_PI = math.log(2 * math.pi) / 2
-
-#: Pyro's autoguides and MCMC store the supports of their first run, with the k of that run.
-_LATENT_K_HINT = (
-    "k is latent, so a support stored in an earlier run has another k: reparametrise the site with TransformReparam, "
-    "or use the autoguides of pyro_hyperbolic.infer, which store no supports"
-)
 
 
 class WrappedDistribution(dist.TransformedDistribution):
@@ -87,9 +82,9 @@ class WrappedDistribution(dist.TransformedDistribution):
         elif has_sampled_parameters(self.manifold):
             # MCMC turns validation off and stores the support of its first run, whose points are off this manifold.
             if checks.tracing():  # while tracing, k is still that of the first run, so the check would pass
-                raise ValueError(f"a compiled sampler cannot score {type(self).__name__}: {_LATENT_K_HINT}.")
+                raise ValueError(f"a compiled sampler cannot score {type(self).__name__}: {LATENT_K_HINT}.")
             finite = torch.where(value.isfinite().all(-1, keepdim=True), value, self.loc)
-            checks.check_points(self.manifold, finite, "value", validate=True, advice=_LATENT_K_HINT)
+            checks.check_points(self.manifold, finite, "value", validate=True, advice=LATENT_K_HINT)
         v, log_det = self.transforms[0].inverse_and_log_det(value)
         return self._tangent_log_prob(v) - log_det
 
@@ -115,17 +110,7 @@ class WrappedDistribution(dist.TransformedDistribution):
         return new
 
     def _validate_sample(self, value: Tensor) -> None:
-        # Our check of the support says more than torch's; the messages about shapes are torch's.
-        advice = _LATENT_K_HINT if has_sampled_parameters(self.manifold) else ""
-        checks.check_points(self.manifold, value, "value", validate=self._validate_args, advice=advice)
-        if value.shape[value.dim() - self.event_dim :] != self.event_shape:
-            raise ValueError(
-                f"The right-most size of value must match event_shape: {value.size()} vs {self.event_shape}."
-            )
-        expected = self.batch_shape + self.event_shape
-        pairs = zip(reversed(value.shape), reversed(expected), strict=False)
-        if any(i != 1 and j != 1 and i != j for i, j in pairs):
-            raise ValueError(f"Value is not broadcastable with batch_shape+event_shape: {value.size()} vs {expected}.")
+        check_value(self, self.manifold, value)
 
     @classmethod
     def infer_shapes(cls, **arg_shapes: Any) -> tuple[torch.Size, torch.Size]:

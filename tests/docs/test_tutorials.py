@@ -18,7 +18,7 @@ from tutorials.experiments import records
 FOLDER = Path(__file__).parents[2] / "tutorials"
 #: Modules that scripts import, and scripts that test_scale_out.py and test_experiments.py run.
 ELSEWHERE = {
-    *("mnist.py", "experiments/records.py", "experiments/runs_together.py"),
+    *("mnist.py", "workers.py", "experiments/records.py", "experiments/runs_together.py"),
     *("scale_out.py", "scale_out_lightning.py"),
     *(
         "experiments/set_flows.py",

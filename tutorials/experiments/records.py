@@ -1,12 +1,16 @@
 """Results of experiments: one JSON file for each finished job, so that a second run resumes."""
 
 import json
-import multiprocessing
 import os
 import reprlib
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+import sys
+from concurrent.futures import FIRST_COMPLETED, wait
+from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from workers import workers
 
 
 def missing(folder, jobs):
@@ -77,13 +81,10 @@ def perform_all(function, jobs, label, total, processes, records=lambda job: 1):
     ``state`` is a dict of what runs now, ``{name: share done}``; ``records(job)`` is the number of records of a job.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    context = multiprocessing.get_context("spawn")
     with (
-        context.Manager() as manager,
-        ProcessPoolExecutor(processes, context) as pool,
+        workers(min(processes, len(jobs) or 1)) as (pool, state),
         Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[now]}")) as progress,
     ):
-        state = manager.dict()
         left = sum(map(records, jobs))
         bar = progress.add_task(label, total=total, completed=total - left, now="")
         waiting = {pool.submit(function, *job, state): records(job) for job in jobs}
@@ -92,4 +93,4 @@ def perform_all(function, jobs, label, total, processes, records=lambda job: 1):
             for future in done:
                 future.result()
                 progress.advance(bar, waiting.pop(future))
-            progress.update(bar, now=", ".join(f"{name} {share:.0%}" for name, share in state.items()))
+            progress.update(bar, now=", ".join(f"{name} {share:.0%}" for name, share in dict(state).items()))

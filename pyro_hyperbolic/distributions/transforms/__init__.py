@@ -6,6 +6,7 @@ from .exponential_map import ExponentialMap
 from .factor_coupling import FactorCoupling, factor_coupling
 from .networks import AttentionNN
 from .polar_coupling import PolarCoupling, polar_coupling
+from .projection import Projection
 from .reflection import Reflection
 from .set_transform import SetTransform
 from .tangent import TangentTransform
@@ -33,6 +34,7 @@ __all__ = [
     "FactorCoupling",
     "ManifoldTransform",
     "PolarCoupling",
+    "Projection",
     "Reflection",
     "SetTransform",
     "TangentCoupling",

@@ -369,12 +369,14 @@ def _inverse_mistake(transform: Transform, x: Tensor, y: Tensor, back: Tensor, b
         return "the inverse is NaN or infinite: an overflow, or a logarithm or root outside its domain"
     if not bool(transform.domain.check(back).all()):
         return "the inverse leaves the domain"
-    v, found = (domain.state(domain.events(value.detach())) for value in (x, back))
+    numbers = domain.state if domain.charted else domain.features
+    v, found = (numbers(domain.events(value.detach())) for value in (x, back))
     moved = (found - v).abs() > bound * (1 + v.abs())
     blocks = moved.any(0)
     if bool(blocks.any()) and not bool(blocks.all()):
         kept = [i for i, block in enumerate(blocks.tolist()) if not block]
-        where = "tangent coordinates" if domain.charted and domain.curvature != 0 else "coordinates"
+        where = "coordinates" if domain.curvature == 0 else "tangent coordinates"
+        where = where if domain.charted else "features"
         return f"one block is not inverted: {where} {kept} come back, the others do not"
     wrong, size = moved.any(-1), domain.radius(domain.events(x))
     if bool((~wrong).any()) and bool(wrong.any()) and float(size[wrong].min()) > float(size[~wrong].max()):

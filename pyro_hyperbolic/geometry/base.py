@@ -193,6 +193,10 @@ class Complete(Geometry):
         """Returns the state closest to any ``p`` numbers."""
         return s
 
+    def difference(self, s: Tensor, target: Tensor) -> Tensor:
+        """Returns the velocity ``(*, p)`` that leads from a state to one nearby in unit time, to first order."""
+        return target - s
+
     def frame(self, s: Tensor) -> Tensor:
         """Returns an orthonormal basis ``(*, n, p)`` of the velocities of states; it may jump as ``s`` moves."""
         return torch.eye(s.size(-1), dtype=s.dtype, device=s.device).expand(*s.shape, s.size(-1))

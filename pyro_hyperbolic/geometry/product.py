@@ -154,6 +154,10 @@ class MixedProduct(Complete):
     def retract(self, s: Tensor) -> Tensor:
         return _cat([f.retract(part) for f, part in self._zip(s.split(self._state_sizes, -1))])
 
+    def difference(self, s: Tensor, target: Tensor) -> Tensor:
+        parts = self._zip(s.split(self._state_sizes, -1), target.split(self._state_sizes, -1))
+        return _cat([f.difference(a, b) for f, a, b in parts])
+
     def frame(self, s: Tensor) -> Tensor:
         """Returns the block-diagonal basis of the frames of the factors."""
         blocks, sizes, before = [], self._state_sizes, 0

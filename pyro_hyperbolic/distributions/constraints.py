@@ -19,6 +19,11 @@ class OnManifold(Constraint):
     ``transform_to`` return :class:`~pyro_hyperbolic.distributions.transforms.ExponentialMap`, so autoguides, HMC and
     ``pyro.param(constraint=...)`` work, with densities with respect to Riemannian volume.
 
+    Compact manifolds, such as a sphere, and products with them have no bijection from R^n: ``biject_to`` raises a
+    TypeError. ``transform_to`` returns :class:`~pyro_hyperbolic.distributions.transforms.Projection`, so
+    ``pyro.param(constraint=...)`` and point estimates work. For NUTS and other autoguides use
+    :class:`~pyro_hyperbolic.infer.LiftReparam`.
+
     Args:
         manifold: A geoopt manifold.
         validate_args: Whether to check ``k``; Pyro's global setting by default.

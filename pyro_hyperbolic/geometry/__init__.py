@@ -10,6 +10,10 @@ manifold. To add a manifold, subclass :class:`Hadamard` in a file of its own and
 Shapes: ``n`` is the intrinsic dimension. Tangent coordinates ``v`` at the origin are ``(*, n)``. Points are
 ``(*, n + 1)`` on ``geoopt.Lorentz``, and the docstrings below say so; they are ``(*, n)`` on ``geoopt.Euclidean(1)``
 and ``geoopt.PoincareBall``. Batch shapes broadcast.
+
+The sphere, the torus and rotations (``geoopt.Sphere``, ``manifolds.Torus``, ``manifolds.Rotations``), and products with
+them, have no origin and no global chart. There :func:`exp_at`, :func:`log_at`, :func:`geodesic`, :func:`distance`,
+:func:`squared_distance`, :func:`distance_matrix`, :func:`project` and :func:`contains` are defined.
 """
 
 import torch
@@ -20,16 +24,18 @@ from .base import Complete, Embedded, Geometry, Hadamard, Nested
 from .checks import (
     check_batches,
     check_chart,
+    check_complete,
     check_count,
     check_finite_result,
-    check_fit,
     check_manifold,
+    check_nearest,
     check_pair,
     check_points,
     check_same_dtype,
     check_same_size,
     check_set,
     check_shape,
+    check_tangent,
     check_vectors,
 )
 from .means import mean
@@ -58,6 +64,7 @@ __all__ = [
     "log_at",
     "log_volume",
     "origin",
+    "project",
     "register",
     "remember_tangent",
     "same",
@@ -340,47 +347,56 @@ def squared_distance(manifold: Manifold, x: Tensor, y: Tensor) -> Tensor:
 
 
 def exp_at(manifold: Manifold, p: Tensor, v: Tensor) -> Tensor:
-    r"""Maps normal coordinates at ``p`` to the manifold, :math:`x = T_p \exp_o(v)`.
+    r"""Maps tangent vectors at ``p`` to the manifold, :math:`x = \exp_p(v)`.
 
-    The exponential map at ``p``, applied to the tangent vector with components ``v`` in the frame transported from the
-    origin along the geodesic.
+    On a manifold with a global chart ``v`` are normal coordinates at ``p``: components in the frame transported from
+    the origin along the geodesic, :math:`x = T_p \exp_o(v)`. Otherwise they are ``(*, m)``: a vector of R^{n + 1}
+    orthogonal to ``p`` on ``geoopt.Sphere``, velocities of angles on ``Torus``, the angular velocity in the body frame,
+    with :math:`x = p\, e^{\hat v}`, on ``Rotations``.
 
     Args:
         manifold: A geoopt manifold.
-        p: Centre of the coordinates, shape ``(*, n + 1)``.
-        v: Normal coordinates, shape ``(*, n)``, in units of distance.
+        p: Points, shape ``(*, n + 1)``.
+        v: Tangent vectors, shape ``(*, n)`` or ``(*, m)``; ``|v|`` is the length of the geodesic.
 
     Returns:
         Points, shape ``(*, n + 1)``.
 
     Raises:
         TypeError: If an argument is not a floating point tensor, or the dtypes differ.
-        ValueError: If the dimensions differ or, while validating, ``p`` is off the manifold, ``v`` is not finite, or
-            the result overflows.
+        ValueError: If the dimensions differ or, while validating, ``p`` is off the manifold, ``v`` is not finite or not
+            tangent, or the result overflows.
 
     Example:
         >>> M = geoopt.Lorentz()
         >>> exp_at(M, torch.tensor([1.25, 0.75]), torch.tensor([0.6931]))  # cosh and sinh of log 4
         tensor([2.1249, 1.8749])
+        >>> exp_at(geoopt.Sphere(), torch.tensor([1.0, 0.0]), torch.tensor([0.0, torch.pi / 6]))
+        tensor([0.8660, 0.5000])
     """
-    geometry = check_vectors(manifold, v, "v")
+    geometry = check_complete(manifold)
     check_points(geometry, p, "p")
-    check_fit(geometry, p, v, v.size(-1))
-    x, _ = geometry.exp_at(p, v)
+    check_tangent(geometry, p, v, "v")
+    x = geometry.exp(p, v)
     check_finite_result("v", v, x)
     return x
 
 
 def log_at(manifold: Manifold, p: Tensor, x: Tensor) -> Tensor:
-    r"""Maps points to normal coordinates at ``p``, :math:`v = \log_o(T_p^{-1} x)`, the inverse of :func:`exp_at`.
+    r"""Returns the tangent vector at ``p`` that reaches ``x``, :math:`v = \log_p(x)`, the inverse of :func:`exp_at`.
+
+    On a manifold with a global chart these are normal coordinates, :math:`v = \log_o(T_p^{-1} x)`. Elsewhere ``v`` is
+    the shortest such vector. It jumps as ``x`` crosses the cut locus of ``p``: on ``geoopt.Sphere`` the antipode, on
+    ``Torus`` an angle of :math:`\pi`, on ``Rotations`` half a turn. There it is one of the shortest.
 
     Args:
         manifold: A geoopt manifold.
-        p: Centre of the coordinates, shape ``(*, n + 1)``.
+        p: Points, shape ``(*, n + 1)``.
         x: Points, shape ``(*, n + 1)``.
 
     Returns:
-        Normal coordinates, shape ``(*, n)``; ``|v|`` is the distance from ``p`` to ``x``.
+        Tangent vectors, shape ``(*, n)`` or ``(*, m)`` as in :func:`exp_at`; ``|v|`` is the distance from ``p`` to
+        ``x``.
 
     Raises:
         TypeError: If an argument is not a floating point tensor, or the dtypes differ.
@@ -389,14 +405,16 @@ def log_at(manifold: Manifold, p: Tensor, x: Tensor) -> Tensor:
     Example:
         >>> log_at(geoopt.Lorentz(), torch.tensor([1.25, 0.75]), torch.tensor([1.0, 0.0]))  # minus log 2
         tensor([-0.6931])
+        >>> log_at(geoopt.Sphere(), torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]))  # a quarter turn
+        tensor([0.0000, 1.5708])
     """
-    geometry = chart(manifold)
+    geometry = check_complete(manifold)
     check_pair(geometry, p=p, x=x)
-    return geometry.log_at(p, x)[0]
+    return geometry.log(p, x)
 
 
 def geodesic(manifold: Manifold, x: Tensor, y: Tensor, t: Tensor | float) -> Tensor:
-    r"""Returns the point at fraction ``t`` of the way from ``x`` to ``y``, :math:`T_x \exp_o(t \log_o(T_x^{-1} y))`.
+    r"""Returns the point at fraction ``t`` of the way from ``x`` to ``y``, :math:`\exp_x(t \log_x y)`.
 
     Args:
         manifold: A geoopt manifold.
@@ -405,7 +423,7 @@ def geodesic(manifold: Manifold, x: Tensor, y: Tensor, t: Tensor | float) -> Ten
         t: A number, or a tensor ``(*)`` that broadcasts with the batch; 0 gives ``x``, 1 gives ``y``.
 
     Returns:
-        Points, shape ``(*, n + 1)``.
+        Points, shape ``(*, n + 1)``. At the cut locus the way is one of the shortest.
 
     Raises:
         TypeError: If an argument is not a floating point tensor, or the dtypes differ.
@@ -417,9 +435,45 @@ def geodesic(manifold: Manifold, x: Tensor, y: Tensor, t: Tensor | float) -> Ten
         >>> log0(M, geodesic(M, x, y, 0.5)).round(decimals=4)
         tensor([1., 0.])
     """
-    v = log_at(manifold, x, y)
-    t = torch.as_tensor(t, dtype=v.dtype, device=v.device)
-    return exp_at(manifold, x, t.unsqueeze(-1) * v)
+    geometry = check_complete(manifold)
+    check_pair(geometry, x=x, y=y)
+    v = geometry.log(x, y)
+    way = torch.as_tensor(t, dtype=v.dtype, device=v.device).unsqueeze(-1) * v
+    z = geometry.exp(x, way)
+    check_finite_result("t", way, z)
+    return z
+
+
+def project(manifold: Manifold, x: Tensor) -> Tensor:
+    r"""Returns the points nearest to ``x`` in the space of coordinates, for example :math:`x / |x|` on a sphere.
+
+    It repairs points that rounding or an optimiser has moved. On ``Rotations`` the result is the nearest rotation in
+    Frobenius norm, of any matrix that has one; on ``Torus`` angles are wrapped. On ``geoopt.Lorentz`` the spatial
+    coordinates are kept and determine the point; SPD matrices are symmetrised. Points of Euclidean space and of the
+    Poincaré ball are returned as they are.
+
+    Args:
+        manifold: A geoopt manifold.
+        x: Coordinates, shape ``(*, n + 1)``.
+
+    Returns:
+        Points, a new tensor, shape ``(*, n + 1)``.
+
+    Raises:
+        TypeError: If ``x`` is not a floating point tensor.
+        ValueError: If its shape is not that of points or, while validating, there is no nearest point.
+
+    Example:
+        >>> project(geoopt.Sphere(), torch.tensor([3.0, 0.0, -4.0]))
+        tensor([ 0.6000,  0.0000, -0.8000])
+        >>> project(ph.manifolds.Torus(1), torch.tensor([4.0])) + 2 * torch.pi
+        tensor([4.])
+    """
+    geometry = check_complete(manifold)
+    check_shape(geometry, x)
+    y = geometry.project(x)
+    check_nearest(geometry, x, y, geometry.projectable)
+    return y
 
 
 def frechet_mean(manifold: Manifold, x: Tensor, weights: Tensor | None = None, dim: int = 0) -> Tensor:

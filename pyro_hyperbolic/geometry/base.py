@@ -7,6 +7,7 @@ Shapes: ``n`` is the intrinsic dimension. Tangent coordinates at the origin are 
 where ``event`` is ``event_shape(n)``, for example ``(n + 1,)`` on the hyperboloid.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -37,6 +38,10 @@ class Geometry(ABC):
     coordinates: ClassVar[str] = "(*, n)"
     #: The end of the error message about an invalid parameter.
     parameter_remedy: ClassVar[str] = ""
+    #: How to make points, for error messages.
+    remedy: ClassVar[str] = "pass coordinates of points"
+    #: Which coordinates have a nearest point, for error messages.
+    projectable: ClassVar[str] = "coordinates must be finite"
 
     def __init__(self, manifold: Manifold) -> None:
         self.manifold: Any = manifold
@@ -55,6 +60,10 @@ class Geometry(ABC):
 
     def parameters(self) -> dict[str, Tensor]:
         """Returns the positive tensors that distinguish manifolds of this kind; none by default."""
+        return {}
+
+    def settings(self) -> dict[str, Any]:
+        """Returns what else distinguishes manifolds of this kind, such as fixed sizes; nothing by default."""
         return {}
 
     def curvature(self) -> Tensor | None:
@@ -97,7 +106,7 @@ class Geometry(ABC):
             outside: The events off the manifold, shape ``(N, *event)``, on the CPU.
             where: Boolean mask of these events in the batch.
         """
-        return "", "map tangent coordinates with exp0(M, v), and use the same manifold and dtype everywhere"
+        return "", f"{self.remedy}, and use the same manifold and dtype everywhere"
 
     def mistake(self, event: Tensor) -> str:
         """Returns the likely mistake that put a finite event off the manifold, or "unclear"."""
@@ -128,6 +137,8 @@ class Geometry(ABC):
             return False
         if self.manifold is other.manifold:
             return True
+        if self.name != other.name or self.settings() != other.settings():
+            return False
         theirs = other.parameters()
         return theirs.keys() == (ours := self.parameters()).keys() and all(
             value is theirs[name]
@@ -173,9 +184,17 @@ class Complete(Geometry):
         u = self.log(x, y)
         return u, (u * u).sum(-1)
 
+    def project(self, x: Tensor) -> Tensor:
+        """Returns new tensors, the points nearest to ``x`` in the space of coordinates; coordinates are points here."""
+        return x.clone()
+
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
         """Returns numbers ``(*, f)`` that determine the point and depend smoothly on it, for a network to read."""
+
+    def state_size(self, n: int) -> int:
+        """Returns the number ``p`` of coordinates of a state."""
+        return n
 
     @abstractmethod
     def state(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -197,6 +216,10 @@ class Complete(Geometry):
         """Returns the velocity ``(*, p)`` that leads from a state to one nearby in unit time, to first order."""
         return target - s
 
+    def away_from_zero(self, s: Tensor) -> Tensor:
+        """Returns ``p`` numbers unchanged, except zeros that are equally far from many states."""
+        return s
+
     def frame(self, s: Tensor) -> Tensor:
         """Returns an orthonormal basis ``(*, n, p)`` of the velocities of states; it may jump as ``s`` moves."""
         return torch.eye(s.size(-1), dtype=s.dtype, device=s.device).expand(*s.shape, s.size(-1))
@@ -205,17 +228,34 @@ class Complete(Geometry):
         """Returns the components ``(*, n)`` of a velocity ``(*, p)`` in the :meth:`frame`."""
         return velocity
 
+    def lift_size(self, n: int) -> int:
+        """Returns the number ``q`` of unconstrained coordinates in :meth:`lifted`."""
+        return n
+
+    def lifted(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Returns the points ``x`` of any vectors ``(*, q)``, and :math:`\log w`, shape ``(*)``.
+
+        If ``z`` has the density :math:`w(z)\, p(x(z))`, then ``x`` has the density ``p`` with respect to volume.
+        """
+        return self.point(z)
+
+    def lift(self, x: Tensor, random: bool = False) -> Tensor:
+        """Returns vectors ``z`` of points, ``x(z) = x``; if ``random``, drawn from ``w`` given ``x``."""
+        return self.state(x)[0]
+
 
 class Embedded(Complete):
     r"""A compact manifold in a flat space, without a global chart: sphere, torus, rotations.
 
     Implement ``project``, ``exp``, ``log``, ``features``, ``frame_at``, ``ambient``, ``uniform`` and
-    ``log_total_volume``.
+    ``log_total_volume``, and for inference ``lift_size``, ``of_directions`` and ``directions``.
     """
+
+    remedy = "move coordinates to the manifold with geometry.project(M, x)"
 
     @abstractmethod
     def project(self, x: Tensor) -> Tensor:
-        """Returns the points closest to ``x``, an event of the flat space."""
+        """Returns the points nearest to ``x``, an event of the flat space."""
 
     @abstractmethod
     def ambient(self, x: Tensor, u: Tensor) -> Tensor:
@@ -237,30 +277,53 @@ class Embedded(Complete):
     def uniform(self, shape: torch.Size, n: int, like: Tensor) -> Tensor:
         """Returns points ``(*shape, *event)``, uniform with respect to volume, of the dtype and device of ``like``."""
 
-    def points_of(self, s: Tensor) -> Tensor:
-        """Returns flat coordinates ``(*, p)`` as events."""
-        return s
+    def state_size(self, n: int) -> int:
+        return self.event_shape(n).numel()
+
+    # The state is the point, of one dimension. Override these methods together if it is not.
 
     def state(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        s = x.flatten(x.dim() - self.event_dim)
-        return s, s.new_zeros(()).expand(s.shape[:-1])
+        return x, x.new_zeros(()).expand(x.shape[:-1])
 
     def point(self, s: Tensor) -> tuple[Tensor, Tensor]:
-        return self.points_of(s), s.new_zeros(()).expand(s.shape[:-1])
+        return s, s.new_zeros(()).expand(s.shape[:-1])
 
     def velocity(self, s: Tensor, u: Tensor) -> Tensor:
-        found = self.ambient(self.points_of(s), u)
-        return found.flatten(found.dim() - self.event_dim)
+        return self.ambient(s, u)
 
     def retract(self, s: Tensor) -> Tensor:
-        return self.state(self.project(self.points_of(s)))[0]
+        return self.project(s)
+
+    def away_from_zero(self, s: Tensor) -> Tensor:
+        return torch.where((s == 0).all(-1, keepdim=True), 1.0, s)
 
     def frame(self, s: Tensor) -> Tensor:
-        found = self.frame_at(self.points_of(s))
-        return found.flatten(found.dim() - self.event_dim)
+        return self.frame_at(s)
 
     def components(self, s: Tensor, velocity: Tensor) -> Tensor:
-        return self.components_at(self.points_of(s), self.points_of(velocity))
+        return self.components_at(s, velocity)
+
+    def lift_size(self, n: int) -> int:
+        raise NotImplementedError(
+            f"{self.name} has no lift; implement lift_size, of_directions and directions in {type(self).__name__}."
+        )
+
+    def of_directions(self, z: Tensor) -> Tensor:
+        """Returns the points of vectors ``(*, q)``; uniform if ``z`` is standard normal."""
+        raise NotImplementedError
+
+    def directions(self, x: Tensor) -> Tensor:
+        """Returns ``q`` numbers as unit vectors ``(*, b, q / b)``, whose lengths do not change the point."""
+        raise NotImplementedError
+
+    def lifted(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.of_directions(z)
+        log_normal = -(z * z + math.log(2 * math.pi)).sum(-1) / 2
+        return x, log_normal + self.log_total_volume(self.dim(x.shape))
+
+    def lift(self, x: Tensor, random: bool = False) -> Tensor:
+        z = self.directions(x)
+        return (z * norm(torch.randn_like(z)) if random else z).flatten(-2)
 
 
 class Hadamard(Complete):
@@ -270,6 +333,8 @@ class Hadamard(Complete):
     more accurate. :math:`T_p` must move along the geodesic from the origin, :math:`T_p \circ \exp_o = \exp_p \circ
     \mathrm{PT}_{o \to p}`. Log-volumes are with respect to Riemannian volume and have shape ``(*)``.
     """
+
+    remedy = "map tangent coordinates (*, n) to points with exp0(M, v)"
 
     @abstractmethod
     def exp0(self, v: Tensor) -> tuple[Tensor, Tensor]:

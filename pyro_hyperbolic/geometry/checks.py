@@ -13,9 +13,9 @@ import torch
 from geoopt.manifolds.base import Manifold
 from torch import Tensor
 
-from .base import Geometry, Hadamard
+from .base import Complete, Geometry, Hadamard
 from .origins import known_tangent
-from .registry import bind, chart
+from .registry import bind, chart, complete
 from .remedies import shown, tensor_remedy
 
 __all__ = [
@@ -25,12 +25,14 @@ __all__ = [
     "check_batches",
     "check_callable",
     "check_chart",
+    "check_complete",
     "check_count",
     "check_finite_result",
     "check_fit",
     "check_floating",
     "check_list",
     "check_manifold",
+    "check_nearest",
     "check_number",
     "check_pair",
     "check_points",
@@ -39,6 +41,7 @@ __all__ = [
     "check_same_size",
     "check_set",
     "check_shape",
+    "check_tangent",
     "check_vectors",
     "describe",
     "describe_values",
@@ -78,8 +81,8 @@ def validating(setting: bool | None = None) -> bool:
 def describe(manifold: Manifold | Geometry) -> str:
     """Returns the name and parameters of the manifold, for example ``Lorentz(k=1)``."""
     geometry = bind(manifold)
-    values = geometry.parameters().items()
-    return f"{geometry.name}({', '.join(f'{key}={describe_values(value)}' for key, value in values)})"
+    values = {**geometry.settings(), **{key: describe_values(value) for key, value in geometry.parameters().items()}}
+    return f"{geometry.name}({', '.join(f'{key}={value}' for key, value in values.items())})"
 
 
 def check_floating(name: str, value: Tensor) -> None:
@@ -150,7 +153,7 @@ def check_shape(manifold: Manifold | Geometry, x: Tensor, name: str = "x") -> No
     if geometry.dim(x.shape) < 1:
         raise ValueError(
             f"{name} has shape {tuple(x.shape)}, but points of {describe(geometry)} in n >= 1 dimensions are "
-            f"{geometry.coordinates}; map tangent coordinates (*, n) to points with exp0."
+            f"{geometry.coordinates}; {geometry.remedy}."
         )
 
 
@@ -266,6 +269,52 @@ def check_vectors(manifold: Manifold | Geometry, v: Tensor, name: str, *, valida
     if validating(validate):
         check_batch_of_parameters(geometry, name, v.shape[:-1])
     return geometry
+
+
+def check_complete(manifold: Manifold | Geometry, *, validate: bool | None = None) -> Complete:
+    """Like :func:`check_manifold`, but also raises a TypeError if the manifold has no exponential map."""
+    check_manifold(geometry := complete(manifold), validate=validate)
+    return geometry
+
+
+def check_tangent(geometry: Complete, x: Tensor, u: Tensor, name: str) -> None:
+    """Raises unless ``u`` has the dtype and shape of tangent vectors at points ``x`` and, while validating, is tangent.
+
+    The tolerance of the part that is not tangent is absolute up to length 1, since it moves points at second order.
+    """
+    check_floating(name, u)
+    check_same_dtype(**{"points": x, name: u})
+    size = geometry.vector_size(geometry.dim(x.shape))
+    if not tracing() and (u.dim() == 0 or u.size(-1) != size):
+        raise ValueError(
+            f"the dimensions differ: {name} has shape {tuple(u.shape)}, but tangent vectors at points "
+            f"{tuple(x.shape)} of {describe(geometry)}, in n >= 1 dimensions, are (*, {size})."
+        )
+    check_batches(points=geometry.batch_of(x.shape), **{name: u.shape[:-1]})
+    if not validating():
+        return
+    check_batch_of_parameters(geometry, name, u.shape[:-1])
+    off = (u - geometry.tangent(x, u)).detach().abs().amax(-1)
+    bound = 64 * torch.finfo(u.dtype).eps * u.detach().abs().amax(-1).clamp(min=1.0)
+    if bool((off > bound).any()):
+        raise ValueError(
+            f"{name} is not tangent to {describe(geometry)} at the points: its normal part is up to "
+            f"{off.max().item():.3g}; use vectors of log_at, or remove it with geometry.bind(M).tangent(x, {name})."
+        )
+
+
+def check_nearest(geometry: Complete, x: Tensor, y: Tensor, remedy: str, event_dim: int | None = None) -> None:
+    """Raises, while validating, unless the events ``y``, meant as the points nearest to ``x``, are on the manifold."""
+    if not validating():
+        return
+    outside = ~geometry.contains(y)
+    if bool(outside.any()):
+        event = x.shape[x.dim() - (geometry.event_dim if event_dim is None else event_dim) :]
+        first = x.detach().expand(*outside.shape, *event)[outside][0].cpu()
+        raise ValueError(
+            f"x has no nearest point on {describe(geometry)}: {int(outside.sum())} of {outside.numel()} events, the "
+            f"first is {_short(first.flatten())}; {remedy}."
+        )
 
 
 def check_pair(manifold: Manifold | Geometry, **points: Tensor) -> Geometry:

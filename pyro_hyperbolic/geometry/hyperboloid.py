@@ -129,6 +129,12 @@ class Hyperboloid(Nested):
         inside = (time > 0) & ((norm - 1).abs() <= 64 * torch.finfo(x.dtype).eps)
         return inside.squeeze(-1)
 
+    def project(self, x: Tensor) -> Tensor:
+        """Returns the points with the same spatial coordinates."""
+        radius, space = self.radius(x), x[..., 1:]
+        time = radius * time_of(space / radius)
+        return torch.cat([time, space.expand(*time.shape[:-1], -1)], dim=-1)
+
     def exp0(self, v: Tensor) -> tuple[Tensor, Tensor]:
         radius = self.radius(v)
         r = (_sum_of_squares(v / radius) + _floor(v) ** 2).sqrt()

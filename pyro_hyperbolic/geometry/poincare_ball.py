@@ -36,6 +36,7 @@ class PoincareBall(Nested):
     """The open ball of radius ``1 / sqrt(c)``: points ``(*, n)``."""
 
     name = "PoincareBall"
+    projectable = "coordinates must be inside the ball"
     parameter_remedy = "the curvature of PoincareBall is -c, so c = 1 / k of Lorentz."
 
     _c: Tensor | None = None

@@ -28,6 +28,7 @@ class MixedProduct(Complete):
     bind: Callable[..., Any]
 
     manifold: ProductManifold
+    remedy = "concatenate points of the factors"
 
     def __init__(self, manifold: ProductManifold) -> None:
         super().__init__(manifold)
@@ -43,6 +44,10 @@ class MixedProduct(Complete):
     @property
     def coordinates(self) -> str:  # type: ignore[override]
         return f"(*, {self.manifold.n_elements})"
+
+    @property
+    def projectable(self) -> str:  # type: ignore[override]
+        return "; ".join(f"factor {i}, {factor.name}: {factor.projectable}" for i, factor in enumerate(self.factors))
 
     @property
     def parameter_remedy(self) -> str:  # type: ignore[override]
@@ -112,6 +117,9 @@ class MixedProduct(Complete):
     def squared_distance(self, x: Tensor, y: Tensor) -> Tensor:
         return _sum(f.squared_distance(a, b) for f, a, b in self._zip(self.split(x), self.split(y)))
 
+    def project(self, x: Tensor) -> Tensor:
+        return self._join([factor.project(part) for factor, part in self._zip(self.split(x))])
+
     def vector_size(self, n: int) -> int:
         return sum(self._vector_sizes)
 
@@ -121,10 +129,10 @@ class MixedProduct(Complete):
 
     @property
     def _state_sizes(self) -> list[int]:
-        return [
-            m if isinstance(factor, Hadamard) else math.prod(shape)
-            for factor, m, shape in self._zip(self.dims, self.manifold.shapes)
-        ]
+        return [factor.state_size(m) for factor, m in self._zip(self.dims)]
+
+    def state_size(self, n: int) -> int:
+        return sum(self._state_sizes)
 
     def tangent(self, x: Tensor, u: Tensor) -> Tensor:
         return _cat([f.tangent(a, b) for f, a, b in self._zip(self.split(x), u.split(self._vector_sizes, -1))])
@@ -158,6 +166,9 @@ class MixedProduct(Complete):
         parts = self._zip(s.split(self._state_sizes, -1), target.split(self._state_sizes, -1))
         return _cat([f.difference(a, b) for f, a, b in parts])
 
+    def away_from_zero(self, s: Tensor) -> Tensor:
+        return _cat([f.away_from_zero(part) for f, part in self._zip(s.split(self._state_sizes, -1))])
+
     def frame(self, s: Tensor) -> Tensor:
         """Returns the block-diagonal basis of the frames of the factors."""
         blocks, sizes, before = [], self._state_sizes, 0
@@ -170,6 +181,19 @@ class MixedProduct(Complete):
     def components(self, s: Tensor, velocity: Tensor) -> Tensor:
         parts = self._zip(s.split(self._state_sizes, -1), velocity.split(self._state_sizes, -1))
         return _cat([f.components(a, b) for f, a, b in parts])
+
+    def lift_size(self, n: int) -> int:
+        return sum(self._lift_sizes)
+
+    @property
+    def _lift_sizes(self) -> list[int]:
+        return [factor.lift_size(m) for factor, m in self._zip(self.dims)]
+
+    def lifted(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return self._join_pairs(f.lifted(part) for f, part in self._zip(z.split(self._lift_sizes, -1)))
+
+    def lift(self, x: Tensor, random: bool = False) -> Tensor:
+        return _cat([f.lift(part, random) for f, part in self._zip(self.split(x))])
 
     def split(self, x: Tensor) -> list[Tensor]:
         """Returns the points of the factors, each of its own event shape."""
@@ -190,6 +214,8 @@ class MixedProduct(Complete):
 
 class Product(MixedProduct, Hadamard):
     """A product of Hadamard manifolds, with the product of their charts."""
+
+    remedy = Hadamard.remedy
 
     def origin(self, n: int, dtype: torch.dtype | None, device: torch.device | None) -> Tensor:
         self.event_shape(n)

@@ -70,8 +70,9 @@ def chart(manifold: Manifold | Geometry) -> Hadamard:
         kinds = (kind for kind, space in _GEOMETRIES.items() if isinstance(space, type) and issubclass(space, Hadamard))
         known = ", ".join(kind.__name__ for kind in kinds)
         raise TypeError(
-            f"{found.name} has no global chart: no map of R^n is a bijection onto it, so ExponentialMap and wrapped "
-            f"normals are not defined; use a manifold with a global chart ({known})."
+            f"{found.name} has no global chart: no map of R^n is a bijection onto it, so exp0, biject_to, wrapped "
+            f"normals and couplings are not defined; for flows use continuous_flow, for NUTS and autoguides "
+            f"LiftReparam, for pyro.param transform_to, or a manifold with a global chart ({known})."
         )
     return found
 

@@ -23,9 +23,7 @@ class Rotations(Manifold):
     reversible = True
 
     def projx(self, x: Tensor) -> Tensor:
-        u, _, vh = torch.linalg.svd(x)
-        sign = torch.linalg.det(u @ vh)
-        return torch.cat([u[..., :2], u[..., 2:] * sign[..., None, None]], -1) @ vh
+        return _nearest(x)
 
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         return x @ _skew(x.mT @ u)
@@ -80,6 +78,7 @@ class RotationGroup(Embedded):
     name = "Rotations"
     event_dim = 2
     coordinates = "(*, 3, 3)"
+    projectable = "matrices need s2 + s3 > 0, of their singular values s1 >= s2 >= s3, with s3 negative if det < 0"
 
     def event_shape(self, n: int) -> torch.Size:
         if n != 3:
@@ -106,11 +105,7 @@ class RotationGroup(Embedded):
         )
 
     def project(self, x: Tensor) -> Tensor:
-        # Newton-Schulz steps towards the polar factor: quadratic, for matrices that are nearly rotations.
-        eye = torch.eye(3, dtype=x.dtype, device=x.device)
-        for _ in range(2):
-            x = x @ (3 * eye - x.mT @ x) / 2
-        return x
+        return _nearest(x)
 
     def ambient(self, x: Tensor, u: Tensor) -> Tensor:
         return x @ _hat(u)
@@ -139,14 +134,54 @@ class RotationGroup(Embedded):
     def components_at(self, x: Tensor, velocity: Tensor) -> Tensor:
         return _vee(x.mT @ velocity)
 
-    def points_of(self, s: Tensor) -> Tensor:
-        return s.unflatten(-1, (3, 3))
+    def state_size(self, n: int) -> int:
+        return 4
+
+    def state(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns unit quaternions, of either sign: what a flow computes changes sign with them."""
+        s = _quaternion(x)
+        return s, s.new_zeros(()).expand(s.shape[:-1])
+
+    def point(self, s: Tensor) -> tuple[Tensor, Tensor]:
+        return _of_unit_quaternion(s), s.new_zeros(()).expand(s.shape[:-1])
+
+    def velocity(self, s: Tensor, u: Tensor) -> Tensor:
+        """Returns half the quaternion product ``s (0, u)``."""
+        w, q = s[..., :1], s[..., 1:]
+        real = -(q * u).sum(-1, keepdim=True)
+        return torch.cat([real, w * u + _cross(q, u)], -1) / 2
+
+    def retract(self, s: Tensor) -> Tensor:
+        return s / norm(s)
+
+    def frame(self, s: Tensor) -> Tensor:
+        """Returns velocities of unit angular velocity, which move the quaternion by half."""
+        return self.velocity(s.unsqueeze(-2), torch.eye(3, dtype=s.dtype, device=s.device))
+
+    def components(self, s: Tensor, velocity: Tensor) -> Tensor:
+        w, q = s[..., :1], s[..., 1:]
+        dw, dq = velocity[..., :1], velocity[..., 1:]
+        return 2 * (w * dq - dw * q - _cross(q, dq))
 
     def log_total_volume(self, n: int) -> float:
         return math.log(8 * math.pi**2)
 
     def uniform(self, shape: torch.Size, n: int, like: Tensor) -> Tensor:
         return _of_quaternion(torch.randn(*shape, 4, dtype=like.dtype, device=like.device))
+
+    def lift_size(self, n: int) -> int:
+        return 4
+
+    def of_directions(self, z: Tensor) -> Tensor:
+        return _of_quaternion(z)
+
+    def directions(self, x: Tensor) -> Tensor:
+        return _quaternion(x).unsqueeze(-2)
+
+    def lift(self, x: Tensor, random: bool = False) -> Tensor:
+        z = super().lift(x, random)
+        # Quaternions q and -q are one rotation.
+        return z * (2 * torch.randint(2, (*z.shape[:-1], 1), device=z.device) - 1) if random else z
 
 
 def _hat(u: Tensor) -> Tensor:
@@ -185,30 +220,54 @@ def _log(x: Tensor) -> Tensor:
     return 2 * q * torch.where(near, asinc(sin2.masked_fill(~near, 0.0)), far)
 
 
-def _quaternion(x: Tensor) -> Tensor:
-    """Returns the unit quaternion of a rotation, from the row of ``4 q q^T`` with the largest diagonal entry."""
+def _of_quaternion(q: Tensor) -> Tensor:
+    """Returns the rotation of a quaternion of any length but zero."""
+    return _of_unit_quaternion(q / norm(q))
+
+
+def _of_unit_quaternion(q: Tensor) -> Tensor:
+    w, hat = q[..., :1, None], _hat(q[..., 1:])
+    eye = torch.eye(3, dtype=q.dtype, device=q.device)
+    return eye + 2 * (w * hat + hat @ hat)
+
+
+def _cross(a: Tensor, b: Tensor) -> Tensor:
+    return torch.linalg.cross(*torch.broadcast_tensors(a, b))
+
+
+def _correlations(x: Tensor) -> Tensor:
+    """Returns the symmetric ``K`` with ``q^T K q = tr(R(q)^T x)`` for unit quaternions ``q`` (Davenport)."""
     trace = x.diagonal(dim1=-2, dim2=-1).sum(-1)
     a, b, c = x[..., 2, 1] - x[..., 1, 2], x[..., 0, 2] - x[..., 2, 0], x[..., 1, 0] - x[..., 0, 1]
     d, e, f = x[..., 0, 1] + x[..., 1, 0], x[..., 0, 2] + x[..., 2, 0], x[..., 1, 2] + x[..., 2, 1]
-    xx, yy, zz = x[..., 0, 0], x[..., 1, 1], x[..., 2, 2]
-    diagonal = torch.stack([1 + trace, 1 + 2 * xx - trace, 1 + 2 * yy - trace, 1 + 2 * zz - trace], -1)
-    rows = torch.stack(
-        [
-            torch.stack([diagonal[..., 0], a, b, c], -1),
-            torch.stack([a, diagonal[..., 1], d, e], -1),
-            torch.stack([b, d, diagonal[..., 2], f], -1),
-            torch.stack([c, e, f, diagonal[..., 3]], -1),
-        ],
-        -2,
-    )
-    best = diagonal.detach().argmax(-1)[..., None, None].expand(*diagonal.shape[:-1], 1, 4)
-    row = rows.gather(-2, best).squeeze(-2)
+    xx, yy, zz = (2 * x[..., i, i] - trace for i in range(3))
+    return torch.stack([trace, a, b, c, a, xx, d, e, b, d, yy, f, c, e, f, zz], -1).unflatten(-1, (4, 4))
+
+
+def _quaternion(x: Tensor) -> Tensor:
+    """Returns the unit quaternion of a rotation, from the row of ``4 q q^T`` with the largest diagonal entry."""
+    squares = _correlations(x) + torch.eye(4, dtype=x.dtype, device=x.device)
+    best = squares.diagonal(dim1=-2, dim2=-1).detach().argmax(-1)[..., None, None]
+    row = squares.gather(-2, best.expand(*best.shape[:-1], 4)).squeeze(-2)
     return row / norm(row)
 
 
-def _of_quaternion(q: Tensor) -> Tensor:
-    """Returns the rotation of a quaternion of any length but zero."""
-    q = q / norm(q)
-    w, hat = q[..., :1, None], _hat(q[..., 1:])
-    eye = torch.eye(3, dtype=q.dtype, device=q.device)
-    return eye + 2 * w * hat + 2 * hat @ hat
+def _nearest(x: Tensor) -> Tensor:
+    """Returns the rotation nearest to a matrix in Frobenius norm; NaN where there is more than one.
+
+    Its quaternion is the first eigenvector of :func:`_correlations`, whose first eigenvalue exceeds the second by
+    ``2 (s2 + s3)``. Two steps of Newton's method, on ``R^T x = P`` with a symmetric ``P``, give it the derivatives of
+    the nearest point: the first step is right to first order, the second to third.
+    """
+    values, vectors = torch.linalg.eigh(_correlations(x.detach()))
+    R = _of_quaternion(vectors[..., 3])
+    eye = torch.eye(3, dtype=x.dtype, device=x.device)
+    for _ in range(2):
+        P = R.mT @ x
+        trace = P.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
+        S = trace * eye - (P + P.mT) / 2
+        adjugate = torch.linalg.cross(S[..., [1, 2, 0], :], S[..., [2, 0, 1], :])  # of a symmetric matrix
+        determinant = (S[..., 0, :] * adjugate[..., 0, :]).sum(-1)[..., None]
+        R = R @ _exp(2 * (adjugate @ _vee(P).unsqueeze(-1)).squeeze(-1) / determinant)
+    many = values[..., 3] - values[..., 2] <= 64 * torch.finfo(x.dtype).eps * values[..., 3].abs()
+    return R.masked_fill(many[..., None, None], math.nan)

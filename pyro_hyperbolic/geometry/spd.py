@@ -34,6 +34,7 @@ class SymmetricPositiveDefinite(Hadamard):
     name = "SymmetricPositiveDefinite"
     event_dim = 2
     coordinates = "(*, m, m) with n = m (m + 1) / 2"
+    projectable = "the symmetric part must have positive eigenvalues"
 
     def event_shape(self, n: int) -> torch.Size:
         m = (math.isqrt(8 * n + 1) - 1) // 2
@@ -65,6 +66,10 @@ class SymmetricPositiveDefinite(Hadamard):
             f" with least eigenvalue {least:.6g} and max |x - x.mT| = {skew:.2g}",
             "map tangent coordinates with exp0(M, v), and symmetrise matrices with (x + x.mT) / 2",
         )
+
+    def project(self, x: Tensor) -> Tensor:
+        """Returns the symmetric parts of matrices."""
+        return (x + x.mT) / 2
 
     def exp0(self, v: Tensor) -> tuple[Tensor, Tensor]:
         V = _matrix(v)

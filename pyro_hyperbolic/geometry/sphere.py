@@ -18,6 +18,7 @@ class Sphere(Embedded):
 
     name = "Sphere"
     coordinates = "(*, n + 1)"
+    projectable = "vectors must be finite and not zero"
 
     def event_shape(self, n: int) -> torch.Size:
         return torch.Size((n + 1,))
@@ -103,6 +104,15 @@ class Sphere(Embedded):
 
     def uniform(self, shape: torch.Size, n: int, like: Tensor) -> Tensor:
         return self.project(torch.randn(*shape, n + 1, dtype=like.dtype, device=like.device))
+
+    def lift_size(self, n: int) -> int:
+        return n + 1
+
+    def of_directions(self, z: Tensor) -> Tensor:
+        return self.project(z)
+
+    def directions(self, x: Tensor) -> Tensor:
+        return x.unsqueeze(-2)
 
 
 def _half_angle(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -88,6 +88,9 @@ class FlatTorus(Embedded):
     def dim(self, shape: Sequence[int]) -> int:
         return shape[-1] if len(shape) and shape[-1] == self.manifold.n else 0
 
+    def settings(self) -> dict[str, Any]:
+        return {"n": self.manifold.n}
+
     def only_dim(self) -> int:
         n: int = self.manifold.n
         return n
@@ -140,6 +143,16 @@ class FlatTorus(Embedded):
 
     def uniform(self, shape: torch.Size, n: int, like: Tensor) -> Tensor:
         return math.pi * (2 * torch.rand(*shape, n, dtype=like.dtype, device=like.device) - 1)
+
+    def lift_size(self, n: int) -> int:
+        return 2 * n
+
+    def of_directions(self, z: Tensor) -> Tensor:
+        z = z.unflatten(-1, (-1, 2))
+        return torch.atan2(z[..., 1], z[..., 0])
+
+    def directions(self, x: Tensor) -> Tensor:
+        return torch.stack([x.cos(), x.sin()], -1)
 
 
 def wrap(x: Tensor) -> Tensor:

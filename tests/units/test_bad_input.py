@@ -221,7 +221,7 @@ ANY_SETTINGS = {"contains": lambda M: G.contains(M, P), "same": lambda M: G.same
 NO_MANIFOLDS = {
     "class": (geoopt.Lorentz, "the class geoopt.Lorentz", "geoopt.Lorentz()"),
     "flat class": (geoopt.Euclidean, "the class geoopt.Euclidean", "geoopt.Euclidean(1)"),
-    "sphere": (geoopt.Sphere(), "Sphere", "geoopt.Lorentz()"),
+    "stiefel": (geoopt.Stiefel(), "CanonicalStiefel", "geoopt.Lorentz()"),
     "scaled": (geoopt.Scaled(geoopt.Lorentz()), "Scaled", "geoopt.Lorentz()"),
     "tensor": (P, "(3,)", "exp0(M, v)", "manifold=M"),
     "array": (np.ones((50, 3)), "numpy.ndarray", "(50, 3)", "manifold=M"),

@@ -8,6 +8,7 @@ from .factor_coupling import FactorCoupling, factor_coupling
 from .fields import AnchorField, DenseField, VectorField, farthest_points
 from .networks import AttentionNN
 from .polar_coupling import PolarCoupling, polar_coupling
+from .projection import Projection
 from .reflection import Reflection
 from .set_transform import SetTransform
 from .tangent import TangentTransform
@@ -39,6 +40,7 @@ __all__ = [
     "FactorCoupling",
     "ManifoldTransform",
     "PolarCoupling",
+    "Projection",
     "Reflection",
     "SetTransform",
     "TangentCoupling",

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from geoopt.manifolds.base import Manifold
 from torch import Tensor
-from torch.distributions import biject_to, constraints, transform_to
+from torch.distributions import Transform, biject_to, constraints, transform_to
 from torch.distributions.constraints import Constraint
 
 from pyro_hyperbolic import geometry
@@ -13,6 +13,7 @@ from pyro_hyperbolic.distributions.constraints import OnManifold
 from pyro_hyperbolic.geometry import Hadamard, checks
 
 from .base import LEARN_LOC_HINT, ManifoldTransform, with_batch
+from .projection import Projection
 
 __all__ = ["ExponentialMap"]
 
@@ -121,6 +122,11 @@ def _is_at_the_origin(space: Hadamard, loc: Tensor) -> bool:
 
 
 @biject_to.register(OnManifold)
-@transform_to.register(OnManifold)
-def _to_manifold(constraint: OnManifold) -> ExponentialMap:
+def _bijection(constraint: OnManifold) -> ExponentialMap:
     return ExponentialMap(constraint.manifold)
+
+
+@transform_to.register(OnManifold)
+def _surjection(constraint: OnManifold) -> Transform:
+    has_chart = isinstance(geometry.bind(constraint.manifold), Hadamard)
+    return ExponentialMap(constraint.manifold) if has_chart else Projection(constraint.manifold)

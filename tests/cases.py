@@ -16,6 +16,8 @@ from torch.distributions import biject_to
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
 import pyro_hyperbolic.distributions.transforms as HT
+from pyro_hyperbolic.testing import density_laws
+from pyro_hyperbolic.testing.oracles import Space
 from pyro_hyperbolic.testing.sets import SideBySide
 
 #: How often a correct random test may fail, over the whole suite; house rule 14.
@@ -51,6 +53,26 @@ MANIFOLDS: dict[str, tuple[Callable[[], geoopt.manifolds.base.Manifold], int]] =
     "ballxspd": (lambda: geoopt.ProductManifold((ball(2.0), 1), (geoopt.SymmetricPositiveDefinite(), (2, 2))), 4),
     "spd": (geoopt.SymmetricPositiveDefinite, 3),
 }
+
+#: Manifolds without a global chart, and their dimensions.
+UNCHARTED: dict[str, tuple[Callable[[], geoopt.manifolds.base.Manifold], int]] = {
+    "s2": (geoopt.Sphere, 2),
+    "t2": (lambda: ph.manifolds.Torus(2), 2),
+    "so3": (ph.manifolds.Rotations, 3),
+    "h2xs2xr": (lambda: geoopt.ProductManifold((lorentz(4.0), 3), (geoopt.Sphere(), 3), (geoopt.Euclidean(1), 1)), 5),
+}
+
+
+def base_on(manifold: geoopt.manifolds.base.Manifold, dim: int) -> dist.TorchDistribution:
+    """Returns the uniform distribution, or wrapped normals where there is none."""
+    factors = getattr(manifold, "manifolds", None)
+    if factors is not None:
+        pairs = zip(factors, ph.geometry.bind(manifold).dims, strict=True)
+        return hdist.ProductDistribution(manifold, [base_on(factor, n) for factor, n in pairs])
+    if isinstance(ph.geometry.bind(manifold), ph.geometry.Embedded):
+        return hdist.Uniform(manifold, dim, dtype=torch.float64)
+    loc = _offset(manifold, dim, 0.8)
+    return hdist.WrappedNormal(loc, torch.linspace(0.4, 0.8, dim, dtype=torch.float64), manifold)
 
 
 class TransformCase(NamedTuple):
@@ -206,7 +228,9 @@ CHARTS = [
     *[_on("exp0", name, lambda M, n: HT.ExponentialMap(M)) for name in MANIFOLDS],
     *[_on("exp-at", name, lambda M, n: HT.ExponentialMap(M, _offset(M, n, 1.7))) for name in MANIFOLDS],
 ]
-TRANSFORMS = AUTOMORPHISMS + CHARTS
+#: Flows of manifolds without a global chart.
+UNCHARTED_FLOWS: list[TransformCase] = []
+TRANSFORMS = AUTOMORPHISMS + CHARTS + UNCHARTED_FLOWS
 
 
 class DistributionCase(NamedTuple):
@@ -264,12 +288,22 @@ DISTRIBUTIONS = [
     _pushed("whc-flow-k4", 2, 4.0, HT.wrapped_hyperboloid_coupling),
     _pushed("whc-flow-3d", 3, 1.0, HT.wrapped_hyperboloid_coupling),
     *[_wrapped_on(name) for name in MANIFOLDS],
+    *[
+        DistributionCase(f"base-{name}", lambda make=make, n=n: base_on(make(), n))
+        for name, (make, n) in UNCHARTED.items()
+    ],
 ]
-PLANAR = [case for case in DISTRIBUTIONS if case.make().event_shape == (3,)]
 
 
 def points(case: TransformCase, *, radius: float = 3.0, number: int = 6) -> Tensor:
-    """Returns points of the case's domain manifold: the origin, 1e-8 from it, and others up to a radius."""
+    """Returns points of the case's domain manifold: the origin, 1e-8 from it, and others up to a radius.
+
+    Without a global chart, a point that formulas single out, and random others.
+    """
+    if case in UNCHARTED_FLOWS:
+        with density_laws.seeded(1):
+            x = base_on(case.manifold, case.dim).sample((number,))
+        return torch.cat([Space(hdist.constraints.on_manifold(case.manifold)).special_point(case.dim, x)[None], x])
     generator = torch.Generator().manual_seed(1)
     v = torch.randn(number, case.dim, generator=generator, dtype=torch.float64)
     radii = torch.linspace(0.1, radius, number, dtype=torch.float64)[:, None]

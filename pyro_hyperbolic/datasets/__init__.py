@@ -7,14 +7,18 @@ Density targets are distributions, and sample from the global generator.
 from .diffusion import BranchingDiffusion, branching_diffusion
 from .earth import PointSplit, earth, split_points
 from .graphs import EdgeSplit, edge_list, lobsters, random_trees, split_edges
+from .manifold_targets import MANIFOLD_TARGETS, Board, ManifoldTarget, manifold_target
 from .planar import Checkerboard, TwoSpirals
 from .targets import DENSITY_TARGETS, binary_tree, density_target
 
 __all__ = [
     "DENSITY_TARGETS",
+    "MANIFOLD_TARGETS",
+    "Board",
     "BranchingDiffusion",
     "Checkerboard",
     "EdgeSplit",
+    "ManifoldTarget",
     "PointSplit",
     "TwoSpirals",
     "binary_tree",
@@ -23,6 +27,7 @@ __all__ = [
     "earth",
     "edge_list",
     "lobsters",
+    "manifold_target",
     "random_trees",
     "split_edges",
     "split_points",

@@ -7,6 +7,7 @@ Shapes: ``n`` is the intrinsic dimension. Tangent coordinates at the origin are 
 where ``event`` is ``event_shape(n)``, for example ``(n + 1,)`` on the hyperboloid.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -207,6 +208,14 @@ class Complete(Geometry):
         """Returns the state closest to any ``p`` numbers."""
         return s
 
+    def difference(self, s: Tensor, target: Tensor) -> Tensor:
+        """Returns the velocity ``(*, p)`` that leads from a state to one nearby in unit time, to first order."""
+        return target - s
+
+    def away_from_zero(self, s: Tensor) -> Tensor:
+        """Returns ``p`` numbers unchanged, except zeros that are equally far from many states."""
+        return s
+
     def frame(self, s: Tensor) -> Tensor:
         """Returns an orthonormal basis ``(*, n, p)`` of the velocities of states; it may jump as ``s`` moves."""
         return torch.eye(s.size(-1), dtype=s.dtype, device=s.device).expand(*s.shape, s.size(-1))
@@ -215,12 +224,27 @@ class Complete(Geometry):
         """Returns the components ``(*, n)`` of a velocity ``(*, p)`` in the :meth:`frame`."""
         return velocity
 
+    def lift_size(self, n: int) -> int:
+        """Returns the number ``q`` of unconstrained coordinates in :meth:`lifted`."""
+        return n
+
+    def lifted(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Returns the points ``x`` of any vectors ``(*, q)``, and :math:`\log w`, shape ``(*)``.
+
+        If ``z`` has the density :math:`w(z)\, p(x(z))`, then ``x`` has the density ``p`` with respect to volume.
+        """
+        return self.point(z)
+
+    def lift(self, x: Tensor, random: bool = False) -> Tensor:
+        """Returns vectors ``z`` of points, ``x(z) = x``; if ``random``, drawn from ``w`` given ``x``."""
+        return self.state(x)[0]
+
 
 class Embedded(Complete):
     r"""A compact manifold in a flat space, without a global chart: sphere, torus, rotations.
 
     Implement ``project``, ``exp``, ``log``, ``features``, ``frame_at``, ``ambient``, ``uniform`` and
-    ``log_total_volume``.
+    ``log_total_volume``, and for inference ``lift_shape``, ``of_directions`` and ``directions``.
     """
 
     remedy = "move coordinates to the manifold with geometry.project(M, x)"
@@ -266,11 +290,48 @@ class Embedded(Complete):
     def retract(self, s: Tensor) -> Tensor:
         return self.project(s)
 
+    def away_from_zero(self, s: Tensor) -> Tensor:
+        return torch.where((s == 0).all(-1, keepdim=True), 1.0, s)
+
     def frame(self, s: Tensor) -> Tensor:
         return self.frame_at(s)
 
     def components(self, s: Tensor, velocity: Tensor) -> Tensor:
         return self.components_at(s, velocity)
+
+    def lift_shape(self, n: int) -> tuple[int, int]:
+        """Returns the number and the size of the vectors whose directions determine a point."""
+        raise NotImplementedError(
+            f"{self.name} has no lift; implement lift_shape, of_directions and directions in {type(self).__name__}."
+        )
+
+    def of_directions(self, z: Tensor) -> Tensor:
+        """Returns the points of vectors ``(*, q)``; uniform if their directions are, whatever their lengths."""
+        raise NotImplementedError
+
+    def directions(self, x: Tensor) -> Tensor:
+        """Returns unit vectors of points, shape ``(*, *lift_shape)``."""
+        raise NotImplementedError
+
+    # Each vector has the density |z|^2 N(z; 0, I) / m. With N(z; 0, I) alone the shortest of many vectors, of which
+    # small steps turn the direction, sets the step size of NUTS: on 400 circles it needed 15 times as many gradients.
+
+    def lift_size(self, n: int) -> int:
+        return math.prod(self.lift_shape(n))
+
+    def lifted(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.of_directions(z)
+        n = self.dim(x.shape)
+        _, m = shape = self.lift_shape(n)
+        squares = (z * z).unflatten(-1, shape).sum(-1)
+        log_density = (squares / m).log() - (squares + m * math.log(2 * math.pi)) / 2
+        return x, log_density.sum(-1) + self.log_total_volume(n)
+
+    def lift(self, x: Tensor, random: bool = False) -> Tensor:
+        z = self.directions(x)
+        if random:
+            length = norm(torch.randn(*z.shape[:-1], z.size(-1) + 2, dtype=z.dtype, device=z.device))
+        return (z * (length if random else math.sqrt(2))).flatten(-2)  # the latter is at the mode
 
 
 class Hadamard(Complete):

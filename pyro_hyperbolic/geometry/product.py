@@ -162,6 +162,13 @@ class MixedProduct(Complete):
     def retract(self, s: Tensor) -> Tensor:
         return _cat([f.retract(part) for f, part in self._zip(s.split(self._state_sizes, -1))])
 
+    def difference(self, s: Tensor, target: Tensor) -> Tensor:
+        parts = self._zip(s.split(self._state_sizes, -1), target.split(self._state_sizes, -1))
+        return _cat([f.difference(a, b) for f, a, b in parts])
+
+    def away_from_zero(self, s: Tensor) -> Tensor:
+        return _cat([f.away_from_zero(part) for f, part in self._zip(s.split(self._state_sizes, -1))])
+
     def frame(self, s: Tensor) -> Tensor:
         """Returns the block-diagonal basis of the frames of the factors."""
         blocks, sizes, before = [], self._state_sizes, 0
@@ -174,6 +181,19 @@ class MixedProduct(Complete):
     def components(self, s: Tensor, velocity: Tensor) -> Tensor:
         parts = self._zip(s.split(self._state_sizes, -1), velocity.split(self._state_sizes, -1))
         return _cat([f.components(a, b) for f, a, b in parts])
+
+    def lift_size(self, n: int) -> int:
+        return sum(self._lift_sizes)
+
+    @property
+    def _lift_sizes(self) -> list[int]:
+        return [factor.lift_size(m) for factor, m in self._zip(self.dims)]
+
+    def lifted(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return self._join_pairs(f.lifted(part) for f, part in self._zip(z.split(self._lift_sizes, -1)))
+
+    def lift(self, x: Tensor, random: bool = False) -> Tensor:
+        return _cat([f.lift(part, random) for f, part in self._zip(self.split(x))])
 
     def split(self, x: Tensor) -> list[Tensor]:
         """Returns the points of the factors, each of its own event shape."""

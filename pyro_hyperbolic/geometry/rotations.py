@@ -204,6 +204,20 @@ class RotationGroup(Embedded):
     def uniform(self, shape: torch.Size, n: int, like: Tensor) -> Tensor:
         return _of_quaternion(torch.randn(*shape, 4, dtype=like.dtype, device=like.device))
 
+    def lift_shape(self, n: int) -> tuple[int, int]:
+        return 1, 4
+
+    def of_directions(self, z: Tensor) -> Tensor:
+        return _of_quaternion(z)
+
+    def directions(self, x: Tensor) -> Tensor:
+        return _quaternion(x).unsqueeze(-2)
+
+    def lift(self, x: Tensor, random: bool = False) -> Tensor:
+        z = super().lift(x, random)
+        # Quaternions q and -q are one rotation.
+        return z * (2 * torch.randint(2, (*z.shape[:-1], 1), device=z.device) - 1) if random else z
+
 
 def _hat(u: Tensor) -> Tensor:
     """Returns the skew matrix of the cross product with ``u``."""

@@ -103,6 +103,15 @@ class Sphere(Embedded):
     def uniform(self, shape: torch.Size, n: int, like: Tensor) -> Tensor:
         return self.project(torch.randn(*shape, n + 1, dtype=like.dtype, device=like.device))
 
+    def lift_shape(self, n: int) -> tuple[int, int]:
+        return 1, n + 1
+
+    def of_directions(self, z: Tensor) -> Tensor:
+        return self.project(z)
+
+    def directions(self, x: Tensor) -> Tensor:
+        return x.unsqueeze(-2)
+
 
 def _half_angle(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns whether the angle is acute, and the square of the smaller one of sine and cosine of its half.

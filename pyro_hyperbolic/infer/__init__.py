@@ -1,6 +1,7 @@
-r"""Inference on manifolds: autoguides with wrapped posteriors, KL rules, a guard for LocScaleReparam."""
+r"""Inference on manifolds: autoguides with wrapped posteriors, latents lifted to R^n, KL rules, a guard."""
 
 from . import kl, reparam
 from .autoguide import AutoWrappedMultivariateNormal, AutoWrappedNormal, GeodesicBall
+from .lift import LiftReparam
 
-__all__ = ["AutoWrappedMultivariateNormal", "AutoWrappedNormal", "GeodesicBall", "kl", "reparam"]
+__all__ = ["AutoWrappedMultivariateNormal", "AutoWrappedNormal", "GeodesicBall", "LiftReparam", "kl", "reparam"]

@@ -145,7 +145,7 @@ class AutoWrappedNormal(AutoGuide):
 
     def get_posterior(self, name: str, prior: Any) -> Any:
         """Returns the posterior of a site, given its prior in this run."""
-        manifold = _manifold_of(prior.support)
+        manifold = manifold_of(prior.support)
         if manifold is not None:
             return self._wrapped(name, manifold).to_event(prior.event_dim - geometry.bind(manifold).event_dim)
         transform = biject_to(prior.support)
@@ -197,7 +197,7 @@ class AutoWrappedNormal(AutoGuide):
         return run.results
 
     def _center_of(self, name: str, prior: Any) -> Tensor:
-        manifold = _manifold_of(prior.support)
+        manifold = manifold_of(prior.support)
         if manifold is not None:
             return self._loc(name, manifold)
         return biject_to(prior.support)(self._parameter("locs", name))
@@ -206,7 +206,7 @@ class AutoWrappedNormal(AutoGuide):
         return _expand(self._center_of(name, prior), batch, prior.event_dim).clone()  # it may be the parameter itself
 
     def _quantiles_of(self, levels: Tensor, name: str, prior: Any, batch: Sequence[int]) -> Tensor | GeodesicBall:
-        manifold = _manifold_of(prior.support)
+        manifold = manifold_of(prior.support)
         if manifold is not None:
             center, radius = _balls(self._wrapped(name, manifold), levels)
             radius_event_dim = prior.event_dim - geometry.bind(manifold).event_dim
@@ -246,7 +246,7 @@ class AutoWrappedNormal(AutoGuide):
 
     def _initialise(self, name: str, site: Any) -> None:
         """Creates the parameters of a site from its value in the prototype."""
-        prior, value, manifold = site["fn"], site["value"], _manifold_of(site["fn"].support)
+        prior, value, manifold = site["fn"], site["value"], manifold_of(site["fn"].support)
         try:
             value = value.expand(prior.shape())
         except RuntimeError:
@@ -332,7 +332,7 @@ class AutoWrappedMultivariateNormal(AutoWrappedNormal):
 
     def _initialise(self, name: str, site: Any) -> None:
         super()._initialise(name, site)
-        manifold = _manifold_of(site["fn"].support)
+        manifold = manifold_of(site["fn"].support)
         if manifold is not None:
             scale = self._full_parameter("scales", name)
             tril = torch.eye(scale.size(-1), dtype=scale.dtype, device=scale.device).repeat(*scale.shape[:-1], 1, 1)
@@ -403,7 +403,7 @@ class _SampleRun(_GuideRun):
         name, prior = msg["name"], msg["fn"]
         self._match_hidden_plates()
         replaced = [frame.name for frame in msg["cond_indep_stack"] if frame.name in self.replaced_plates]
-        if replaced and _is_batched(_manifold_of(prior.support)):
+        if replaced and _is_batched(manifold_of(prior.support)):
             raise ValueError(
                 f"the model has a curvature for each member of plate {replaced[0]!r}, which poutine.block hides from "
                 f"the guide; expose {replaced[0]!r} too."
@@ -450,7 +450,7 @@ class _SummaryRun(_GuideRun):
     def _handle_latent(self, msg: Any) -> None:
         name, prior = msg["name"], msg["fn"]
         subsampled = [frame for frame in msg["cond_indep_stack"] if _is_subsampled(frame)]
-        if _is_batched(_manifold_of(prior.support)):
+        if _is_batched(manifold_of(prior.support)):
             subsampled = []  # the curvatures of the other members are not known
         batch = list(prior.batch_shape)
         for frame in subsampled:
@@ -466,7 +466,7 @@ def _initial_value(init_loc_fn: Callable[..., Any], site: Any) -> Tensor:
     try:
         return init_loc_fn(site)
     except NotImplementedError:  # the strategy needs biject_to, which torch does not define for mixtures
-        if _manifold_of(site["fn"].support) is None:
+        if manifold_of(site["fn"].support) is None:
             raise
         return site["fn"].sample()
 
@@ -488,7 +488,7 @@ def _is_subsampled(frame: Any) -> bool:
     return bool(frame.vectorized and frame.full_size is not None and frame.full_size != frame.size)
 
 
-def _manifold_of(support: Constraint) -> Manifold | None:
+def manifold_of(support: Constraint) -> Manifold | None:
     """Returns the manifold of a support, looking into independent copies and mixtures, or None."""
     while isinstance(support, _WRAPPERS):
         support = support.base_constraint

@@ -37,8 +37,9 @@ def total_mass_is_one(
 
     In one and two dimensions by quadrature in polar coordinates, to 1e-3, or five times the change with fewer angles,
     or five times the mass in the outermost sixth of the radius. In higher dimensions by importance sampling, to five
-    standard errors. Volumes come from geoopt's ``inner``, which is rounding noise beyond scaled radius 14: the
-    tolerance includes five times the fraction of samples there. If it exceeds 0.2 the law warns that it was not
+    standard errors. On compact manifolds radii end at the cut locus, where geodesics cease to be shortest. Volumes come
+    from geoopt's ``inner``, which is rounding noise beyond scaled radius 14 of the hyperboloid: the tolerance includes
+    five times the fraction of samples there. If it exceeds 0.2 the law warns that it was not
     checked. ``nodes`` can be shared with :func:`samples_follow_the_density`.
     """
     nodes = nodes or Nodes.of(distribution, resolution, seed)
@@ -70,7 +71,7 @@ def goodness_of_fit(
     r"""Returns the p-value of the hypothesis that samples follow the density.
 
     Compares the means of 24 random waves :math:`\cos(\omega \cdot v + \phi)` over the samples, in normal coordinates
-    :math:`v = \log_o T_c^{-1} x` at their centre, with the integrals of the waves over the density. The statistic is
+    :math:`v = \log_c x` at their centre, with the integrals of the waves over the density. The statistic is
     the largest deviation in standard errors, with Bonferroni correction. (Pyro's nearest-neighbour test rejects a
     quarter of all correct densities at p = 0.01, because nearest neighbours come in pairs.)
     """
@@ -118,9 +119,7 @@ def _goodness_of_fit(
         if distribution.has_rsample:
             samples.append(distribution.rsample((num_samples,)))
     coordinates = space.log_at(nodes.centre, samples[0])
-    # From quantiles: the sample standard deviation diverges for heavy tails.
-    low, high = coordinates.quantile(torch.tensor([0.05, 0.95], **like), dim=0)
-    spread = (high - low) / 3.29
+    spread = _spread(coordinates)
 
     def waves(x: Tensor) -> Tensor:
         return ((space.log_at(nodes.centre, x) / spread) @ frequencies + phases).cos()
@@ -170,7 +169,7 @@ def rsample_gradient_is_unbiased(
     space = Space(distribution.support)
 
     def f(x: Tensor) -> Tensor:
-        v = space.log0(x)
+        v = space.features(x)
         weights = torch.linspace(0.5, 1.0, v.size(-1), dtype=v.dtype, device=v.device)
         return torch.tanh(v @ weights).reshape(len(x), -1).sum(-1)
 
@@ -266,27 +265,34 @@ class Nodes(NamedTuple):
         space = Space(distribution.support)
         with seeded(seed):
             samples = distribution.sample((2000,)).detach()
-            # Medians, since heavy tails have no mean.
-            v = space.log0(samples)
-            dim, centre = v.size(-1), space.exp0(v.median(0).values.double()).detach()
-            away = space.log_at(centre.to(samples), samples).detach().norm(dim=-1).double()
+            dim = space.dim(samples)
+            centre = space.point(space.state(space.centre(samples)).double()).detach()
+            away = space.log_at(centre.to(samples), samples).detach().double()
+            # Coordinates in units of the spread of the samples; a circle of directions must stay one.
+            spread = _spread(away) if dim > 2 else away.new_ones(dim)
+            away = (away / spread).norm(dim=-1)
             middle, reach = away.median(), 1.5 * away.max()
             if dim <= 2:
-                radius, weights = _radii(float(middle), float(reach), resolution, away)
+                # The cut locus has corners, which need more angles.
+                finer = 1 if space.charted else 2
+                radius, weights = _radii(float(middle), float(reach), resolution // finer, away)
                 log_weights = weights.log()[:, None]
-                number = 2 if dim == 1 else 4 * math.ceil(resolution / 4)
+                number = 2 if dim == 1 else 4 * math.ceil(finer * resolution / 4)
                 angles = 2 * math.pi * torch.arange(number, dtype=away.dtype, device=away.device) / number
                 directions = torch.stack([angles.cos(), angles.sin()], dim=-1)[:, :dim]
                 log_weights = log_weights + (math.log(2 * math.pi / number) if dim == 2 else 0.0)
-                radius = radius[:, None]
+                # Shrunk to end at the cut locus.
+                shrunk = space.cut_distance(centre, directions, float(reach)) / reach
+                radius, log_weights = radius[:, None] * shrunk, log_weights + shrunk.log()
             else:
                 number = 0
                 radius, log_density = _random_radii(dim, middle, reach, away)
                 directions = torch.randn(20_000, dim, dtype=samples.dtype, device=samples.device).double()
                 directions = (directions / directions.norm(dim=-1, keepdim=True))[:, None]
                 log_area = math.log(2) + dim / 2 * math.log(math.pi) - math.lgamma(dim / 2)
-                log_weights = log_area - math.log(20_000) - log_density
-        v = (radius[..., None] * directions).reshape(-1, dim)
+                log_weights = log_area - math.log(20_000) - log_density + spread.log().sum()
+        v = (radius[..., None] * directions).reshape(-1, dim) * spread
+        beyond_the_cut = space.beyond_the_cut(centre, v) if dim > 2 else torch.zeros_like(v[:, 0], dtype=torch.bool)
         x, log_volume, loss = space.log_volume(lambda v: space.exp_at(centre, v), v)
         # Where volumes are rounding noise, weights are 0, and the error includes the fraction of samples there.
         lost = ~(loss <= 1e-3 / torch.finfo(torch.float64).eps)
@@ -295,10 +301,16 @@ class Nodes(NamedTuple):
         with torch.no_grad():
             log_density = torch.cat([distribution.log_prob(chunk) for chunk in x.split(40_000)])
         log_weights = log_weights.expand(-1, len(v) // len(log_weights)).reshape(-1) + (dim - 1) * radius.log()
-        weights = (log_weights + log_volume + log_density).exp().masked_fill(lost, 0.0)
+        weights = (log_weights + log_volume + log_density).exp().masked_fill(lost | beyond_the_cut, 0.0)
         beyond = float((away > radius[lost].min()).double().mean()) if bool(lost.any()) else 0.0
         outermost = float(weights[radius > reach / 1.2].sum())
         return cls(x, weights, centre.to(samples), dim, number, outermost + beyond)
+
+
+def _spread(v: Tensor) -> Tensor:
+    """Returns the standard deviations of coordinates ``(N, n)``, from quantiles, which heavy tails have too."""
+    low, high = v.quantile(torch.tensor([0.05, 0.95], dtype=v.dtype, device=v.device), dim=0)
+    return (high - low) / 3.29
 
 
 def _radii(middle: float, reach: float, resolution: int, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -353,7 +365,10 @@ def _mass_mistake(mass: float, error: float, dim: int, space: Space) -> str:
 
 def _log_prob_gradient(distribution: dist.TorchDistribution, x: Tensor) -> Tensor:
     point = x.detach().clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(distribution.log_prob(point).sum(), point)
+    log_prob = distribution.log_prob(point).sum()
+    if not log_prob.requires_grad:  # a constant density
+        return torch.zeros_like(point)
+    (gradient,) = torch.autograd.grad(log_prob, point)
     return gradient
 
 

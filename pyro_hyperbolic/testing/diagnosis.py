@@ -2,8 +2,8 @@ r"""The report of a broken law: the law, its formula, the smallest failing input
 
 A diagnosis compares the residuals ``found - expected`` at all points with those of a table of known mistakes, none of
 which has a free parameter. A mistake is named if it explains every residual to three digits and the points distinguish
-it from the others; otherwise the message says "unclear". It always does where the curvature is not constant, since the
-table holds mistakes in the volume terms of constant curvature.
+it from the others; otherwise the message says "unclear". Mistakes in volume terms are known only where the curvature is
+constant and not positive.
 """
 
 import math
@@ -102,12 +102,12 @@ class ChartedPoints(NamedTuple):
 
     @classmethod
     def of(cls, transform: Transform, x: Tensor, y: Tensor) -> "ChartedPoints | None":
-        """Returns them for points ``x`` and images ``y``; None if the curvature is unknown or not constant."""
+        """Returns them for points ``x`` and images ``y``; None without a known curvature <= 0."""
         domain, codomain = Space(transform.domain), Space(transform.codomain)
         if domain.curvature is None or codomain.curvature is None:
             return None
         radius = domain.length if domain.curvature else codomain.length
-        return cls(domain.scaled_radius(x), codomain.scaled_radius(y), domain.log0(x).size(-1), radius)
+        return cls(domain.scaled_radius(x), codomain.scaled_radius(y), domain.dim(x), radius)
 
 
 def log_stretch(r: Tensor, power: int) -> Tensor:
@@ -119,16 +119,18 @@ def log_stretch(r: Tensor, power: int) -> Tensor:
 
 def log_det_mistakes(points: ChartedPoints | None, expected: Tensor) -> Mapping[str, Tensor]:
     """Returns the residuals ``found - expected`` of each known mistake."""
+    of_signs = {
+        "the log-determinant is dropped: zero is returned": -expected.double(),
+        "wrong sign: the log-determinant of the inverse map is returned": -2 * expected.double(),
+        "the log-determinant is counted twice": expected.double(),
+    }
     if points is None:
-        return {}
+        return of_signs
     n, log_radius = points.dim, math.log(points.radius)
     before, after = log_stretch(points.before, 1), log_stretch(points.after, 1)
     unscaled = log_stretch(points.radius * points.after, 1) - log_stretch(points.radius * points.before, 1)
     one, stretch = torch.ones_like(before), after - before
-    return {
-        "the log-determinant is dropped: zero is returned": -expected.double(),
-        "wrong sign: the log-determinant of the inverse map is returned": -2 * expected.double(),
-        "the log-determinant is counted twice": expected.double(),
+    return of_signs | {
         "the chart's volume terms are dropped: Lebesgue measure of tangent coordinates, not Riemannian volume": (
             (1 - n) * stretch
         ),
@@ -176,7 +178,7 @@ def diagnose(residual: Tensor, mistakes: Mapping[str, Tensor], rounding: float) 
 
 
 def smallest(radii: Tensor, wrong: Tensor) -> int:
-    """Returns the index of the failing event nearest to the origin, among flattened events."""
+    """Returns the index of the failing event nearest to the origin, among flattened events; the first of several."""
     failing = wrong.reshape(-1).nonzero().reshape(-1)
     return int(failing[radii.reshape(-1)[failing].argmin()])
 

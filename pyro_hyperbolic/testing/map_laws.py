@@ -3,7 +3,7 @@ r"""Laws of a transform as a map: inverse, log-determinant, domain, shapes and g
 Each takes a transform and points of its domain, and raises :class:`LawViolation` if it is broken. Tolerances follow
 from the unit roundoff ``u`` of the dtype and the scaled radius ``r`` of the points: rounding moves a point by
 ``u * e^r`` across and ``u * r`` along the radius, and a Gram determinant of ambient Jacobians loses ``e^{2r}``. Where
-the curvature is unknown or not constant, radii are in units of distance.
+the curvature is unknown or not constant, radii are in units of distance; compact manifolds and factors have radius 0.
 """
 
 from collections.abc import Callable
@@ -57,17 +57,18 @@ def round_trip(transform: Transform, x: Tensor) -> None:
 
 
 def log_det_matches_autograd(transform: Transform, x: Tensor) -> None:
-    r"""Checks :math:`\log |\det dt| = \frac12 \log \det G(t \circ \exp_o) - \frac12 \log \det G(\exp_o)`.
+    r"""Checks :math:`\log |\det dt| = \frac12 \log \det G(t \circ c) - \frac12 \log \det G(c)` for a chart ``c``.
 
     ``G`` is the Gram matrix of the autograd Jacobian in geoopt's ``inner``. So the right side is with respect to
-    Riemannian volume of domain and codomain, and uses only values of the transform. Any chart would do for ``exp_o``.
+    Riemannian volume of domain and codomain, and uses only values of the transform. Any chart would do: it is
+    :math:`\exp_o` or, without a global chart, :math:`\exp_x` at ``x``.
     """
     domain, codomain, y = Space(transform.domain), Space(transform.codomain), transform(x)
-    v = domain.log0(domain.events(x))
-    before = domain.log_volume(domain.exp0, v)[1]
-    after = codomain.log_volume(lambda v: transform(domain.exp0(v)), v)[1]
+    chart, v = domain.chart(domain.events(x))
+    before = domain.log_volume(chart, v)[1]
+    after = codomain.log_volume(lambda v: transform(chart(v)), v)[1]
     values = (after - before).reshape(domain.batch_of(x)).to(x.dtype)
-    formula = "t.log_abs_det_jacobian(x, y) = 1/2 log det G(t exp0) - 1/2 log det G(exp0)"
+    formula = "t.log_abs_det_jacobian(x, y) = 1/2 log det G(t c) - 1/2 log det G(c) in a chart c"
     found = transform.log_abs_det_jacobian(x, y)
     _log_dets_agree("log_det_matches_autograd", formula, transform, x, y, values, found, power=2)
 
@@ -92,7 +93,7 @@ def stays_on_manifold(transform: Transform, x: Tensor) -> None:
         inside = side.check(value)
         if not bool(inside.all()):
             domain, space = Space(transform.domain), Space(side)
-            at = smallest(domain.log0(x).norm(dim=-1), ~inside)
+            at = smallest(domain.radius(x), ~inside)
             raise LawViolation(
                 "stays_on_manifold",
                 f"{what} is on {side}",
@@ -163,19 +164,20 @@ def batch_members_are_independent(transform: Transform, x: Tensor) -> None:
 def gradients_are_finite(transform: Transform, x: Tensor) -> None:
     """Checks that gradients of values and log-determinants with respect to argument and parameters are finite.
 
-    Of the transform at ``x`` and at the origin, and of its inverse at the images. (The image of the origin is where
-    formulas fail: for a translation, it coincides with the location.)
+    Of the transform at ``x`` and at the origin, if there is one, and of its inverse at the images. (The image of the
+    origin is where formulas fail: for a translation, it coincides with the location.)
     """
     domain = Space(transform.domain)
-    origin = domain.exp0(torch.zeros_like(domain.log0(domain.events(x)[:1]))).detach()
     parameters = [p for p in getattr(transform, "parameters", list)() if p.requires_grad]
-    every = torch.cat([domain.events(x), origin])
+    every = domain.events(x)
+    if domain.charted:
+        every = torch.cat([every, domain.exp0(torch.zeros_like(domain.chart(every[:1])[1])).detach()])
     # All at once; one by one only to find the smallest failing point.
     if _all_gradients_are_finite(transform, every, parameters):
         return
-    radii = domain.log0(every).norm(dim=-1)
+    radii = domain.radius(every)
     for i in radii.argsort().tolist():
-        point, near = every[i : i + 1], float(radii[i]) < 1e-3
+        point, near = every[i : i + 1], domain.charted and float(radii[i]) < 1e-3
         for name, way, start in (("t", transform, point), ("t.inv", transform.inv, transform(point))):
             event = start.detach().clone().requires_grad_()
             end = way(event)
@@ -188,9 +190,10 @@ def gradients_match_differences(transform: Transform, x: Tensor) -> None:
 
     ``f`` is the value and the log-determinant of the transform and of its inverse; :math:`\theta` are all leaves that
     they depend on. A part under ``no_grad``, or computed from a detached tensor, trains a flow wrongly. Checked in
-    float64 only, because differences are too inaccurate in float32, and away from the origin.
+    float64 only, because differences are too inaccurate in float32, and away from the origin, if there is one.
     """
-    away = Space(transform.domain).log0(x.detach()).norm(dim=-1) > 1e-3
+    space = Space(transform.domain)
+    away = space.radius(x) > 1e-3 if space.charted else torch.ones_like(space.radius(x), dtype=torch.bool)
     if x.dtype != torch.float64 or not bool(away.any()):
         return
     points = x.detach()[away]
@@ -198,12 +201,13 @@ def gradients_match_differences(transform: Transform, x: Tensor) -> None:
     bound = tolerance(transform, points, image, power=1)
     for name, way, start in (("t", transform, points), ("t.inv", transform.inv, image)):
         domain, codomain = Space(way.domain), Space(way.codomain)
-        v = domain.log0(start).detach().clone().requires_grad_()
+        chart, v = domain.chart(start)
+        v = v.clone().requires_grad_()
 
-        def outputs(way: Any = way, domain: Space = domain, to: Space = codomain, v: Tensor = v) -> list[Tensor]:
-            event = domain.exp0(v.clone())
+        def outputs(way: Any = way, chart: Any = chart, to: Space = codomain, v: Tensor = v) -> list[Tensor]:
+            event = chart(v.clone())
             end = way(event)
-            numbers = to.flat(end)
+            numbers = to.comparable(end)
             weights = torch.linspace(0.5, 1.0, numbers.size(-1), dtype=end.dtype)
             return [(numbers @ weights).sum(), way.log_abs_det_jacobian(event, end).sum()]
 
@@ -309,20 +313,21 @@ def vectors_agree(
 ) -> None:
     """Raises at the smallest event with ``|found - expected| > bound * (1 + max |expected|)``.
 
-    The values are events of the space ``of``, and ``x`` of the space ``at``.
+    The values are events of the space ``of``, compared by ``of.comparable``, and ``x`` of the space ``at``.
     """
-    expected, found = of.flat(expected.detach()), of.flat(found.detach())
+    expected, found = expected.detach(), found.detach()
     if expected.shape != found.shape:
         shapes = tuple(expected.shape), tuple(found.shape)
         raise LawViolation(
             law, formula, f"x of shape {tuple(x.shape)}", str(shapes[0]), str(shapes[1]), "a wrong shape"
         )
-    error = (found - expected).abs().amax(-1)
-    wrong = ~(error <= bound * (1 + expected.abs().amax(-1)))
+    one, other = of.comparable(expected), of.comparable(found)
+    error = (other - one).abs().amax(-1)
+    wrong = ~(error <= bound * (1 + one.abs().amax(-1)))
     if bool(wrong.any()):
-        i = smallest(at.log0(x.detach()).norm(dim=-1), wrong)
+        i = smallest(at.radius(x), wrong)
         why = cause if isinstance(cause, str) else cause()
-        texts = event_texts(expected, found, i)
+        texts = event_texts(of.flat(expected), of.flat(found), i)
         raise LawViolation(law, formula, f"x = {event_text(at.flat(x), i)}", *texts, why)
 
 
@@ -348,26 +353,32 @@ def _log_dets_agree(
 def _inverse_mistake(transform: Transform, x: Tensor, y: Tensor, back: Tensor, bound: float) -> str:
     if back.shape != x.shape:
         return "the inverse returns a wrong shape"
-    if x.shape == y.shape and torch.allclose(back, y, rtol=1e-6, atol=bound):
+    domain = Space(transform.domain)
+
+    def equal(one: Tensor, other: Tensor) -> bool:
+        return torch.allclose(domain.comparable(one), domain.comparable(other), rtol=1e-6, atol=bound)
+
+    if x.shape == y.shape and equal(back, y):
         return "the inverse returns its argument"
     if x.shape == y.shape and bool(transform.domain.check(y).all()):
         with torch.no_grad():
             again = transform(y)
-        if torch.allclose(back, again, rtol=1e-6, atol=bound):
+        if equal(back, again):
             return "the inverse applies the forward map: a sign, or a flag that is not passed on"
     if not bool(back.isfinite().all()):
         return "the inverse is NaN or infinite: an overflow, or a logarithm or root outside its domain"
     if not bool(transform.domain.check(back).all()):
         return "the inverse leaves the domain"
-    domain = Space(transform.domain)
-    v = domain.log0(domain.events(x.detach()))
-    moved = (domain.log0(domain.events(back)) - v).abs() > bound * (1 + v.abs())
+    numbers = domain.state if domain.charted else domain.features
+    v, found = (numbers(domain.events(value.detach())) for value in (x, back))
+    moved = (found - v).abs() > bound * (1 + v.abs())
     blocks = moved.any(0)
     if bool(blocks.any()) and not bool(blocks.all()):
         kept = [i for i, block in enumerate(blocks.tolist()) if not block]
         where = "coordinates" if domain.curvature == 0 else "tangent coordinates"
+        where = where if domain.charted else "features"
         return f"one block is not inverted: {where} {kept} come back, the others do not"
-    wrong, size = moved.any(-1), v.norm(dim=-1)
+    wrong, size = moved.any(-1), domain.radius(domain.events(x))
     if bool((~wrong).any()) and bool(wrong.any()) and float(size[wrong].min()) > float(size[~wrong].max()):
         return "only points far out do not come back: a clamp, a saturation, or lost digits"
     return "unclear: the inverse belongs to another map"

@@ -139,8 +139,7 @@ def _ranks(distribution: dist.TorchDistribution, x: Tensor) -> tuple[Tensor, lis
     There is one row for each sample dimension (of two), member and feature: coordinates and distance from the centre.
     """
     space, members = Space(distribution.support), torch.Size(distribution.batch_shape).numel()
-    vectors = space.log0(x)
-    centre = space.exp0(vectors.reshape(-1, *vectors.shape[2:]).median(0).values)
+    centre = space.centre(x.flatten(0, 1))
     v = space.log_at(centre, x).double()
     v = torch.cat([v, v.norm(dim=-1, keepdim=True)], dim=-1).reshape(2, x.size(1), members, -1)
     few = max(2, _MAX_COLUMNS // (2 * v.size(-1)))

@@ -36,7 +36,7 @@ def does_not_alias_its_input(transform: Transform, x: Tensor) -> None:
         law, cause = "does_not_alias_its_input", "the argument is edited in place: an operation that ends in _"
         domain = Space(transform.domain)
         before, after = domain.flat(given), domain.flat(x)
-        at = smallest(domain.log0(given).norm(dim=-1), (after != before).any(-1))
+        at = smallest(domain.radius(given), (after != before).any(-1))
         texts = event_texts(before, after, at)
         raise LawViolation(law, "t(x) does not change x", f"x = {event_text(before, at)}", *texts, cause)
     for formula, argument, value in (("t(x)", x, transform(x)), ("t.inv(y)", y, transform.inv(y))):
@@ -172,13 +172,13 @@ def float32_agrees_with_float64(transform: Transform, x: Tensor) -> None:
     not reach, such as those of a closure, may be correct: the law warns that this was not checked.
     """
     law, domain, codomain = "float32_agrees_with_float64", Space(transform.domain), Space(transform.codomain)
-    # Both start from tangent coordinates in float32: a point that is rounded to float32 is off the manifold.
-    v = domain.log0(x).detach().float()
+    # Both start from a state in float32: a point that is rounded to float32 is off the manifold.
+    s = domain.state(x).detach().float()
     results = []
     for dtype in (torch.float32, torch.float64):
         try:
             cast = _cast(transform, dtype)
-            point = domain.exp0(v.to(dtype))
+            point = domain.point(s.to(dtype))
             image = cast(point)
             results.append((point, image, cast.log_abs_det_jacobian(point, image)))
         except Exception as error:

@@ -2,7 +2,8 @@ r"""Hypothesis strategies for manifolds, points, distributions and transforms. N
 
 Ranges are keyword arguments and plain values, never strategies. Examples are constructed, not filtered. They include
 the origin, points 1e-8 from it, the largest radius, and (in :func:`point_pairs`) coincident, nearly coincident,
-antipodal and nearly antipodal pairs. They shrink towards ``k = 1``, the origin and round numbers.
+antipodal and nearly antipodal pairs. They shrink towards ``k = 1``, the origin and round numbers. Points can also be
+those of compact manifolds, such as ``geoopt.Sphere()``, and of products with them.
 """
 
 import math
@@ -90,21 +91,46 @@ def points(
     batch_shape: Sequence[int] = (),
     dtype: torch.dtype = torch.float64,
 ) -> st.SearchStrategy[Tensor]:
-    """Generates points up to ``max_radius * sqrt(k)`` from the origin, shape ``(*batch_shape, dim + 1)``."""
+    """Generates points up to ``max_radius * sqrt(k)`` from the origin, shape ``(*batch_shape, *event)``.
+
+    Without a global chart, up to ``max_radius`` along a geodesic from one special point, such as the end of the first
+    axis or the identity.
+    """
     vectors = tangent_vectors(manifold, dim=dim, max_radius=max_radius, batch_shape=batch_shape, dtype=dtype)
-    return vectors.map(lambda v: geometry.exp0(manifold, v))
+    space = Space(on_manifold(manifold))
+    if space.charted:
+        return vectors.map(lambda v: geometry.exp0(manifold, v))
+    return vectors.map(lambda v: space.exp_at(space.special_point(dim, v).expand(*v.shape[:-1], *space.event(dim)), v))
 
 
 def point_pairs(
     manifold: Manifold, *, dim: int, max_radius: float = 10.0, dtype: torch.dtype = torch.float64
 ) -> st.SearchStrategy[tuple[Tensor, Tensor]]:
-    """Generates two points: independent, or coincident or antipodal up to a relative displacement of at most 0.1."""
+    """Generates two points: independent, or coincident or antipodal up to a relative displacement of at most 0.1.
+
+    Without a global chart, antipodal points are those at the cut locus of the other.
+    """
+    space = Space(on_manifold(manifold))
+    if not space.charted:
+        x = points(manifold, dim=dim, max_radius=max_radius, dtype=dtype)
+        near = st.tuples(x, st.booleans(), st.sampled_from(_NEARBY), _directions(dim)).map(
+            lambda drawn: _near_or_at_the_cut(space, *drawn)
+        )
+        return st.tuples(x, x) | near
     v = tangent_vectors(manifold, dim=dim, max_radius=max_radius, dtype=dtype)
     related = st.tuples(v, st.sampled_from([1.0, -1.0]), st.sampled_from(_NEARBY), _directions(dim)).map(
         lambda drawn: (drawn[0], drawn[1] * (drawn[0] + drawn[2] * drawn[0].norm() * drawn[3].to(dtype)))
     )
     pairs = st.tuples(v, v) | related
     return pairs.map(lambda pair: (geometry.exp0(manifold, pair[0]), geometry.exp0(manifold, pair[1])))
+
+
+def _near_or_at_the_cut(
+    space: Space, x: Tensor, cut: bool, displacement: float, direction: Tensor
+) -> tuple[Tensor, Tensor]:
+    direction = direction.to(x)
+    radius = float(space.cut_distance(x, direction[None], 10.0)) * (1 - displacement) if cut else displacement
+    return x, space.exp_at(x, radius * direction)
 
 
 def scales(

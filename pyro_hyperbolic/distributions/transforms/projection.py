@@ -22,7 +22,8 @@ class Projection(Transform):
 
     ``transform_to(on_manifold(M))`` returns it where there is no global chart, so that any optimiser can move a
     ``pyro.param``. It has no log-determinant. On ``Torus`` it wraps angles; on ``Rotations`` ``x`` is a quaternion of
-    any length; on a product it acts on each factor, by ``ExponentialMap`` where the factor has a chart.
+    any length; on a product it acts on each factor, by ``ExponentialMap`` where the factor has a chart. Zero,
+    which has no nearest point on a sphere, goes to a fixed point.
 
     Shapes: ``x`` is ``(*, p)``, for example ``p = n + 1`` on the sphere S^n; ``y`` are points.
 
@@ -58,8 +59,9 @@ class Projection(Transform):
     def _call(self, x: Tensor) -> Tensor:
         space = geometry.complete(self.manifold)
         checks.check_floating("the argument of Projection", x)
-        y = space.point(space.retract(x))[0]
-        remedy = f"{checks.describe(space)} needs finite numbers, not all zero in a factor"
+        # Pyro's init_to_feasible takes the image of zero for a point, whichever it is.
+        y = space.point(space.retract(space.away_from_zero(x)))[0]
+        remedy = f"{checks.describe(space)} needs finite numbers"
         checks.check_nearest(space, x, y, remedy, event_dim=1)
         return y
 

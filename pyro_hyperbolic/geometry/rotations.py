@@ -129,7 +129,7 @@ class RotationGroup(Embedded):
         x = outside[0].double()
         off = (x.mT @ x - torch.eye(3, dtype=x.dtype)).abs().max().item()
         return (
-            f", with |X^T X - I| = {off:.3g} and determinant {torch.linalg.det(x).item():.6g}",
+            f" with |X^T X - I| = {off:.3g} and determinant {torch.linalg.det(x).item():.6g}",
             "project matrices with geometry.project(M, x)",
         )
 
@@ -211,7 +211,7 @@ class RotationGroup(Embedded):
         return _of_quaternion(z)
 
     def directions(self, x: Tensor) -> Tensor:
-        return _quaternion(x).unsqueeze(-2)
+        return self.state(x)[0].unsqueeze(-2)
 
     def lift(self, x: Tensor, random: bool = False) -> Tensor:
         z = super().lift(x, random)

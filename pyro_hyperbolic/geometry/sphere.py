@@ -40,7 +40,7 @@ class Sphere(Embedded):
         return (norm(x).squeeze(-1) - 1).abs() <= 64 * torch.finfo(x.dtype).eps
 
     def explain(self, outside: Tensor, where: Tensor) -> tuple[str, str]:
-        return f", with norm {norm(outside[0]).item():.6g}", "normalise points with geometry.project(M, x)"
+        return f" with norm {norm(outside[0]).item():.6g}", "normalise points with geometry.project(M, x)"
 
     def vector_size(self, n: int) -> int:
         return n + 1

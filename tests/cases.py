@@ -274,6 +274,18 @@ def _wrapped_on(name: str) -> DistributionCase:
     return DistributionCase(f"wn-{name}", make)
 
 
+def _around(name: str, family: Callable[..., dist.TorchDistribution], loc: Tensor, *c: float) -> DistributionCase:
+    return DistributionCase(name, lambda: family(loc, torch.tensor(c, dtype=torch.float64)))
+
+
+def _isotropic(name: str, family: Callable[..., dist.TorchDistribution], k: float, *loc: float) -> DistributionCase:
+    size = torch.tensor(0.9, dtype=torch.float64)
+    return DistributionCase(name, lambda: family(point(k, *loc), size, lorentz(k)))
+
+
+_UNIT = torch.tensor([0.0, 0.6, -0.8, 0.0], dtype=torch.float64)
+_TURN = torch.tensor([[0.6, 0.0, -0.8], [0.0, 1.0, 0.0], [0.8, 0.0, 0.6]], dtype=torch.float64)
+
 DISTRIBUTIONS = [
     _wrapped("wn-standard", 1.0, [0.0, 0.0], [1.0, 1.0]),
     _wrapped("wn-k4-off-centre", 4.0, [1.5, -2.0], [0.5, 1.2]),
@@ -288,6 +300,13 @@ DISTRIBUTIONS = [
     _pushed("whc-flow-k4", 2, 4.0, HT.wrapped_hyperboloid_coupling),
     _pushed("whc-flow-3d", 3, 1.0, HT.wrapped_hyperboloid_coupling),
     *[_wrapped_on(name) for name in MANIFOLDS],
+    _around("vmf", hdist.VonMisesFisher, _UNIT[:3], 0.5, 30.0),
+    _around("power-spherical-s1", hdist.PowerSpherical, _UNIT[1:3], 2.0),
+    _around("power-spherical-s3", hdist.PowerSpherical, _UNIT, 3.0),
+    _around("rotation-fisher", hdist.RotationFisher, _TURN, 1.5),
+    _isotropic("rn-k4-off-centre", hdist.RiemannianNormal, 4.0, 1.5, -2.0),
+    _isotropic("rn-3d-k4", hdist.RiemannianNormal, 4.0, 0.3, 0.1, -0.2),
+    _isotropic("ball-k4", hdist.UniformBall, 4.0, 1.5, -2.0),
     *[
         DistributionCase(f"base-{name}", lambda make=make, n=n: base_on(make(), n))
         for name, (make, n) in UNCHARTED.items()

@@ -25,7 +25,7 @@ from torch.nn.functional import pad
 
 from pyro_hyperbolic.numerics import asinh, asinhc, log_sinhc, near_log_sinhc, norm, reflect, sinhc
 
-from .base import Nested
+from .base import Nested, mixed, sum_of_squares
 from .pairs import by_rows, length, power_of_two, square_distances
 
 __all__ = ["Hyperboloid", "square_norm", "time_of"]
@@ -227,6 +227,27 @@ class Hyperboloid(Nested):
         # The time coordinate comes from the rounded spatial part, so that the point is on the manifold.
         moved = moved.to(x.dtype)
         return radius * torch.cat([time_of(moved), moved], dim=-1)
+
+    def attraction(self, x: Tensor, y: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        # With q = sinh^2(d / 2), from the sum of squares in distance_matrix, log_x(y) is in the direction of
+        # y_s - x_s - x_s (y_0 - x_0 + 2 q) / (1 + x_0), whose length is sinh(d).
+        radius = self.radius(x)
+        a, b = x[..., 1:] / radius, y[..., 1:] / radius
+        at, to = time_of(a), time_of(b)
+        time, times = at.squeeze(-1), to.squeeze(-1)
+        rise, product = time - times, time * times / 4
+        # The floor is lost in rounding, and saves the Taylor branch of asinhc.
+        q = product * sum_of_squares(a / at, b / to) + rise * rise / (16 * product) + torch.finfo(x.dtype).eps
+        root = q.sqrt()
+        half = root.asinh()
+        length = half / (root * (1 + q).sqrt())
+        inward = 1 + (2 * q - rise) / (1 + time)
+
+        def combine(weights: Tensor) -> Tensor:
+            weights = weights * length
+            return radius * (mixed(weights, b) - a * (weights * inward).sum(0).unsqueeze(-1))
+
+        return (2 * half * radius.squeeze(-1) if radius.dim() else 2 * half * radius).square(), combine
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
         if x.size(-1) == 2:

@@ -1,7 +1,7 @@
 r"""The flat torus :math:`T^n = (\mathbb{R} / 2 \pi)^n`, in angles."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_hyperbolic.numerics import norm
 
-from .base import Embedded
+from .base import Embedded, mixed, products
 from .remedies import shown
 
 __all__ = ["FlatTorus", "Torus"]
@@ -160,6 +160,10 @@ class FlatTorus(Embedded):
     def towards(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         apart = y - x
         return apart.sin(), (4 * (apart / 2).sin() ** 2).sum(-1)
+
+    def attraction(self, x: Tensor, y: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        square = 2 * x.size(-1) - 2 * products(self.features(x), self.features(y))
+        return square, lambda weights: x.cos() * mixed(weights, y.sin()) - x.sin() * mixed(weights, y.cos())
 
     def features(self, x: Tensor) -> Tensor:
         return torch.cat([x.cos(), x.sin()], -1)

@@ -114,6 +114,12 @@ def test_what_needs_a_chart_says_what_works(space, call):
         call(M, n if call is G.origin else torch.ones(n))
 
 
+def test_a_mean_that_may_not_be_unique_is_refused(space):
+    M, n = space
+    with pytest.raises(TypeError, match=r"more than one mean.*squared_distance"):
+        G.frechet_mean(M, points(M, n, 3))
+
+
 # ---- Accuracy ----
 
 

@@ -7,9 +7,11 @@ import pickle
 import geoopt
 import mpmath as mp
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import SVI, Trace_ELBO
+from pyro.infer.autoguide import AutoDelta
 from torch.distributions import biject_to, transform_to
 
 import pyro_hyperbolic as ph
@@ -110,6 +112,12 @@ def test_what_needs_a_chart_says_what_works(space, call):
     M, n = space
     with pytest.raises(TypeError, match=r"no global chart.*continuous_flow.*LiftReparam.*transform_to"):
         call(M, n if call is G.origin else torch.ones(n))
+
+
+def test_a_mean_that_may_not_be_unique_is_refused(space):
+    M, n = space
+    with pytest.raises(TypeError, match=r"more than one mean.*squared_distance"):
+        G.frechet_mean(M, points(M, n, 3))
 
 
 # ---- Accuracy ----
@@ -507,3 +515,82 @@ def test_the_projection_is_a_right_inverse_of_its_section(space):
         to.log_abs_det_jacobian(z, x)
     with pytest.raises(ValueError, match="nearest"):
         to(z * torch.nan)
+
+
+def test_point_estimates_of_compact_latents():
+    """AutoDelta approaches the mode, since it needs no log-determinant."""
+    M, n = COMPACT["mixed"][0](), 9
+    goal = points(M, n)
+    pyro.clear_param_store()
+
+    class Prior(dist.Delta):
+        support = on_manifold(M)
+
+    def model():
+        z = pyro.sample("z", Prior(start, event_dim=goal.dim()).mask(False))
+        pyro.factor("f", -G.squared_distance(M, z, goal))
+
+    start = G.exp_at(M, goal, tangents(M, goal))
+    guide = AutoDelta(model)
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.1}), Trace_ELBO())
+    for _ in range(30):
+        svi.step()
+    z = guide.median()["z"]
+    assert G.contains(M, z)
+    assert G.distance(M, z, goal) < 0.7
+
+
+# ---- Products ----
+
+
+def test_errors_name_the_factor():
+    M = mixed()
+    x = points(M, 9)
+    for i, (part, words) in enumerate(
+        [(slice(0, 3), "Lorentz"), (slice(3, 6), "norm"), (slice(6, 8), "wrap"), (slice(8, 17), "determinant")]
+    ):
+        bad = x.clone()
+        bad[part] += 5.0
+        with pytest.raises(ValueError, match=rf"factor {i}, .*{words}"):
+            G.distance(M, bad, x)
+    with pytest.raises(ValueError, match=r"k of factor 0.*= -1"):
+        on_manifold(geoopt.ProductManifold((geoopt.Lorentz(k=-1.0), 3), (SPHERE, 3)))
+
+
+def test_batches_and_gradients_of_curvatures():
+    """A batch of k is a batch of products; a learnable k gets its gradient, and is a parameter of a new object."""
+    k = torch.tensor([0.5, 1.0, 4.0], requires_grad=True)
+
+    def product(k):
+        hyperboloid = geoopt.Lorentz()
+        del hyperboloid.k
+        hyperboloid.k = k
+        return geoopt.ProductManifold((hyperboloid, 3), (SPHERE, 3))
+
+    s, t, u = torch.randn(3, 5), torch.randn(3, 5), torch.randn(3, 5)
+    s, t = (torch.cat([each[:, :2], torch.nn.functional.normalize(each[:, 2:], dim=-1)], -1) for each in (s, t))
+
+    def maps(k, *s):
+        g = G.bind(product(k))
+        x, y = (g.point(each)[0] for each in s[:2])
+        v = g.tangent(x, s[2])
+        return [g.exp(x, v), g.log(x, y), g.distance(x, y), g.state(x)[0], g.velocity(s[0], v), g.project(x)]
+
+    together = maps(k, s, t, u)
+    for i in range(3):
+        for one, other in zip(maps(k[i], s[i], t[i], u[i]), together, strict=True):
+            assert torch.allclose(one, other[i])
+    (gradient,) = torch.autograd.grad(together[2].sum(), k)
+    assert (gradient != 0).all()
+    g = G.bind(product(k))
+    assert G.same(g.with_parameters(g.parameters()), product(k.detach()))
+    learned = ph.manifolds.Product((ph.manifolds.Lorentz(learnable=True), 3), (SPHERE, 3))
+    assert [name for name, _ in learned.named_parameters()] == ["manifolds.0.k_unconstrained"]
+
+
+def test_products_are_equal_by_their_factors():
+    pairs = [(torus(2), 2), (SPHERE, 3)], [(SPHERE, 3), (torus(2), 2)], [(torus(2), 2), (SPHERE, 4)], [(torus(3), 3)]
+    products = [geoopt.ProductManifold(*factors) for factors in pairs]
+    assert [[G.same(a, b) for a in products] for b in products] == torch.eye(4, dtype=torch.bool).tolist()
+    flat = [geoopt.ProductManifold((geoopt.Euclidean(1), n), (geoopt.Euclidean(1), 5 - n)) for n in (2, 3)]
+    assert not G.same(*flat)

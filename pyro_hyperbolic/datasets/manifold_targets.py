@@ -128,7 +128,7 @@ class Board(dist.TorchDistribution):
         super().__init__(torch.Size(), torch.Size([3 if self._round else 2]), validate_args=validate_args)
 
     @property
-    def support(self) -> Any:  # type: ignore[override]
+    def support(self) -> Any:
         """The manifold."""
         return on_manifold(self.manifold)
 

@@ -135,14 +135,17 @@ class FlatTorus(Embedded):
     def components_at(self, x: Tensor, velocity: Tensor) -> Tensor:
         return velocity
 
+    def difference(self, s: Tensor, target: Tensor) -> Tensor:
+        return wrap(target - s)
+
     def log_total_volume(self, n: int) -> float:
         return n * math.log(2 * math.pi)
 
     def uniform(self, shape: torch.Size, n: int, like: Tensor) -> Tensor:
         return math.pi * (2 * torch.rand(*shape, n, dtype=like.dtype, device=like.device) - 1)
 
-    def lift_size(self, n: int) -> int:
-        return 2 * n
+    def lift_shape(self, n: int) -> tuple[int, int]:
+        return n, 2
 
     def of_directions(self, z: Tensor) -> Tensor:
         z = z.unflatten(-1, (-1, 2))

@@ -1,10 +1,10 @@
-r"""Pictures on the Poincaré disk, of radius :math:`R = \sqrt k` in data coordinates, and in the Euclidean plane.
+r"""Pictures of surfaces: the Poincaré disk, of radius :math:`R = \sqrt k`, the plane, the globe, the square of a torus.
 
 Every function draws on the given ``ax`` and returns the artists. None shows a figure or changes global settings. The
-same script draws hyperbolic and Euclidean models: any two-dimensional manifold of constant curvature with a registered
-geometry, such as ``geoopt.Lorentz``, ``geoopt.PoincareBall`` and ``geoopt.Euclidean(1)``. Points and vectors are
-tensors, NumPy arrays or nested lists; numbers in lists have the default dtype. Drawing is on the CPU in float64,
-without gradients.
+same script draws on any surface: two-dimensional manifolds of constant curvature with a global chart, such as
+``geoopt.Lorentz``, ``geoopt.PoincareBall`` and ``geoopt.Euclidean(1)``, ``geoopt.Sphere`` and ``ph.manifolds.Torus``.
+Points and vectors are tensors, NumPy arrays or nested lists; numbers in lists have the default dtype. Drawing is on
+the CPU in float64, without gradients.
 
 Needs matplotlib: ``pip install "pyro-hyperbolic[viz]"``.
 """
@@ -16,17 +16,19 @@ except ImportError as error:
 
 from .arrows import vector_field, vectors
 from .fields import density, regions
-from .frames import frame, plane, poincare_disk
+from .frames import frame, globe, plane, poincare_disk, torus_square
 from .marks import geodesics, points, tree
 
 __all__ = [
     "density",
     "frame",
     "geodesics",
+    "globe",
     "plane",
     "poincare_disk",
     "points",
     "regions",
+    "torus_square",
     "tree",
     "vector_field",
     "vectors",

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from pyro_hyperbolic.geometry import checks
 
-from .pictures import Array, Extent, Z, picture, tensor_of
+from .choice import picture
+from .pictures import Array, Extent, Z, tensor_of
 
 __all__ = ["vector_field", "vectors"]
 
@@ -19,15 +20,15 @@ __all__ = ["vector_field", "vectors"]
 def vectors(ax: Axes, manifold: Manifold, x: Array, u: Array, **kwargs: Any) -> Quiver:
     r"""Draws tangent vectors as arrows :math:`dp = \frac{\partial p}{\partial x} u`, the differential of the picture.
 
-    Angles are true, since the picture is conformal. In the disk an arrow has :math:`(1 - |p|^2/k) / 2` times the length
-    of its vector. ``scale=0.1`` draws arrows ten times as long.
+    In the disk and the plane angles are true; pictures of the sphere keep areas instead. In the disk an arrow has
+    :math:`(1 - |p|^2/k) / 2` times the length of its vector. ``scale=0.1`` draws arrows ten times as long.
 
     Args:
         ax: Axes to draw on.
-        manifold: ``geoopt.Lorentz``, ``geoopt.PoincareBall`` or ``geoopt.Euclidean(1)``.
-        x: Points, shape ``(*, 3)`` on ``Lorentz``, else ``(*, 2)``.
-        u: Tangent vectors at ``x`` in ambient coordinates (:math:`\langle x, u \rangle = 0` on ``Lorentz``), same
-            shape.
+        manifold: ``geoopt.Lorentz``, ``PoincareBall``, ``Euclidean(1)`` or ``Sphere``, or ``ph.manifolds.Torus(2)``.
+        x: Points, shape ``(*, 3)`` on ``Lorentz`` and ``Sphere``, else ``(*, 2)``.
+        u: Tangent vectors at ``x`` in ambient coordinates (:math:`\langle x, u \rangle = 0` on ``Lorentz`` and
+            ``Sphere``), same shape.
         **kwargs: For ``ax.quiver``.
 
     Returns:
@@ -47,7 +48,7 @@ def vectors(ax: Axes, manifold: Manifold, x: Array, u: Array, **kwargs: Any) -> 
         >>> arrows.U.tolist(), arrows.V.tolist()
         ([0.5], [0.0])
     """
-    drawn, given, vector = picture(manifold), tensor_of(x, "x"), tensor_of(u, "u")
+    drawn, given, vector = picture(ax, manifold), tensor_of(x, "x"), tensor_of(u, "u")
     checks.check_floating("u", vector)
     points = drawn.checked(given, "x")
     if vector.shape != given.shape:
@@ -80,11 +81,12 @@ def vector_field(
 
     Args:
         ax: Axes to draw on.
-        manifold: ``geoopt.Lorentz``, ``geoopt.PoincareBall`` or ``geoopt.Euclidean(1)``.
-        field: Maps points, shape ``(B, 3)`` on ``Lorentz``, else ``(B, 2)``, to tangent vectors of the same shape as
-            :func:`vectors` takes them; for example a Riemannian gradient.
-        extent: ``(left, right, bottom, top)``; by default the whole disk, or the current limits of ``ax`` in the plane.
-        resolution: Number of arrows along each side. Those beyond 98% of the disk's radius are left out.
+        manifold: ``geoopt.Lorentz``, ``PoincareBall``, ``Euclidean(1)`` or ``Sphere``, or ``ph.manifolds.Torus(2)``.
+        field: Maps points, shape ``(B, 3)`` on ``Lorentz`` and ``Sphere``, else ``(B, 2)``, to tangent vectors of the
+            same shape as :func:`vectors` takes them; for example a Riemannian gradient.
+        extent: ``(left, right, bottom, top)``; by default the whole picture, in the plane the current limits of ``ax``.
+        resolution: Number of arrows upwards and across; twice as many across on the sphere. Those beyond 98% of a
+            disk's radius are left out.
         dtype: Of the points; the default dtype if not given.
         **kwargs: For :func:`vectors`.
 
@@ -104,8 +106,8 @@ def vector_field(
         >>> arrows.N  # including the corners, at 0.94 of the radius
         9
     """
-    drawn = picture(manifold)
+    drawn = picture(ax, manifold)
     p = torch.cartesian_prod(*((b[1:] + b[:-1]) / 2 for b in drawn.borders(ax, extent, resolution)))
-    p = p[p.norm(dim=-1) < 0.98 * drawn.radius]
+    p = p[drawn.in_disk(p)[1].squeeze(-1) < 0.98 * drawn.radius]
     x = drawn.points(p).to(dtype or torch.get_default_dtype())
     return vectors(ax, manifold, x, field(x), **kwargs)

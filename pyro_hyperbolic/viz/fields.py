@@ -10,10 +10,10 @@ from geoopt.manifolds.base import Manifold
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.contour import QuadContourSet
-from matplotlib.patches import Circle
 from torch import Tensor
 
-from .pictures import Array, Extent, Picture, Z, picture, tensor_of
+from .choice import picture
+from .pictures import Array, Extent, Picture, Z, tensor_of
 
 __all__ = ["density", "regions"]
 
@@ -39,21 +39,22 @@ def density(
     r"""Draws :math:`\exp(\texttt{log\_prob}(x))`, the density with respect to Riemannian volume, as a coloured mesh.
 
     Equal colours mean equal density on the manifold: moving a distribution away from the origin makes it look smaller,
-    but does not change its colours. Cells outside the disk are blank; cells cut by the boundary show the density just
+    but does not change its colours. Cells outside a disk are blank; cells cut by the boundary show the density just
     inside.
 
     ``measure="lebesgue"`` draws the density with respect to area in the picture instead, larger by the factor
-    :math:`4 / (1 - |p|^2/k)^2`: how densely samples cover the picture. It has a different mode. The label of the mesh
-    names the measure: ``figure.colorbar(mesh, label=mesh.get_label())``.
+    :math:`4 / (1 - |p|^2/k)^2`: how densely samples cover the picture. It has a different mode. Pictures of the sphere
+    and the torus keep areas, so both are the same there. The label of the mesh names the measure:
+    ``figure.colorbar(mesh, label=mesh.get_label())``.
 
     Args:
         ax: Axes to draw on.
-        manifold: ``geoopt.Lorentz``, ``geoopt.PoincareBall`` or ``geoopt.Euclidean(1)``.
-        log_prob: Maps points, shape ``(B, 3)`` on ``Lorentz``, else ``(B, 2)``, to the log-density with respect to
-            Riemannian volume, shape ``(B)``. Called without gradients.
+        manifold: ``geoopt.Lorentz``, ``PoincareBall``, ``Euclidean(1)`` or ``Sphere``, or ``ph.manifolds.Torus(2)``.
+        log_prob: Maps points, shape ``(B, 3)`` on ``Lorentz`` and ``Sphere``, else ``(B, 2)``, to the log-density with
+            respect to Riemannian volume, shape ``(B)``. Called without gradients.
         measure: ``"riemannian"``, or ``"lebesgue"`` for area in the picture.
-        extent: ``(left, right, bottom, top)``; by default the whole disk, or the current limits of ``ax`` in the plane.
-        resolution: Number of cells along each side.
+        extent: ``(left, right, bottom, top)``; by default the whole picture, in the plane the current limits of ``ax``.
+        resolution: Number of cells upwards and across; twice as many across on the sphere.
         batch_size: Number of points in one call of ``log_prob``.
         dtype: Of the points; the default dtype if not given.
         device: Of the points.
@@ -78,13 +79,13 @@ def density(
     """
     if measure not in _LABELS:
         raise ValueError(f"measure = {measure!r}, but must be one of {', '.join(_LABELS)}.")
-    mesh = _Mesh(picture(manifold), ax, extent, resolution, batch_size, dtype=dtype, device=device)
-    values = (mesh.log_prob(log_prob) + (mesh.log_volume if measure == "lebesgue" else 0.0)).exp()
+    mesh = _Mesh(picture(ax, manifold), ax, extent, resolution, batch_size, dtype=dtype, device=device)
+    stretched = measure == "lebesgue" and not mesh.drawn.equal_area
+    values = (mesh.log_prob(log_prob) + (mesh.log_volume if stretched else 0.0)).exp()
     style = {"cmap": "Blues", "zorder": Z.DENSITY, "rasterized": True, "label": _LABELS[measure]}
     style |= {} if "norm" in kwargs else {"vmin": 0.0}
     artist = ax.pcolormesh(*(border.numpy() for border in mesh.borders), values.numpy(), **{**style, **kwargs})
-    if math.isfinite(mesh.radius):
-        artist.set_clip_path(Circle((0.0, 0.0), mesh.radius, transform=ax.transData))
+    mesh.drawn.clip(artist, ax)
     return artist
 
 
@@ -108,12 +109,12 @@ def regions(
 
     Args:
         ax: Axes to draw on.
-        manifold: ``geoopt.Lorentz``, ``geoopt.PoincareBall`` or ``geoopt.Euclidean(1)``.
-        log_prob: Maps points, shape ``(B, 3)`` on ``Lorentz``, else ``(B, 2)``, to the log-density with respect to
-            Riemannian volume up to a constant, shape ``(B)``. Called without gradients.
+        manifold: ``geoopt.Lorentz``, ``PoincareBall``, ``Euclidean(1)`` or ``Sphere``, or ``ph.manifolds.Torus(2)``.
+        log_prob: Maps points, shape ``(B, 3)`` on ``Lorentz`` and ``Sphere``, else ``(B, 2)``, to the log-density with
+            respect to Riemannian volume up to a constant, shape ``(B)``. Called without gradients.
         masses: Probabilities, each between 0 and 1.
-        extent: ``(left, right, bottom, top)``; by default the whole disk, or the current limits of ``ax`` in the plane.
-        resolution: Number of cells along each side.
+        extent: ``(left, right, bottom, top)``; by default the whole picture, in the plane the current limits of ``ax``.
+        resolution: Number of cells upwards and across; twice as many across on the sphere.
         batch_size: Number of points in one call of ``log_prob``.
         dtype: Of the points; the default dtype if not given.
         device: Of the points.
@@ -139,8 +140,10 @@ def regions(
     wanted = torch.as_tensor(masses, dtype=torch.float64).flatten()
     if not wanted.numel() or not bool(((wanted > 0) & (wanted < 1)).all()):
         raise ValueError(f"masses = {wanted.tolist()}, but each must be in (0, 1).")
-    mesh = _Mesh(picture(manifold), ax, extent, resolution, batch_size, dtype=dtype, device=device)
-    log_values = mesh.log_prob(log_prob).nan_to_num(nan=-math.inf)
+    mesh = _Mesh(picture(ax, manifold), ax, extent, resolution, batch_size, dtype=dtype, device=device)
+    log_values = mesh.log_prob(log_prob)
+    outside = log_values.isnan().numpy()
+    log_values = log_values.nan_to_num(nan=-math.inf)
     values = (log_values - log_values.max()).exp()
     descending, order = values.flatten().sort(descending=True)
     held = (values * mesh.volume).flatten()[order].cumsum(0)
@@ -149,7 +152,10 @@ def regions(
     scale = log_values.max().exp()
     middles = [((border[1:] + border[:-1]) / 2).numpy() for border in mesh.borders]
     style = {"zorder": Z.REGIONS, "linewidths": 1.2} | ({} if "cmap" in kwargs else {"colors": "0.2"})
-    return ax.contour(*middles, (scale * values).numpy(), levels=(scale * levels).numpy(), **{**style, **kwargs})
+    heights = np.ma.array((scale * values).numpy(), mask=outside)
+    artist = ax.contour(*middles, heights, levels=(scale * levels).numpy(), **{**style, **kwargs})
+    mesh.drawn.clip(artist, ax)
+    return artist
 
 
 class _Mesh:
@@ -158,17 +164,17 @@ class _Mesh:
     def __init__(
         self, drawn: Picture, ax: Axes, extent: Extent | None, resolution: int, batch_size: int, **options: Any
     ) -> None:
-        self.radius, self.borders = drawn.radius, drawn.borders(ax, extent, resolution)
+        self.drawn, self.borders = drawn, drawn.borders(ax, extent, resolution)
         sides = [float(border[1] - border[0]) for border in self.borders]
         centres = torch.stack(torch.meshgrid(*((b[1:] + b[:-1]) / 2 for b in self.borders), indexing="xy"), dim=-1)
-        norms, cell = centres.norm(dim=-1), max(sides)
-        self._shown = norms < self.radius + cell
+        (disk, norms), cell = drawn.in_disk(centres), max(sides)
+        self._shown = (norms < drawn.radius + cell).squeeze(-1)
         # A quarter of a cell inside the boundary, points are finite in every dtype; the clip path cuts the rest.
-        centres = centres * (self.radius * (1 - cell / self.radius / 4) / norms).clamp(max=1.0).unsqueeze(-1)
+        centres = disk + (centres - disk) * (drawn.radius * (1 - cell / drawn.radius / 4) / norms).clamp(max=1.0)
         #: Of Riemannian volume with respect to Lebesgue measure of the picture, in each cell.
         self.log_volume = drawn.log_volume(centres)
         #: The Riemannian volume of each cell; 0 where its centre is outside the disk.
-        self.volume = math.prod(map(abs, sides)) * self.log_volume.exp() * (norms < self.radius)
+        self.volume = math.prod(map(abs, sides)) * self.log_volume.exp() * (norms.squeeze(-1) < drawn.radius)
         options["dtype"] = options["dtype"] or torch.get_default_dtype()
         self._batches = drawn.points(centres[self._shown]).to(**options).split(batch_size)
 

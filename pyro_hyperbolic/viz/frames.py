@@ -1,9 +1,10 @@
-r"""Backgrounds: the disk with its boundary and a tiling, or the plane."""
+r"""Backgrounds: the disk with its boundary and a tiling, the plane, the globe, the square of a torus."""
 
 import cmath
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from geoopt.manifolds.base import Manifold
 from matplotlib.artist import Artist
@@ -11,18 +12,26 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Circle
 from torch import Tensor
 
-from .marks import draw_arcs
-from .pictures import Extent, Z, picture
+from pyro_hyperbolic.geometry import checks
 
-__all__ = ["frame", "plane", "poincare_disk"]
+from .choice import picture
+from .compact import Cut, Hemispheres, Mollweide, Square
+from .marks import draw_lines
+from .pictures import Disk, Extent, Z
+
+__all__ = ["frame", "globe", "plane", "poincare_disk", "torus_square"]
+
+
+#: Tilings, meridians and parallels.
+_GRID: dict[str, Any] = {"color": "0.87", "linewidth": 0.5, "zorder": Z.TILING}
 
 
 def frame(ax: Axes, manifold: Manifold, **kwargs: Any) -> list[Artist]:
-    r"""Draws the background of a picture of the manifold: :func:`poincare_disk` or :func:`plane`.
+    r"""Draws the background: :func:`poincare_disk`, :func:`plane`, :func:`globe` or :func:`torus_square`.
 
     Args:
         ax: Axes to draw on.
-        manifold: ``geoopt.Lorentz``, ``geoopt.PoincareBall`` or ``geoopt.Euclidean(1)``.
+        manifold: ``geoopt.Lorentz``, ``PoincareBall``, ``Euclidean(1)`` or ``Sphere``, or ``ph.manifolds.Torus(2)``.
         **kwargs: For that function.
 
     Returns:
@@ -36,7 +45,12 @@ def frame(ax: Axes, manifold: Manifold, **kwargs: Any) -> list[Artist]:
         >>> [frame(Figure().subplots(), M)[0].axes.get_aspect() for M in (geoopt.Lorentz(), geoopt.Euclidean(1))]
         [1.0, 1.0]
     """
-    return poincare_disk(ax, manifold, **kwargs) if math.isfinite(picture(manifold).radius) else plane(ax, **kwargs)
+    drawn = picture(ax, manifold)
+    if isinstance(drawn, (Hemispheres, Mollweide)):
+        return globe(ax, manifold, **kwargs)
+    if isinstance(drawn, Square):
+        return torus_square(ax, manifold, **kwargs)
+    return poincare_disk(ax, manifold, **kwargs) if math.isfinite(drawn.radius) else plane(ax, **kwargs)
 
 
 def poincare_disk(
@@ -64,15 +78,15 @@ def poincare_disk(
         >>> circle.radius
         2.0
     """
-    drawn = picture(manifold)
-    if not math.isfinite(radius := drawn.radius):
+    drawn = picture(ax, manifold)
+    if not isinstance(drawn, Disk) or not math.isfinite(radius := drawn.radius):
         raise TypeError(f"the disk shows hyperbolic planes, but the manifold is {manifold!r}; use plane or frame.")
     circle = Circle((0.0, 0.0), radius, facecolor="none", edgecolor="0.25", linewidth=1.0, zorder=Z.BOUNDARY)
     circle.set(**kwargs)
     artists: list[Artist] = [ax.add_patch(circle)]
     if tiling is not None:
         p, q = (radius * ends for ends in _tiling(*tiling))
-        artists.append(draw_arcs(ax, drawn, p, q, 16, color="0.87", linewidth=0.5, zorder=Z.TILING))
+        artists.append(draw_lines(ax, list(drawn.arcs(p, q, 16).numpy()), **_GRID))
     # The margin holds half of the boundary line.
     ax.set(xlim=(-1.01 * radius, 1.01 * radius), ylim=(-1.01 * radius, 1.01 * radius), aspect="equal")
     ax.set_axis_off()
@@ -103,6 +117,113 @@ def plane(ax: Axes, *, extent: Extent | None = None) -> list[Artist]:
     for spine in spines:
         spine.set(edgecolor="0.75", linewidth=0.8)
     return spines
+
+
+def globe(ax: Axes, manifold: Manifold, *, step: float = 30.0, **kwargs: Any) -> list[Artist]:
+    r"""Draws the boundary and the meridians and parallels of the sphere :math:`S^2`, in an equal-area map.
+
+    Two hemispheres side by side, western longitudes on the left, each Lambert's map :math:`\sqrt{2 / (1 + |x_1|)}` of
+    the other two coordinates. They meet at :math:`x_0 = 1`, longitude 0; north, :math:`x_2`, is up. On axes of
+    matplotlib's Mollweide projection, made by ``figure.add_subplot(projection="mollweide")``, one ellipse instead.
+    Points, densities, geodesics and arrows follow the axes.
+
+    Args:
+        ax: Axes to draw on; their limits are set.
+        manifold: ``geoopt.Sphere``.
+        step: Degrees between meridians and between parallels.
+        **kwargs: For the boundary, a patch.
+
+    Returns:
+        The boundary circles, or the ellipse, and the LineCollection of meridians and parallels.
+
+    Raises:
+        TypeError: If the manifold is not the sphere.
+        ValueError: If ``step`` is not positive.
+
+    Example:
+        Areas are true: each circle has half of 4 pi.
+
+        >>> from matplotlib.figure import Figure
+        >>> west, east, grid = globe(Figure().subplots(), geoopt.Sphere())
+        >>> round(west.radius**2, 4)
+        2.0
+    """
+    drawn = picture(ax, manifold)
+    if not isinstance(drawn, (Hemispheres, Mollweide)):
+        raise TypeError(f"the globe shows the sphere, but the manifold is {manifold!r}; use frame.")
+    checks.check_number("step", step, "it is in degrees", above=0)
+    if isinstance(drawn, Mollweide):
+        ax.set(xticks=[], yticks=[])
+        boundary: list[Any] = [ax.spines["geo"]]
+    else:
+        boundary = [ax.add_patch(Circle(tuple(centre), drawn.radius)) for centre in drawn.centres.tolist()]
+        left, right, bottom, top = (1.01 * side for side in drawn.extent(ax))  # the margin holds half of the line
+        ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
+        ax.set_axis_off()
+    for patch in boundary:
+        patch.set(**{"facecolor": "none", "edgecolor": "0.25", "linewidth": 1.0, "zorder": Z.BOUNDARY, **kwargs})
+    return [*boundary, draw_lines(ax, _graticule(drawn, math.radians(step)), **_GRID)]
+
+
+def _graticule(drawn: Cut, step: float) -> list[np.ndarray]:
+    """Returns meridians, which avoid the seams, and parallels."""
+    longitude = torch.arange(step, math.pi - step / 2, step, dtype=torch.float64)
+    latitude = torch.arange(step, math.pi / 2 - step / 2, step, dtype=torch.float64)
+    latitude = torch.cat([-latitude, latitude.new_zeros(1), latitude])
+    fixed = torch.cat([longitude, -longitude, longitude.new_zeros(1), latitude]).unsqueeze(-1)
+    upwards = (torch.arange(len(fixed)) < len(fixed) - len(latitude)).unsqueeze(-1)
+
+    def curve(i: Tensor, f: Tensor) -> Tensor:
+        # Parallels start and end just inside of the far seam.
+        turn = torch.where(upwards[i], fixed[i], (2 * f - 1) * (math.pi - 1e-9))
+        phi = torch.where(upwards[i], (f - 0.5) * math.pi, fixed[i])
+        return torch.cat([phi.cos() * turn.cos(), phi.cos() * turn.sin(), phi.sin()], dim=-1)
+
+    return drawn.curves(curve, len(fixed), 65)
+
+
+def torus_square(ax: Axes, manifold: Manifold, **kwargs: Any) -> list[Artist]:
+    r"""Draws the square :math:`[-\pi, \pi]^2` of the angles of a torus, with marks on the sides that are glued.
+
+    Sides with one arrowhead are the same line, and so are those with two.
+
+    Args:
+        ax: Axes to draw on; their limits and ticks are set.
+        manifold: ``ph.manifolds.Torus(2)``.
+        **kwargs: For the spines.
+
+    Returns:
+        The four spines, the marks, and the LineCollection of grid lines at multiples of pi / 2.
+
+    Raises:
+        TypeError: If the manifold is not a torus.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> ax = Figure().subplots()
+        >>> _ = torus_square(ax, ph.manifolds.Torus(2))
+        >>> [label.get_text() for label in ax.get_xticklabels()]
+        ['−π', '0', 'π']
+    """
+    if not isinstance(picture(ax, manifold), Square):
+        raise TypeError(f"the square shows a torus, but the manifold is {manifold!r}; use frame.")
+    ticks, labels = [-math.pi, 0.0, math.pi], ["−π", "0", "π"]
+    side = (-math.pi, math.pi)
+    ax.set(xlim=side, ylim=side, aspect="equal", xticks=ticks, yticks=ticks, xticklabels=labels, yticklabels=labels)
+    for spine in ax.spines.values():
+        spine.set(**{"edgecolor": "0.25", "linewidth": 1.0, "zorder": Z.BOUNDARY, **kwargs})
+    middle = math.pi / 2
+    marks = {">": [(middle, end) for end in side], "^": [(end, middle + off) for end in side for off in (-0.13, 0.13)]}
+    style: dict[str, Any] = {
+        "linestyle": "none",
+        "color": "0.25",
+        "clip_on": False,
+        "zorder": Z.BOUNDARY,
+    }
+    heads = [ax.plot(*np.transpose(places), marker=shape, **style)[0] for shape, places in marks.items()]
+    ups = [np.array([(at, -math.pi), (at, math.pi)]) for at in (-middle, 0.0, middle)]
+    lines = ups + [up[:, ::-1] for up in ups]
+    return [*ax.spines.values(), *heads, draw_lines(ax, lines, **_GRID)]
 
 
 def _tiling(p: int, q: int) -> tuple[Tensor, Tensor]:

@@ -2,14 +2,15 @@ r"""Points, geodesics and trees."""
 
 from typing import Any
 
+import numpy as np
 import torch
 from geoopt.manifolds.base import Manifold
 from matplotlib.axes import Axes
 from matplotlib.cbook import normalize_kwargs
 from matplotlib.collections import LineCollection, PathCollection
-from torch import Tensor
 
-from .pictures import Array, Picture, Z, picture, tensor_of
+from .choice import picture
+from .pictures import Array, Z, tensor_of
 
 __all__ = ["geodesics", "points", "tree"]
 
@@ -19,8 +20,8 @@ def points(ax: Axes, manifold: Manifold, x: Array, **kwargs: Any) -> PathCollect
 
     Args:
         ax: Axes to draw on.
-        manifold: ``geoopt.Lorentz``, ``geoopt.PoincareBall`` or ``geoopt.Euclidean(1)``.
-        x: Points, shape ``(*, 3)`` on ``Lorentz``, else ``(*, 2)``; batch dimensions are flattened.
+        manifold: ``geoopt.Lorentz``, ``PoincareBall``, ``Euclidean(1)`` or ``Sphere``, or ``ph.manifolds.Torus(2)``.
+        x: Points, shape ``(*, 3)`` on ``Lorentz`` and ``Sphere``, else ``(*, 2)``; batch dimensions are flattened.
         **kwargs: For ``ax.scatter``.
 
     Returns:
@@ -37,7 +38,7 @@ def points(ax: Axes, manifold: Manifold, x: Array, **kwargs: Any) -> PathCollect
         >>> torch.tensor(artist.get_offsets())
         tensor([[0.3333, 0.0000]], dtype=torch.float64)
     """
-    drawn = picture(manifold)
+    drawn = picture(ax, manifold)
     p = drawn.place(drawn.checked(x, "x")).reshape(-1, 2).numpy()
     kwargs = normalize_kwargs(kwargs, PathCollection)
     # No outline, unless one is requested or the marker may be nothing else, such as "x".
@@ -52,8 +53,8 @@ def geodesics(ax: Axes, manifold: Manifold, x: Array, y: Array, *, samples: int 
 
     Args:
         ax: Axes to draw on.
-        manifold: ``geoopt.Lorentz``, ``geoopt.PoincareBall`` or ``geoopt.Euclidean(1)``.
-        x: Points, shape ``(*, 3)`` on ``Lorentz``, else ``(*, 2)``.
+        manifold: ``geoopt.Lorentz``, ``PoincareBall``, ``Euclidean(1)`` or ``Sphere``, or ``ph.manifolds.Torus(2)``.
+        x: Points, shape ``(*, 3)`` on ``Lorentz`` and ``Sphere``, else ``(*, 2)``.
         y: Points of a shape that broadcasts with that of ``x``.
         samples: Number of vertices of each arc, at least 2.
         **kwargs: For the LineCollection.
@@ -78,20 +79,19 @@ def geodesics(ax: Axes, manifold: Manifold, x: Array, y: Array, *, samples: int 
     """
     if samples < 2:
         raise ValueError(f"samples = {samples}, but an arc has at least its 2 end points.")
-    drawn = picture(manifold)
-    p, q = (drawn.place(drawn.checked(ends, name)) for name, ends in (("x", x), ("y", y)))
-    return draw_arcs(ax, drawn, p, q, samples, **kwargs)
+    drawn = picture(ax, manifold)
+    ends = torch.broadcast_tensors(drawn.checked(x, "x"), drawn.checked(y, "y"))
+    start, stop = (end.reshape(-1, end.size(-1)) for end in ends)
+    return draw_lines(ax, drawn.polylines(start, stop, samples), **kwargs)
 
 
-def draw_arcs(ax: Axes, drawn: Picture, p: Tensor, q: Tensor, samples: int, **kwargs: Any) -> LineCollection:
-    """Draws geodesics between ends given in the picture."""
-    f = torch.linspace(0, 1, samples, dtype=torch.float64).unsqueeze(-1)
-    lines = drawn.arcs(p.unsqueeze(-2), q.unsqueeze(-2), f).reshape(-1, samples, 2).numpy()
-    artist = LineCollection(list(lines), linewidth=1.0, zorder=Z.GEODESICS, capstyle="round")
+def draw_lines(ax: Axes, lines: list[np.ndarray], **kwargs: Any) -> LineCollection:
+    """Draws polylines in coordinates of the picture."""
+    artist = LineCollection(lines, linewidth=1.0, zorder=Z.GEODESICS, capstyle="round")
     if kwargs.get("array") is None:  # a fixed colour would override the mapping of the array to colours
         artist.set(color="0.5")
     artist.set(**kwargs)
-    ax.add_collection(artist)
+    ax.add_collection(artist, autolim=ax.name != "mollweide")  # which has fixed limits
     ax.autoscale_view()
     return artist
 
@@ -101,8 +101,8 @@ def tree(ax: Axes, manifold: Manifold, x: Array, edges: Array, **kwargs: Any) ->
 
     Args:
         ax: Axes to draw on.
-        manifold: ``geoopt.Lorentz``, ``geoopt.PoincareBall`` or ``geoopt.Euclidean(1)``.
-        x: Nodes, shape ``(N, 3)`` on ``Lorentz``, else ``(N, 2)``.
+        manifold: ``geoopt.Lorentz``, ``PoincareBall``, ``Euclidean(1)`` or ``Sphere``, or ``ph.manifolds.Torus(2)``.
+        x: Nodes, shape ``(N, 3)`` on ``Lorentz`` and ``Sphere``, else ``(N, 2)``.
         edges: Pairs of indices into ``x``, shape ``(E, 2)``, integers.
         **kwargs: For :func:`geodesics`.
 

@@ -1,8 +1,4 @@
-r"""Pictures of surfaces of constant curvature, the disk and the plane, on the CPU in float64.
-
-They show any two-dimensional manifold with a global chart and constant curvature: of a point they read only the normal
-coordinates at the origin.
-"""
+r"""Pictures of surfaces of constant curvature, on the CPU in float64: what they share, the disk and the plane."""
 
 import math
 import reprlib
@@ -10,14 +6,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from geoopt.manifolds.base import Manifold
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.path import Path
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from pyro_hyperbolic.geometry import Hadamard, bind, checks
+from pyro_hyperbolic.geometry import Complete, Hadamard, checks
 
-__all__ = ["Array", "Extent", "Picture", "Z", "picture", "tensor_of"]
+__all__ = ["Array", "Disk", "Extent", "Picture", "Z", "tensor_of"]
 
 #: What can be drawn: tensors, NumPy arrays, and nested lists of these or of numbers.
 Array = Tensor | ArrayLike
@@ -33,19 +30,47 @@ class Z:
 
 
 class Picture:
-    r"""The disk :math:`p = \tanh(r/2)\, v / r` with :math:`r = |v| / R`, or its flat limit, the plane :math:`p = v`.
+    r"""A map between a surface and coordinates ``p`` on the axes, ``(*, 2)``.
 
-    Here ``v`` are normal coordinates at the origin and ``p`` coordinates on the axes, both ``(*, 2)``.
+    A subclass implements ``place``, ``points``, ``polylines`` and ``extent``. The picture fills disks of one radius, or
+    a rectangle.
 
     Args:
         geometry: The geometry of the surface, on the CPU in float64.
-        curvature: Its sectional curvature, :math:`-1 / R^2`.
     """
 
-    def __init__(self, geometry: Hadamard, curvature: float) -> None:
+    #: Radius of the disks, and their centres ``(D, 2)``.
+    radius = math.inf
+    centres = torch.zeros(1, 2, dtype=torch.float64)
+    #: Whether areas are those of the surface, though coordinates ``p`` may be others than those of the page.
+    equal_area = False
+    #: Number of cells across for each cell upwards.
+    aspect = 1
+    #: What to draw of points in more than two dimensions.
+    remedy = "two of them"
+
+    def __init__(self, geometry: Complete) -> None:
         self.geometry = geometry
-        self.radius = (-curvature) ** -0.5 if curvature else math.inf
-        self._scale = 0.5 if curvature else 1.0
+
+    def place(self, x: Tensor) -> Tensor:
+        """Maps points to the picture."""
+        raise NotImplementedError
+
+    def points(self, p: Tensor) -> Tensor:
+        """Maps the picture to points."""
+        raise NotImplementedError
+
+    def polylines(self, x: Tensor, y: Tensor, samples: int) -> list[np.ndarray]:
+        """Returns the geodesics from points ``x`` to ``y``, both ``(B, *event)``, as polylines ``(V, 2)``."""
+        raise NotImplementedError
+
+    def extent(self, ax: Axes) -> Extent:
+        """Returns the rectangle that holds the picture."""
+        raise NotImplementedError
+
+    def log_volume(self, p: Tensor) -> Tensor:
+        """Returns the log-density of Riemannian volume with respect to Lebesgue measure of ``p``, ``(*)``."""
+        return p.new_zeros(p.shape[:-1])
 
     def checked(self, x: Array, name: str) -> Tensor:
         """Returns checked points on the CPU in float64."""
@@ -53,10 +78,54 @@ class Picture:
         checks.check_points(self.geometry, x, name)
         n = self.geometry.dim(x.shape)
         if n != 2:
-            v = "geometry.log0(M, x)"
-            remedy = f"geometry.exp0(M, {v}[..., :2]), two tangent coordinates" if n > 2 else f"a histogram of {v}"
+            remedy = self.remedy if n > 2 else "a histogram of their coordinate"
             raise ValueError(f"{name} has n = {n} dimensions, but a picture shows n = 2; draw {remedy}.")
         return x.detach().cpu().double()
+
+    def push(self, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps points and tangent vectors there, in ambient coordinates, to the picture."""
+        x = x.clone().requires_grad_()
+        p = self.place(x)
+        rows = [torch.autograd.grad(part.sum(), x, retain_graph=True)[0] for part in p.unbind(-1)]
+        return p.detach(), torch.stack([(row * u).sum(-1) for row in rows], dim=-1)
+
+    def borders(self, ax: Axes, extent: Extent | None, resolution: int) -> list[Tensor]:
+        """Returns the borders of ``resolution`` cells upwards, and of cells across, by default of the whole picture."""
+        extent = self.extent(ax) if extent is None else extent
+        sizes = (self.aspect * resolution, resolution)
+        sides = zip((extent[:2], extent[2:]), sizes, strict=True)
+        return [torch.linspace(*side, size + 1, dtype=torch.float64) for side, size in sides]
+
+    def in_disk(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the centre of the disk that is closest, ``(*, 2)``, and the distance from it, ``(*, 1)``."""
+        apart = (p.unsqueeze(-2) - self.centres).norm(dim=-1)
+        distance, nearest = apart.min(-1, keepdim=True)
+        return self.centres[nearest.squeeze(-1)], distance
+
+    def clip(self, artist: Artist, ax: Axes) -> None:
+        """Clips an artist to the disks."""
+        if math.isfinite(self.radius):
+            disks = [Path.circle(tuple(centre), self.radius) for centre in self.centres.tolist()]
+            artist.set_clip_path(Path.make_compound_path(*disks), transform=ax.transData)
+
+
+class Disk(Picture):
+    r"""The disk :math:`p = \tanh(r/2)\, v / r` with :math:`r = |v| / R`, or its flat limit, the plane :math:`p = v`.
+
+    Here ``v`` are normal coordinates at the origin. Of a point the picture reads nothing else.
+
+    Args:
+        geometry: The geometry of the surface, on the CPU in float64.
+        curvature: Its sectional curvature, :math:`-1 / R^2`.
+    """
+
+    geometry: Hadamard
+    remedy = "geometry.exp0(M, geometry.log0(M, x)[..., :2]), two tangent coordinates"
+
+    def __init__(self, geometry: Hadamard, curvature: float) -> None:
+        super().__init__(geometry)
+        self.radius = (-curvature) ** -0.5 if curvature else math.inf
+        self._scale = 0.5 if curvature else 1.0
 
     def place(self, x: Tensor) -> Tensor:
         """Maps points to the picture."""
@@ -69,19 +138,15 @@ class Picture:
         length = _length(p / self.radius)
         return self.geometry.exp0(p / self._scale * (length.atanh() / length))[0]
 
-    def push(self, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps points and tangent vectors there, in ambient coordinates, to the picture."""
-        x = x.clone().requires_grad_()
-        p = self.place(x)
-        rows = [torch.autograd.grad(part.sum(), x, retain_graph=True)[0] for part in p.unbind(-1)]
-        return p.detach(), torch.stack([(row * u).sum(-1) for row in rows], dim=-1)
-
     def log_volume(self, p: Tensor) -> Tensor:
         """Returns the log-density of Riemannian volume with respect to Lebesgue measure of the picture, ``(*)``."""
         return -2 * (self._scale * _gap(p / self.radius)).log().squeeze(-1)
 
-    def arcs(self, p: Tensor, q: Tensor, f: Tensor) -> Tensor:
-        r"""Returns the points ``z`` of the geodesics with :math:`|z - p| : |z - q| = f : 1 - f`.
+    def polylines(self, x: Tensor, y: Tensor, samples: int) -> list[np.ndarray]:
+        return list(self.arcs(self.place(x), self.place(y), samples).numpy())
+
+    def arcs(self, p: Tensor, q: Tensor, samples: int) -> Tensor:
+        r"""Returns points ``z`` of geodesics with :math:`|z - p| : |z - q| = f : 1 - f`, at evenly spaced ``f``.
 
         In units of R, with :math:`\alpha = 1 - |p|^2`, :math:`\beta = 1 - |q|^2`,
         :math:`h^2 = \alpha\beta + |p - q|^2` and :math:`w^2 = (a \alpha + b \beta)^2 + 4 a b |p - q|^2`,
@@ -91,6 +156,8 @@ class Picture:
         is on the geodesic for all positive a and b, and its ratio is :math:`(w + b \beta - a \alpha) : 2 a h`. So f
         gives the a and b below. No term is negative, so nothing cancels, not even for ends on the boundary.
         """
+        f = torch.linspace(0, 1, samples, dtype=torch.float64).unsqueeze(-1)
+        p, q = p.unsqueeze(-2), q.unsqueeze(-2)
         alpha, beta = _gap(p / self.radius), _gap(q / self.radius)
         square = ((p - q) / self.radius).square().sum(-1, keepdim=True)
         h = (alpha * beta + square).sqrt()
@@ -99,28 +166,9 @@ class Picture:
         w = ((a * alpha + b * beta) ** 2 + 4 * a * b * square).sqrt()
         return 2 * (a * p + b * q) / (a * (2 - alpha) + b * (2 - beta) + w)
 
-    def borders(self, ax: Axes, extent: Extent | None, resolution: int) -> list[Tensor]:
-        """Returns the borders of ``resolution`` cells along each axis, by default over the disk or the current axes."""
-        if extent is None:
-            radius = self.radius
-            extent = (-radius, radius) * 2 if math.isfinite(radius) else (*ax.get_xlim(), *ax.get_ylim())
-        return [torch.linspace(*side, resolution + 1, dtype=torch.float64) for side in (extent[:2], extent[2:])]
-
-
-def picture(manifold: Manifold) -> Picture:
-    """Returns the picture of a manifold: the plane if it is flat, the disk if its curvature is a negative constant."""
-    geometry = checks.check_manifold(manifold)
-    curvature = geometry.curvature()
-    if curvature is None or not isinstance(geometry, Hadamard):
-        raise TypeError(
-            f"viz draws surfaces of constant curvature, but the manifold is {manifold!r}; "
-            f"draw the factors of a product one by one."
-        )
-    if curvature.numel() != 1:
-        raise ValueError(f"the curvature has shape {tuple(curvature.shape)}, but a picture shows one curvature.")
-    values = {name: value.detach().cpu().double().reshape(()) for name, value in geometry.parameters().items()}
-    drawn: Any = bind(geometry.with_parameters(values))
-    return Picture(drawn, drawn.curvature().item())
+    def extent(self, ax: Axes) -> Extent:
+        r = self.radius
+        return (-r, r, -r, r) if math.isfinite(r) else (*ax.get_xlim(), *ax.get_ylim())
 
 
 def tensor_of(x: Array, name: str) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from geoopt.manifolds.base import Manifold
 from torch import Tensor
 
-from pyro_hyperbolic.numerics import norm
+from pyro_hyperbolic.numerics import inverse_sinhc, norm
 
 from .origins import known_tangent
 
@@ -60,10 +60,6 @@ class Geometry(ABC):
 
     def parameters(self) -> dict[str, Tensor]:
         """Returns the positive tensors that distinguish manifolds of this kind; none by default."""
-        return {}
-
-    def settings(self) -> dict[str, Any]:
-        """Returns what else distinguishes manifolds of this kind, such as fixed sizes; nothing by default."""
         return {}
 
     def curvature(self) -> Tensor | None:
@@ -137,7 +133,7 @@ class Geometry(ABC):
             return False
         if self.manifold is other.manifold:
             return True
-        if self.name != other.name or self.settings() != other.settings():
+        if self.name != other.name or self.only_dim() != other.only_dim():
             return False
         theirs = other.parameters()
         return theirs.keys() == (ours := self.parameters()).keys() and all(
@@ -433,6 +429,16 @@ class Nested(Hadamard):
     A block of tangent coordinates is then a point of a smaller manifold of this kind, and has isometries of its own.
     Such manifolds have constant curvature: every reflection of the tangent space at the origin extends to an isometry.
     """
+
+    def velocity(self, s: Tensor, u: Tensor) -> Tensor:
+        r"""Returns :math:`u_\parallel + \frac{r}{\sinh r} u_\perp`, :math:`r = \sqrt{-K} |s|`: a Jacobi field."""
+        curvature = self.curvature()
+        if curvature is None:
+            return super().velocity(s, u)
+        size = -curvature.to(s.dtype)
+        size = size.unsqueeze(-1) if size.dim() else size
+        across, along = inverse_sinhc(size * (s * s).sum(-1, keepdim=True))
+        return across * u + size * along * (s * u).sum(-1, keepdim=True) * s
 
     @abstractmethod
     def translate_tangent(

@@ -6,8 +6,8 @@ the diagonal of a symmetric matrix V, followed by :math:`\sqrt 2` times the entr
 .. math:: \exp_o(V) = e^V, \qquad T_P X = P^{1/2} X P^{1/2}, \qquad
     \log |\det d\exp_o| = \sum_{i < j} \log \operatorname{sinhc} \frac{\lambda_i(V) - \lambda_j(V)}{2}
 
-Matrix functions have first derivatives only. These are computed by divided differences, which stay finite at equal
-eigenvalues.
+Matrix functions have first derivatives only, in reverse or forward mode. These are computed by divided differences,
+which stay finite at equal eigenvalues.
 
 References:
     *Geometry Processing and Medical Imaging by Riemannian Tensor Computing*, X. Pennec, P. Fillard, N. Ayache, 2006.
@@ -26,6 +26,10 @@ from pyro_hyperbolic.numerics import asinhc, log_sinhc, norm, sinhc
 from .base import Hadamard
 
 __all__ = ["SymmetricPositiveDefinite"]
+
+
+#: How often `velocity` doubles its argument: eigenvalues 128 apart, a spread of exp(128), are halved to 1.
+_DOUBLINGS = 6
 
 
 class SymmetricPositiveDefinite(Hadamard):
@@ -83,6 +87,29 @@ class SymmetricPositiveDefinite(Hadamard):
         root = _matrix_function(p, "rsqrt" if inverse else "sqrt")
         moved = root @ x @ root
         return (moved + moved.mT) / 2
+
+    def velocity(self, s: Tensor, u: Tensor) -> Tensor:
+        r"""Returns :math:`u_{ij} / \operatorname{sinhc} \frac{\lambda_i - \lambda_j}{2}` in an eigenbasis of ``s``.
+
+        Computed as :math:`\operatorname{sinhc}(\operatorname{ad}_s / 2)^{-1} u`, whose derivatives need no eigenbasis:
+        of the squares of :math:`\operatorname{ad}_s V = sV - Vs`, in tangent coordinates, and by doubling,
+        :math:`\operatorname{sinhc} 2x = \operatorname{sinhc} x \cosh x`.
+        """
+        basis = _matrix(torch.eye(s.size(-1), dtype=s.dtype, device=s.device))
+        V = _matrix(s).unsqueeze(-3)
+        commutators = (V @ basis - basis @ V).flatten(-2)
+        z = commutators @ commutators.mT / 4 ** (_DOUBLINGS + 1)
+        eye = torch.eye(z.size(-1), dtype=s.dtype, device=s.device)
+        power, rise, ratio = z, z / 2, eye + z / 6  # cosh - 1, where nothing cancels, and sinhc
+        for j in range(2, 10):
+            power = power @ z
+            rise = rise + power / math.factorial(2 * j)
+            ratio = ratio + power / math.factorial(2 * j + 1)
+        for _ in range(_DOUBLINGS):
+            ratio = ratio + ratio @ rise
+            rise = 2 * (2 * rise + rise @ rise)
+        # Not linalg.solve, whose forward-mode derivatives are wrong under two vmaps (torch 2.13).
+        return (torch.linalg.inv(ratio) @ u.unsqueeze(-1)).squeeze(-1)
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
         return norm(_log_ratios(x, y)).squeeze(-1)
@@ -151,15 +178,25 @@ class _MatrixFunction(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.name = inputs[1]
         ctx.save_for_backward(*output[1:])
+        ctx.save_for_forward(*output[1:])
         ctx.mark_non_differentiable(*output[1:])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor, None]:
-        values, vectors = ctx.saved_tensors
-        slopes = _FUNCTIONS[ctx.name][1](values.unsqueeze(-1), values.unsqueeze(-2))
-        gradient = (gradient + gradient.mT) / 2
-        return vectors @ (slopes * (vectors.mT @ gradient @ vectors)) @ vectors.mT, None
+        return _differential(ctx, gradient), None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> tuple[Tensor, None, None]:
+        return _differential(ctx, tangent), None, None
+
+
+def _differential(ctx: Any, dX: Tensor) -> Tensor:
+    """Returns the derivative of a matrix function along a symmetric matrix; it is its own adjoint."""
+    values, vectors = ctx.saved_tensors
+    slopes = _FUNCTIONS[ctx.name][1](values.unsqueeze(-1), values.unsqueeze(-2))
+    dX = (dX + dX.mT) / 2
+    return vectors @ (slopes * (vectors.mT @ dX @ vectors)) @ vectors.mT
 
 
 def _matrix_function(X: Tensor, name: str) -> Tensor:

@@ -78,7 +78,11 @@ class FlatTorus(Embedded):
     """The flat torus: points are ``n`` angles, tangent vectors their velocities."""
 
     name = "Torus"
-    coordinates = "(*, n), angles in [-pi, pi]"
+    projectable = "angles must be finite"
+
+    @property
+    def coordinates(self) -> str:  # type: ignore[override]
+        return f"(*, {self.manifold.n}), angles in [-pi, pi]"
 
     def event_shape(self, n: int) -> torch.Size:
         if n != self.manifold.n:
@@ -87,9 +91,6 @@ class FlatTorus(Embedded):
 
     def dim(self, shape: Sequence[int]) -> int:
         return shape[-1] if len(shape) and shape[-1] == self.manifold.n else 0
-
-    def settings(self) -> dict[str, Any]:
-        return {"n": self.manifold.n}
 
     def only_dim(self) -> int:
         n: int = self.manifold.n

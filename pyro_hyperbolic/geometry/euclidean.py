@@ -78,9 +78,6 @@ class Euclidean(Nested):
         scale = power_of_two(largest)
         return by_rows(lambda x: scale * length(square_distances(x, y / scale)), y.size(-2), x / scale)
 
-    def velocity(self, s: Tensor, u: Tensor) -> Tensor:
-        return u
-
     def translate_tangent(
         self, t: Tensor, v: Tensor, inverse: bool = False, bound: float | None = None
     ) -> tuple[Tensor, Tensor]:

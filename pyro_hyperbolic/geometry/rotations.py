@@ -211,7 +211,7 @@ class RotationGroup(Embedded):
         return _of_quaternion(z)
 
     def directions(self, x: Tensor) -> Tensor:
-        return _quaternion(x).unsqueeze(-2)
+        return self.state(x)[0].unsqueeze(-2)
 
     def lift(self, x: Tensor, random: bool = False) -> Tensor:
         z = super().lift(x, random)

@@ -9,7 +9,8 @@ where ``event`` is ``event_shape(n)``, for example ``(n + 1,)`` on the hyperbolo
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any, ClassVar
 
 import torch
@@ -184,6 +185,19 @@ class Complete(Geometry):
         """Returns new tensors, the points nearest to ``x`` in the space of coordinates; coordinates are points here."""
         return x.clone()
 
+    def attraction(self, x: Tensor, y: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        r"""Returns the squared distances of :meth:`towards`, ``(J, *)``, and the map from weights to vectors
+        :math:`w \mapsto \sum_j w_j \operatorname{towards}(x, y_j)`, from ``(J, *)`` to ``(*, m)``.
+
+        Override it to avoid the vectors ``(J, *, m)``: on most manifolds they are linear in ``y``.
+
+        Args:
+            x: Points, shape ``(*, *event)``.
+            y: A list of points, shape ``(J, *, *event)``.
+        """
+        u, square = self.towards(x, y)
+        return square, lambda weights: (weights.unsqueeze(-1) * u).sum(0)
+
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
         """Returns numbers ``(*, f)`` that determine the point and depend smoothly on it, for a network to read."""
@@ -238,6 +252,27 @@ class Complete(Geometry):
     def lift(self, x: Tensor, random: bool = False) -> Tensor:
         """Returns vectors ``z`` of points, ``x(z) = x``; if ``random``, drawn from ``w`` given ``x``."""
         return self.state(x)[0]
+
+
+def mixed(weights: Tensor, y: Tensor) -> Tensor:
+    """Returns ``sum_j w_j y_j``, shape ``(*, m)``, of weights ``(J, *)`` and vectors ``(J, *, m)``."""
+    if y.shape[1:-1].numel() > 1:  # of a batch of manifolds
+        return (weights.unsqueeze(-1) * y).sum(0)
+    return weights.movedim(0, -1) @ y.reshape(len(y), -1)
+
+
+def products(x: Tensor, y: Tensor) -> Tensor:
+    """Returns ``x . y_j``, shape ``(J, *)``, of vectors ``(*, m)`` and ``(J, *, m)``."""
+    if y.shape[1:-1].numel() > 1:  # of a batch of manifolds
+        return (x * y).sum(-1)
+    return (x @ y.reshape(len(y), -1).mT).movedim(-1, 0)
+
+
+def sum_of_squares(x: Tensor, y: Tensor) -> Tensor:
+    """Returns ``|x - y_j|^2``, shape ``(J, *)``, of vectors ``(*, m)`` and ``(J, *, m)``."""
+    # Coordinate by coordinate: the vectors are short, and loops over a short last dimension are slow.
+    columns = zip(x.unbind(-1), y.unbind(-1), strict=True)
+    return reduce(torch.add, ((a - b).square() for a, b in columns))
 
 
 class Embedded(Complete):
@@ -435,6 +470,8 @@ class Nested(Hadamard):
         curvature = self.curvature()
         if curvature is None:
             return super().velocity(s, u)
+        if s.size(-1) == 1:
+            return u.expand(torch.broadcast_shapes(s.shape, u.shape))
         size = -curvature.to(s.dtype)
         size = size.unsqueeze(-1) if size.dim() else size
         across, along = inverse_sinhc(size * (s * s).sum(-1, keepdim=True))

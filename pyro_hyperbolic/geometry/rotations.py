@@ -1,7 +1,7 @@
 r"""The rotation group :math:`SO(3)`, with the metric :math:`\frac12 \operatorname{tr} A^\top B`: lengths are angles."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_hyperbolic.numerics import asinc, norm, sinc
 
-from .base import Embedded
+from .base import Embedded, mixed, products
 
 __all__ = ["RotationGroup", "Rotations"]
 
@@ -129,7 +129,7 @@ class RotationGroup(Embedded):
         x = outside[0].double()
         off = (x.mT @ x - torch.eye(3, dtype=x.dtype)).abs().max().item()
         return (
-            f", with |X^T X - I| = {off:.3g} and determinant {torch.linalg.det(x).item():.6g}",
+            f" with |X^T X - I| = {off:.3g} and determinant {torch.linalg.det(x).item():.6g}",
             "project matrices with geometry.project(M, x)",
         )
 
@@ -148,6 +148,11 @@ class RotationGroup(Embedded):
     def towards(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         chord = y - x
         return _vee(x.mT @ chord), (chord * chord).sum((-2, -1)) / 2
+
+    def attraction(self, x: Tensor, y: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        flat = y.flatten(-2)
+        square = 3 - products(x.flatten(-2), flat)
+        return square, lambda weights: _vee(x.mT @ mixed(weights, flat).unflatten(-1, (3, 3)))
 
     def features(self, x: Tensor) -> Tensor:
         return x.flatten(-2)

@@ -1,14 +1,14 @@
 r"""The unit sphere :math:`S^n` (``geoopt.Sphere``), with maps that are accurate from coincident to antipodal points."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from pyro_hyperbolic.numerics import asinc, norm, sinc
 
-from .base import Embedded
+from .base import Embedded, mixed, products
 
 __all__ = ["Sphere"]
 
@@ -40,7 +40,7 @@ class Sphere(Embedded):
         return (norm(x).squeeze(-1) - 1).abs() <= 64 * torch.finfo(x.dtype).eps
 
     def explain(self, outside: Tensor, where: Tensor) -> tuple[str, str]:
-        return f", with norm {norm(outside[0]).item():.6g}", "normalise points with geometry.project(M, x)"
+        return f" with norm {norm(outside[0]).item():.6g}", "normalise points with geometry.project(M, x)"
 
     def vector_size(self, n: int) -> int:
         return n + 1
@@ -74,6 +74,9 @@ class Sphere(Embedded):
     def towards(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         chord = y - x
         return self.tangent(x, chord), (chord * chord).sum(-1)
+
+    def attraction(self, x: Tensor, y: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        return 2 - 2 * products(x, y), lambda weights: self.tangent(x, mixed(weights, y))
 
     def features(self, x: Tensor) -> Tensor:
         return x

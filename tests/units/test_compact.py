@@ -14,7 +14,8 @@ from torch.distributions import biject_to, transform_to
 
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
-from tests.cases import lorentz
+from tests.cases import ball, lorentz
+from tests.half_space import HalfSpace
 
 G = ph.geometry
 on_manifold = hdist.constraints.on_manifold
@@ -299,6 +300,171 @@ def test_the_hessian_of_the_squared_distance_is_twice_the_metric(space):
     assert torch.allclose(hessian, 2 * tangent, atol=1e-10)
 
 
+# ---- Manifold objects ----
+
+
+@pytest.mark.parametrize("space", ["torus", "rotations", "mixed", "nested"], indirect=True)
+def test_optimisers_of_geoopt(space):
+    """Stay on the manifold and reach a goal; objects check points and vectors, and agree with our maps."""
+    M, n = space
+    goal = points(M, n)
+    p = geoopt.ManifoldParameter(G.exp_at(M, goal, tangents(M, goal)), manifold=M)
+    optimiser = geoopt.optim.RiemannianAdam([p], lr=0.1, stabilize=10)
+    for _ in range(50):
+        optimiser.zero_grad()
+        G.squared_distance(M, p, goal).backward()
+        optimiser.step()
+    assert G.contains(M, p)
+    assert G.distance(M, p, goal) < 0.3
+
+
+@pytest.mark.parametrize("space", ["torus", "rotations"], indirect=True)
+def test_objects_are_geoopt_manifolds(space):
+    M, n = space
+    event = G.bind(M).event_shape(n)
+    x, y = M.random(5, *event), M.random(5, *event)
+    v, w = (M.proju(x, torch.randn_like(x)) for _ in range(2))
+    assert x.shape == (5, *event)
+    for each in (x, M.projx(x + 0.1 * torch.randn_like(x)), M.expmap(x, v), M.origin(5, *event)):
+        M.assert_check_point_on_manifold(each)
+        assert G.contains(M, each).all()
+    for each in (v, M.logmap(x, y)):
+        M.assert_check_vector_on_tangent(x, each)
+    assert torch.allclose(M.dist(x, y), G.distance(M, x, y))
+    assert M.dist(x, y, keepdim=True).shape == (5, *(1 for _ in event))
+    assert torch.allclose(M.norm(x, M.logmap(x, y)), M.dist(x, y))
+    assert torch.allclose(M.expmap(x, M.logmap(x, y)), y)
+    moved = M.transp(x, y, v)
+    M.assert_check_vector_on_tangent(y, moved)
+    assert torch.allclose(M.inner(y, moved, M.transp(x, y, w)), M.inner(x, v, w))
+    assert torch.allclose(M.transp(x, y, M.logmap(x, y)), -M.logmap(y, x))  # a geodesic is parallel to itself
+    with pytest.raises(ValueError, match="shape"):
+        M.assert_check_point(torch.zeros(4))
+    with pytest.raises(ValueError, match="angles|rotation"):  # noqa: RUF043
+        M.assert_check_point_on_manifold(x + 7.0)
+    function = lambda z: G.squared_distance(M, z, y).sum()  # noqa: E731
+    gradient = M.egrad2rgrad(x, torch.autograd.functional.jacobian(function, x))
+    assert torch.allclose(gradient, -2 * M.logmap(x, y))
+
+
+def test_transport_of_rotations_is_parallel():
+    """Along a geodesic, divided into many steps, it is what projections of tangent matrices tend to."""
+    x = points(ROTATIONS, 3)
+    u, v = tangents(ROTATIONS, x, 2.0), x @ torch.tensor([[0.0, -1.0, 2.0], [1.0, 0.0, 0.5], [-2.0, -0.5, 0.0]])
+    y, moved, steps = G.exp_at(ROTATIONS, x, u), v, 200
+    for i in range(1, steps + 1):
+        moved = ROTATIONS.proju(G.exp_at(ROTATIONS, x, u * i / steps), moved)
+    assert torch.allclose(ROTATIONS.transp(x, y, v), moved, atol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_nearest_rotation(dtype):
+    """Of any matrix is that of its singular vectors; of a matrix with more than one there is an error."""
+    x = torch.randn(200, 3, 3, dtype=dtype)
+    x[:50] = points(ROTATIONS, 3, 50).to(dtype) + 1e-3 * x[:50]
+    u, s, vh = torch.linalg.svd(x)
+    sign = torch.linalg.det(u @ vh)
+    expected = torch.cat([u[..., :2], u[..., 2:] * sign[..., None, None]], -1) @ vh
+    gap = s[:, 1] + sign * s[:, 2]
+    bound = 64 * torch.finfo(dtype).eps * s[:, 0] / gap
+    found = G.project(ROTATIONS, x)
+    assert ((found - expected).norm(dim=(-2, -1)) <= bound).all()
+    assert torch.allclose(found, G.project(ROTATIONS, 1e6 * x), atol=1e4 * torch.finfo(dtype).eps)
+    for bad in (
+        torch.zeros(3, 3),
+        torch.diag(torch.tensor([1.0, 0.0, 0.0])),
+        torch.diag(torch.tensor([2.0, 1.0, -1.0])),
+    ):
+        with pytest.raises(ValueError, match=r"no nearest point on Rotations.*singular values"):
+            G.project(ROTATIONS, bad.to(dtype))
+    with pytest.raises(ValueError, match=r"no nearest point on Sphere.*not zero"):
+        G.project(SPHERE, torch.zeros(3))
+
+
+# ---- States of flows ----
+
+
+@pytest.mark.parametrize("space", ["sphere", "torus", "rotations", "mixed"], indirect=True)
+def test_states(space):
+    """Points and states are one to one near a state; velocities are derivatives; frames are orthonormal."""
+    M, n = space
+    g, x = G.bind(M), points(M, n, 4)
+    s, volume = g.state(x)
+    assert torch.allclose(g.point(s)[0], x)
+    assert torch.allclose(g.point(s)[1], volume)
+    assert torch.allclose(g.retract(s), s)
+    u = tangents(M, x)
+    h = 1e-5
+    ahead, behind = (g.state(g.exp(x, step * u))[0] for step in (h, -h))
+    if M is not ROTATIONS and not isinstance(M, geoopt.ProductManifold):  # the sign of quaternions is free
+        assert torch.allclose(g.velocity(s, u), (ahead - behind) / (2 * h), atol=1e-8)
+    tangent = torch.func.jvp(lambda s: g.point(s)[0], (s,), (g.velocity(s, u),))[1]
+    assert torch.allclose(tangent, (g.exp(x, h * u) - g.exp(x, -h * u)) / (2 * h), atol=1e-8)
+    frame = g.frame(s)
+    assert frame.shape == (4, n, s.size(-1))
+    components = g.components(s.unsqueeze(-2), frame)
+    assert torch.allclose(components, torch.eye(n).expand(4, n, n), atol=1e-12)
+
+
+CURVED = {
+    "hyperboloid": (lorentz(2.0), 3),
+    "line": (lorentz(2.0), 1),
+    "half-space": (HalfSpace(), 2),
+    "many": (geoopt.Lorentz(torch.tensor([0.5, 1.0, 3.0, 9.0], dtype=torch.float64)), 3),
+    "ball": (ball(0.7), 3),
+    "flat": (geoopt.Euclidean(1), 2),
+    "spd2": (geoopt.SymmetricPositiveDefinite(), 3),
+    "spd3": (geoopt.SymmetricPositiveDefinite(), 6),
+}
+
+
+@pytest.mark.parametrize("name", CURVED)
+def test_velocities_of_tangent_coordinates(name):
+    """Are the derivative of log_o(exp_x(u)), smooth in all modes, at the origin and at equal eigenvalues too."""
+    M, n = CURVED[name]
+    g, u = G.bind(M), torch.randn(4, n)
+    for r in (0.0, 1e-8, 1.0, 5.0):
+        s = torch.randn(4, n)
+        s = r * s / s.norm(dim=-1, keepdim=True)
+        found = g.velocity(s, u)
+        assert torch.allclose(found, G.Hadamard.velocity(g, s, u), rtol=1e-11, atol=1e-12)
+        if name == "many":
+            continue
+        for member, other in zip(found, torch.vmap(g.velocity)(s, u), strict=True):
+            assert torch.allclose(member, other)
+        function = lambda s, u=u: g.velocity(s, u).sum()  # noqa: E731
+        hessian = torch.autograd.functional.hessian(lambda s, u=u: g.velocity(s, u[0]).sum(), s[0])
+        assert hessian.isfinite().all()
+        twice = torch.func.jacfwd(torch.func.jacfwd(lambda s, u=u: g.velocity(s, u[0]).sum()))(s[0])
+        assert torch.allclose(twice, hessian, atol=1e-10)
+        forward = name != "half-space"  # its velocity is itself a derivative, which torch.func alone nests
+        assert torch.autograd.gradcheck(function, s.requires_grad_(), fast_mode=True, check_forward_ad=forward)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_velocities_far_out_are_finite(dtype):
+    s = torch.tensor([[80.0, 0.0], [600.0, 0.0], [1e6, 0.0]], dtype=dtype, requires_grad=True)
+    v = G.bind(lorentz()).velocity(s, torch.ones_like(s))
+    assert torch.allclose(v, torch.tensor([1.0, 0.0], dtype=dtype).expand(3, 2))
+    assert torch.autograd.grad(v.sum(), s)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("v", [[0.0] * 6, [3.0, 3.0, -2.0, 0.0, 0.0, 1.0]])
+def test_derivatives_of_matrix_functions(v):
+    """First and second, in reverse and forward mode, at equal eigenvalues too."""
+    g, v = G.bind(geoopt.SymmetricPositiveDefinite()), torch.tensor(v, requires_grad=True)
+    p, direction = g.exp0(torch.linspace(-0.5, 0.8, 6))[0], torch.linspace(1.0, -1.0, 6)
+
+    def f(v):
+        x = g.exp0(v)[0]
+        return torch.cat([g.log0(x)[0], g.log(p, x), g.log(x, p), g.exp(x, direction).flatten() / 10])
+
+    assert torch.autograd.gradcheck(f, v, check_forward_ad=True, fast_mode=True)
+    assert torch.autograd.gradgradcheck(f, v, fast_mode=True, atol=1e-4)
+    twice = torch.func.jacfwd(torch.func.jacfwd(lambda v: f(v).square().sum()))(v.detach())
+    assert torch.allclose(twice, torch.autograd.functional.hessian(lambda v: f(v).square().sum(), v), rtol=1e-9)
+
+
 # ---- Constraints ----
 
 
@@ -323,7 +489,7 @@ def test_parameters_stay_on_the_manifold(space):
         pyro.factor("f", -G.squared_distance(M, pyro.param("p", start, constraint=on_manifold(M)), goal))
 
     svi = SVI(model, lambda: None, pyro.optim.Adam({"lr": 0.1}), Trace_ELBO())
-    for _ in range(50):
+    for _ in range(30):
         svi.step()
     assert G.contains(M, pyro.param("p"))
     assert G.distance(M, pyro.param("p"), goal) < 0.2

@@ -20,7 +20,7 @@ SPACES = {
     "s1": (geoopt.Sphere, 1),
     "h2": (lambda: lorentz(4.0), 2),
     "half-space": (HalfSpace, 2),
-    "ball": MANIFOLDS["ball"],
+    "ballxspd": MANIFOLDS["ballxspd"],
 }
 
 

@@ -136,6 +136,11 @@ def _set(
     return TransformCase(f"set-flow-{name}", make, len(mask) * n, make().domain.manifold)
 
 
+def continuous(manifold: geoopt.manifolds.base.Manifold, n: int, **kwargs: object) -> torch.nn.Module:
+    """A small continuous flow, away from the identity."""
+    return shaken(HT.continuous_flow(n, manifold, hidden_dims=(4,), **kwargs), 0.3)
+
+
 def _reflection(*direction: float) -> Callable[[geoopt.manifolds.base.Manifold], object]:
     return lambda M: HT.Reflection(M, torch.tensor(direction, dtype=torch.float64))
 
@@ -228,8 +233,20 @@ CHARTS = [
     *[_on("exp0", name, lambda M, n: HT.ExponentialMap(M)) for name in MANIFOLDS],
     *[_on("exp-at", name, lambda M, n: HT.ExponentialMap(M, _offset(M, n, 1.7))) for name in MANIFOLDS],
 ]
-#: Flows of manifolds without a global chart.
-UNCHARTED_FLOWS: list[TransformCase] = []
+#: Flows of manifolds without a global chart, the cheap ones.
+UNCHARTED_FLOWS = [
+    TransformCase(
+        f"continuous-{name}",
+        lambda name=name, kwargs=kwargs: continuous(UNCHARTED[name][0](), UNCHARTED[name][1], **kwargs),
+        UNCHARTED[name][1],
+        UNCHARTED[name][0](),
+    )
+    for name, kwargs in {
+        "s2": {"num_anchors": 3, "steps": 2},
+        "t2": {"field": "dense", "steps": 1},
+        "so3": {"field": "dense", "steps": 1},
+    }.items()
+]
 TRANSFORMS = AUTOMORPHISMS + CHARTS + UNCHARTED_FLOWS
 
 
@@ -321,7 +338,7 @@ def points(case: TransformCase, *, radius: float = 3.0, number: int = 6) -> Tens
     """
     if case in UNCHARTED_FLOWS:
         with density_laws.seeded(1):
-            x = base_on(case.manifold, case.dim).sample((number,))
+            x = base_on(case.manifold, case.dim).sample((min(number, 3),))
         return torch.cat([Space(hdist.constraints.on_manifold(case.manifold)).special_point(case.dim, x)[None], x])
     generator = torch.Generator().manual_seed(1)
     v = torch.randn(number, case.dim, generator=generator, dtype=torch.float64)

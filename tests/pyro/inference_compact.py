@@ -23,6 +23,7 @@ from torch import Tensor
 
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
+import pyro_hyperbolic.distributions.transforms as HT
 from tests.pyro.inference_cell import Section
 from tests.pyro.inference_checks import (
     STANDARD_ERRORS,
@@ -201,10 +202,22 @@ def finds_modes(lift: bool) -> None:
     for name, mode in modes_by_the_book().items():
         pyro.clear_param_store()
         model = TRUTHS[name].lifted() if lift else TRUTHS[name].model
-        guide = fitted(model, AG.AutoDelta(model), 100, 0.2, particles=1)
+        guide = fitted(model, AG.AutoDelta(model), 160, 0.2, particles=1)
         z = infer.Predictive(model, guide=guide, num_samples=1, return_sites=["z"])()["z"][0]
         away = G.distance(TRUTHS[name].manifold, z.detach(), mode)
-        assert away < 0.01, f"{name}: {away:.3f} from the mode"
+        assert away < 0.02, f"{name}: {away:.3f} from the mode"
+
+
+def flow_guide() -> None:
+    flow = HT.continuous_flow(2, SPHERE, num_anchors=8, hidden_dims=[16], steps=4)
+
+    def guide() -> None:
+        pyro.module("flow", flow)
+        pyro.sample("z", dist.TransformedDistribution(hdist.Uniform(SPHERE, 2), [flow]))
+
+    truth = TRUTHS["S^2"]
+    log_weights, trace = importance_weights(truth.model, fitted(truth.model, guide, 150, particles=32))
+    posterior_is(log_weights, trace.nodes["z"]["value"], truth.log_evidence, truth.mean, 0.5, truth.moments)
 
 
 def needs_a_lift() -> None:
@@ -265,3 +278,5 @@ COMPACT.add("`LiftReparam`, `AutoDelta`", "the mode in closed form", finds_modes
 WITHOUT = "`NUTS`, `HMC`, `SVGD`, other autoguides, without `LiftReparam`"
 COMPACT.add(WITHOUT, "the message", needs_a_lift, status="refused")
 COMPACT.note("No bijection from R^n exists: use `LiftReparam`, or write a guide.")
+BY_A_FLOW = "`continuous_flow` of `Uniform`, as guide, S^2"
+COMPACT.add(BY_A_FLOW, "evidence and moments by quadrature", flow_guide, slow=True)

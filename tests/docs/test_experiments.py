@@ -531,3 +531,71 @@ def test_a_table_goes_on_from_its_records(tmp_path):
     records.write(tmp_path, "dis1-101", {**record, "setting": {**record["setting"], "beta": 1.0}})
     with pytest.raises(ValueError, match=r"dis1-101.json.*'beta': 1.0.*delete"):
         script.unfinished(tmp_path, ["dis1"], ["TC"])
+
+
+# ---- Products of curved spaces ----
+
+
+def test_distances_of_a_tree_and_a_cycle_are_those_of_their_product():
+    import mixed_curvature as script
+
+    pyro.set_rng_seed(0)
+    chosen = torch.randperm(80)
+    u, v = chosen // 8, chosen % 8
+    pyro.set_rng_seed(0)
+    found = script.tree_and_cycle(80, 0, ())
+    (edges,) = ph.datasets.random_trees(0, 1, nodes=(10, 10))
+    graphs = networkx.Graph(edges.tolist()), networkx.cycle_graph(8)
+    tree, cycle = (torch.from_numpy(networkx.floyd_warshall_numpy(graph, sorted(graph))) for graph in graphs)
+    assert torch.allclose(found**2, tree[u][:, u] ** 2 + cycle[v][:, v] ** 2)
+
+
+@pytest.fixture(scope="module")
+def product_found():
+    """Returns a product that was fitted to distances in H2 x S2."""
+    import mixed_curvature as script
+
+    setting = script.Setting(seeds=(0,), points=12, restarts=4, kept=1, steps=(60, 90))
+    D, train = script.observed("planted", 0, setting)
+    return script, setting, D, train, script.fit("H2 x S2", D[None], train[None], setting)[0]
+
+
+def test_the_product_is_found_with_its_radii(product_found):
+    script, _, D, train, model = product_found
+    intervals = script.intervals(model, 0, D, train)
+    assert ((intervals[:, 0] < torch.tensor([1.0, 1.2])) & (torch.tensor([1.0, 1.2]) < intervals[:, 1])).all()
+
+
+def test_intervals_of_radii_are_those_of_nonlinear_regression(product_found):
+    """With the Jacobian by finite differences of the textbook distances."""
+    script, _, D, train, model = product_found
+    i, j = script.pairs(12)
+
+    def distances(theta):
+        (r, R), v, y = theta[:2].exp(), theta[2:26].reshape(12, 2), theta[26:].reshape(12, 3)
+        length = v.norm(dim=-1, keepdim=True)
+        x = torch.cat([(length / r).cosh(), (length / r).sinh() * v / length], -1)
+        y = y / y.norm(dim=-1, keepdim=True)
+        flat = x[i, 0] * x[j, 0] - (x[i, 1:] * x[j, 1:]).sum(-1)
+        return torch.hypot(r * flat.acosh(), R * (y[i] * y[j]).sum(-1).acos())[train]
+
+    x = model.x_unconstrained.detach()[0]
+    theta = torch.cat([model.log_radii().detach()[0], x[:, :2].flatten(), x[:, 2:].flatten()])
+    assert torch.allclose(distances(theta), model.distances().detach()[0, train])
+    J = torch.stack([distances(theta + h) - distances(theta - h) for h in 1e-5 * torch.eye(len(theta)).double()], -1)
+    J, freedom = J / 2e-5, int(train.sum()) - torch.linalg.matrix_rank(J / 2e-5, rtol=1e-6)
+    variance = (D[train] - distances(theta)).square().sum() / freedom
+    error = (variance * torch.linalg.pinv(J.mT @ J, rtol=1e-9).diagonal()[:2]).sqrt()
+    half = scipy.stats.t.ppf(0.975, freedom) * error
+    expected = torch.stack([theta[:2] - half, theta[:2] + half], -1).exp()
+    assert torch.allclose(script.intervals(model, 0, D, train), expected, rtol=1e-4)
+
+
+def test_embeddings_know_nothing_of_held_out_distances(product_found):
+    script, setting, D, train, _ = product_found
+    found = []
+    for distances in (D, torch.where(train, D, 10 * D)):
+        pyro.set_rng_seed(0)
+        short = setting._replace(steps=(3, 4))
+        found.append(script.fit("H2 x S2", distances[None], train[None], short)[0].distances())
+    assert torch.equal(*found)

@@ -48,6 +48,7 @@ ARGUMENTS = {
     "experiments/graph_generation.py": [
         ["--rows", "floor", "--data", "trees", "--seed", "0", "--samples", "3", "--processes", "1"]
     ],
+    "experiments/mixed_curvature.py": [["--data", "planted", "--spaces", "E4", "H2 x S2", "--picture", "PICTURE"]],
     "experiments/density_estimation.py": [["--runs", "table", "--flows", "TC", "polar", "--processes", "1"]],
 }
 #: What a script prints, and the picture that it draws.

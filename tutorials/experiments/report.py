@@ -389,6 +389,8 @@ def page(runs):
         parts.insert(1, importlib.import_module("density_estimation").section(runs))
     if (runs / "graph_generation").exists():
         parts.append(importlib.import_module("graph_generation").section(runs))
+    if (runs / "mixed_curvature").exists():
+        parts.append(importlib.import_module("mixed_curvature").section(runs))
     return "\n".join(parts)
 
 

@@ -212,6 +212,10 @@ class Complete(Geometry):
         """Returns the state closest to any ``p`` numbers."""
         return s
 
+    def difference(self, s: Tensor, target: Tensor) -> Tensor:
+        """Returns the velocity ``(*, p)`` that leads from a state to one nearby in unit time, to first order."""
+        return target - s
+
     def away_from_zero(self, s: Tensor) -> Tensor:
         """Returns ``p`` numbers unchanged, except zeros that are equally far from many states."""
         return s

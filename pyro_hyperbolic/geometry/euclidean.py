@@ -63,6 +63,9 @@ class Euclidean(Nested):
         v = x - p
         return v, _zero(v)
 
+    def velocity(self, s: Tensor, u: Tensor) -> Tensor:
+        return u.expand(torch.broadcast_shapes(s.shape, u.shape))
+
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
         return norm(x - y).squeeze(-1)
 

@@ -28,7 +28,7 @@ from pyro_hyperbolic.numerics import asinh, asinhc, log_sinhc, near_log_sinhc, n
 from .base import Nested
 from .pairs import by_rows, length, power_of_two, square_distances
 
-__all__ = ["Hyperboloid", "square_norm", "time_of"]
+__all__ = ["Hyperboloid", "slowed", "square_norm", "time_of"]
 
 #: The half radius at which ``cosh(r / 2)**-2`` is clamped, close to underflow.
 _FAR = 350.0
@@ -227,6 +227,9 @@ class Hyperboloid(Nested):
         # The time coordinate comes from the rounded spatial part, so that the point is on the manifold.
         moved = moved.to(x.dtype)
         return radius * torch.cat([time_of(moved), moved], dim=-1)
+
+    def velocity(self, s: Tensor, u: Tensor) -> Tensor:
+        return slowed(s / self.radius(s), u)
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
         if x.size(-1) == 2:
@@ -520,6 +523,30 @@ def _scaled(space: Tensor, like: Tensor) -> tuple[Tensor, Tensor | None]:
         return space, None
     scale = torch.linalg.vector_norm(space.detach(), math.inf, dim=-1, keepdim=True).clamp(min=1.0)
     return space / scale, scale
+
+
+def slowed(s: Tensor, u: Tensor) -> Tensor:
+    r"""Returns :math:`c u + (1 - c) \frac{s \cdot u}{|s|^2} s`, :math:`c = |s| / \sinh |s|`, on the unit hyperboloid.
+
+    The velocity of tangent coordinates ``s`` of a point that moves with ``u``: across the radius, the exponential map
+    stretches by ``1 / c``.
+    """
+    if s.size(-1) == 1:
+        return u.expand(torch.broadcast_shapes(s.shape, u.shape))
+    z = square_norm(s)
+    near = z < 0.04
+    r = z.masked_fill(near, 1.0).sqrt()
+    # The series of (1 - r / sinh r) / r^2; its terms decrease like (z / pi^2)^j.
+    small = z.masked_fill(~near, 0.0)
+    series = torch.zeros_like(small)
+    for term in _SLOWED:
+        series = series * small + term
+    far = (1 + 2 * r * (-r).exp() / torch.expm1(-2 * r)) / (r * r)
+    rate = torch.where(near, series, far)
+    return (1 - rate * z) * u + rate * (s * u).sum(-1, keepdim=True) * s
+
+
+_SLOWED = (-1414477 / 653837184000, 73 / 3421440, -127 / 604800, 31 / 15120, -7 / 360, 1 / 6)
 
 
 def square_norm(v: Tensor) -> Tensor:

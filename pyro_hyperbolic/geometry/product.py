@@ -162,6 +162,10 @@ class MixedProduct(Complete):
     def retract(self, s: Tensor) -> Tensor:
         return _cat([f.retract(part) for f, part in self._zip(s.split(self._state_sizes, -1))])
 
+    def difference(self, s: Tensor, target: Tensor) -> Tensor:
+        parts = self._zip(s.split(self._state_sizes, -1), target.split(self._state_sizes, -1))
+        return _cat([f.difference(a, b) for f, a, b in parts])
+
     def away_from_zero(self, s: Tensor) -> Tensor:
         return _cat([f.away_from_zero(part) for f, part in self._zip(s.split(self._state_sizes, -1))])
 

@@ -135,6 +135,9 @@ class FlatTorus(Embedded):
     def components_at(self, x: Tensor, velocity: Tensor) -> Tensor:
         return velocity
 
+    def difference(self, s: Tensor, target: Tensor) -> Tensor:
+        return wrap(target - s)
+
     def log_total_volume(self, n: int) -> float:
         return n * math.log(2 * math.pi)
 

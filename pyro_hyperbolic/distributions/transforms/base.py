@@ -48,13 +48,15 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
     bijective = True
     #: Whether ``_forward`` and ``_backward`` take ``mask=``: networks may mix the points of a set along dimension -2.
     takes_mask = False
+    #: Whether the transform is only defined on manifolds with a global chart.
+    _needs_chart = True
     _overflow_remedy = checks.OVERFLOW_REMEDY
 
     def __init__(
         self, manifold: Manifold | None = None, *, cache_size: int = 1, validate_args: bool | None = None
     ) -> None:
         self._on_manifold = on_manifold(STANDARD if manifold is None else manifold, validate_args=validate_args)
-        geometry.chart(self.manifold)
+        (geometry.chart if self._needs_chart else geometry.complete)(self.manifold)
         self._validate_args = validate_args
         self._own_sample = OwnSample()
         super().__init__(cache_size=cache_size)
@@ -109,7 +111,7 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
             value, log_det = map_(x)
             known = geometry.known_tangent(value)
             image = self._real(value if known is None else known[0])
-            conditions = [image.isfinite().all(), *self._geometry.parameters_are_positive()]
+            conditions = [image.isfinite().all(), *geometry.bind(self.manifold).parameters_are_positive()]
             inside = _event_constraint(side)
             if isinstance(inside, OnManifold):
                 conditions.append(inside.check(self._real(x)).all())

@@ -19,6 +19,7 @@ __all__ = [
     "check_dim",
     "check_hypernet",
     "check_split",
+    "start_near_zero",
     "widths_of",
 ]
 
@@ -107,7 +108,7 @@ class AttentionNN(torch.nn.Module):
         self.blocks = torch.nn.ModuleList([_AttentionBlock(hidden_dim, heads) for _ in range(layers)])
         self.norm = torch.nn.LayerNorm(hidden_dim)
         self.last = torch.nn.Linear(hidden_dim, sum(self.param_dims))
-        _start_near_zero(self.last)
+        start_near_zero(self.last)
 
     def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> tuple[Tensor, ...]:
         """Returns one tensor for each of ``param_dims``; ``mask`` ``(*, N)`` is True for points to attend to."""
@@ -238,12 +239,12 @@ def build(
         if context_dim is None
         else ConditionalCouplingNN(split_dim, context_dim, widths, [moving, moving], activation)
     )
-    _start_near_zero(network.layers[-1])
+    start_near_zero(network.layers[-1])
     return split_dim, network
 
 
 @torch.no_grad()
-def _start_near_zero(last: Any) -> None:
+def start_near_zero(last: Any) -> None:
     """Makes the output near zero, but not zero: else the hidden layers would get no gradient at first."""
     last.weight.mul_(1e-2)
     last.bias.zero_()

@@ -1,0 +1,262 @@
+r"""Vector fields of continuous flows: networks of a point and a time, which return a tangent vector.
+
+A field is a module called as ``field(x, t)``, or ``field(x, t, context)``: points ``(*, *event)``, times ``(*)`` in
+[0, 1] and contexts ``(*, c)``. It returns tangent vectors ``(*, m)`` as :class:`geometry.Complete` has them, and must
+be smooth: a kink would be a kink of the flow's density.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from geoopt.manifolds.base import Manifold
+from torch import Tensor
+
+from pyro_hyperbolic import geometry
+from pyro_hyperbolic.geometry import Complete, Embedded, Hadamard, checks
+from pyro_hyperbolic.geometry.product import MixedProduct
+from pyro_hyperbolic.manifolds import STANDARD
+
+from .base import register_if_learnable
+from .networks import start_near_zero, widths_of
+
+__all__ = ["AnchorField", "DenseField", "VectorField", "farthest_points"]
+
+#: The number of frequencies of the time features.
+_TIMES = 4
+
+
+class VectorField(torch.nn.Module):
+    """Abstract base of the fields of this library: they know their manifold, dimension and context."""
+
+    def __init__(self, dim: int, manifold: Manifold | None, context_dim: int | None) -> None:
+        super().__init__()
+        manifold = STANDARD if manifold is None else manifold
+        checks.check_count("dim", dim, 1, "it is the intrinsic dimension")
+        if context_dim is not None:
+            checks.check_count("context_dim", context_dim, 1, "it is the length of a context vector")
+        geometry.complete(manifold).event_shape(dim)
+        self.dim, self.context_dim = dim, context_dim
+        self.__dict__["manifold"] = manifold
+        register_if_learnable(self, manifold)
+
+    @property
+    def _space(self) -> Complete:
+        return geometry.complete(self.__dict__["manifold"])
+
+    def _joined(self, parts: list[Tensor], t: Tensor, context: Tensor | None) -> Tensor:
+        """Returns the argument of the network: features of the point, of the time, and the context."""
+        found = 0 if context is None else context.size(-1)
+        if found != (self.context_dim or 0):
+            raise ValueError(
+                f"the context has {found} coordinates, but the field was built for context_dim = {self.context_dim}; "
+                f"build it for contexts of this length."
+            )
+        batch = parts[0].shape[:-1]
+        parts = [*parts, time_features(t).expand(*batch, 2 * _TIMES + 1)]
+        if context is not None:
+            parts.append(context.to(parts[0].dtype).expand(*batch, found))
+        return torch.cat(parts, -1)
+
+
+class DenseField(VectorField):
+    r"""A dense network of the point and the time, :math:`V(x, t) = P_x\, \operatorname{net}(\phi(x), t)`.
+
+    :math:`\phi` are smooth coordinates of the point, ``geometry.Complete.features``, and :math:`P_x` is the projection
+    to the tangent space. It needs no data, unlike :class:`AnchorField`, but learns sharp densities more slowly.
+
+    Shapes: points ``(*, *event)`` and times ``(*)`` to tangent vectors ``(*, m)``.
+
+    Args:
+        dim: Intrinsic dimension ``n``.
+        manifold: A geoopt manifold; the hyperboloid of curvature -1 by default.
+        hidden_dims: Widths of the hidden layers.
+        context_dim: Length of a context vector; None for no context.
+        frequencies: Number of random Fourier features :math:`\cos \omega \cdot \phi, \sin \omega \cdot \phi` that are
+            added to :math:`\phi`; they help where the density has edges.
+        frequency_scale: Standard deviation of the coordinates of :math:`\omega`.
+
+    Raises:
+        TypeError: If a size is not an integer.
+        ValueError: If a size is out of range.
+
+    References:
+        *Fourier Features Let Networks Learn High Frequency Functions in Low Dimensional Domains*, M. Tancik et al.,
+        2020, arXiv:2006.10739.
+
+    Example:
+        >>> field = DenseField(2, geoopt.Sphere())
+        >>> x = torch.tensor([0.0, 0.0, 1.0])
+        >>> field(x, torch.tensor(0.5)) @ x  # tangent
+        tensor(0., grad_fn=<DotBackward0>)
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        manifold: Manifold | None = None,
+        hidden_dims: Sequence[int] | None = None,
+        context_dim: int | None = None,
+        frequencies: int = 0,
+        frequency_scale: float = 2.0,
+    ) -> None:
+        super().__init__(dim, manifold, context_dim)
+        checks.check_count("frequencies", frequencies, 0, "it counts random Fourier features")
+        space = self._space
+        with torch.no_grad():
+            size = space.features(random_points(space, dim, 1)).size(-1)
+        self.frequencies: Tensor
+        self.register_buffer("frequencies", frequency_scale * torch.randn(size, frequencies))
+        inputs = size + 2 * frequencies + 2 * _TIMES + 1 + (context_dim or 0)
+        self.network = dense(inputs, widths_of(hidden_dims, [128, 128]), space.vector_size(dim))
+
+    def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
+        """Returns the tangent vectors."""
+        space = self._space
+        features = [space.features(x)]
+        if self.frequencies.size(-1):
+            phases = features[0] @ self.frequencies
+            features += [phases.cos(), phases.sin()]
+        return space.tangent(x, self.network(self._joined(features, t, context)))
+
+
+class AnchorField(VectorField):
+    r"""Points towards learned anchors, :math:`V(x, t) = P_x(\sum_j w_j g_j \log_x(a_j) + f)`.
+
+    .. math:: w = \operatorname{softmax}_j(l_j - \beta_j d(x, a_j)^2)
+
+    with ``l``, ``g`` and ``f`` outputs of one network of the time, of the distances to the anchors and of the
+    directions to them. The optimum of flow matching is :math:`E[\log_x(x_1) | x_t = x] / (1 - t)`, and for a mixture of
+    blobs that is such a softmax; on compact manifolds, where :math:`\log_x` jumps, the chord replaces it
+    (``geometry.Complete.towards``). Each blob needs an anchor, so let data start them.
+
+    Shapes: points ``(*, *event)`` and times ``(*)`` to tangent vectors ``(*, m)``.
+
+    Args:
+        dim: Intrinsic dimension ``n``.
+        manifold: A geoopt manifold; the hyperboloid of curvature -1 by default.
+        anchors: Points ``(J, *event)`` at which the anchors start; they are learned. By default 48 random points. See
+            :func:`farthest_points`.
+        hidden_dims: Widths of the hidden layers.
+        context_dim: Length of a context vector; None for no context.
+        equivariant: Whether the network reads distances alone, and there is no ``f``: an isometry that moves points
+            and anchors then moves the flow.
+
+    Raises:
+        TypeError: If a size is not an integer.
+        ValueError: If a size is out of range, or an anchor is off the manifold.
+
+    Example:
+        >>> M = geoopt.Lorentz()
+        >>> field = AnchorField(2, M, geometry.exp0(M, torch.tensor([[-1.0, 0.0], [1.0, 0.0]])))
+        >>> field(geometry.origin(M, 2), torch.tensor(0.5)).norm() < 0.1  # starts near zero
+        tensor(True)
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        manifold: Manifold | None = None,
+        anchors: Tensor | None = None,
+        hidden_dims: Sequence[int] | None = None,
+        context_dim: int | None = None,
+        equivariant: bool = False,
+    ) -> None:
+        super().__init__(dim, manifold, context_dim)
+        space = self._space
+        with torch.no_grad():
+            anchors = random_points(space, dim, 48) if anchors is None else anchors
+            checks.check_points(space, anchors, "anchors")
+            if anchors.dim() != space.event_dim + 1 or space.dim(anchors.shape) != dim:
+                raise ValueError(
+                    f"anchors have shape {tuple(anchors.shape)}, but must be a list of points of n = {dim} dimensions, "
+                    f"(J, {', '.join(map(str, space.event_shape(dim)))})."
+                )
+            states = space.state(anchors)[0].detach().to(torch.get_default_dtype())
+            apart = space.distance_matrix(anchors, anchors)
+            apart = apart + torch.diag(torch.full_like(apart[0], math.inf))
+            near = apart.amin(-1) if len(anchors) > 1 else torch.ones(1)
+            near = near.masked_fill(near == 0, 1.0).to(states)
+        count, size = len(states), space.vector_size(dim)
+        self.equivariant = equivariant
+        self.anchors = torch.nn.Parameter(states.clone())
+        #: log beta; at half the distance to the nearest anchor, the weights of both are equal.
+        self.log_sharpness = torch.nn.Parameter(-2 * near.log())
+        directions, free = (0, 0) if equivariant else (count * size, size)
+        self._outputs = [count, count, free]
+        inputs = count + directions + 2 * _TIMES + 1 + (context_dim or 0)
+        self.network = dense(inputs, widths_of(hidden_dims, [128, 128]), sum(self._outputs))
+
+    def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
+        """Returns the tangent vectors."""
+        space = self._space
+        anchors = space.point(space.retract(self.anchors))[0]
+        u, square = space.towards(x.unsqueeze(-1 - space.event_dim), anchors)
+        length = (1 + square).sqrt()  # smooth where the distance is zero
+        features = [length] if self.equivariant else [length, (u / length.unsqueeze(-1)).flatten(-2)]
+        logits, gains, free = self.network(self._joined(features, t, context)).split(self._outputs, -1)
+        weights = (logits - self.log_sharpness.exp() * square).softmax(-1) * gains
+        found = (weights.unsqueeze(-2) @ u).squeeze(-2)
+        return found if self.equivariant else space.tangent(x, found + free)
+
+
+def time_features(t: Tensor) -> Tensor:
+    r"""Returns :math:`t, \cos \pi j t, \sin \pi j t` for ``j = 1 .. 4``, shape ``(*, 9)``."""
+    t = t.unsqueeze(-1)
+    phases = math.pi * torch.arange(1, _TIMES + 1, dtype=t.dtype, device=t.device) * t
+    return torch.cat([t, phases.cos(), phases.sin()], -1)
+
+
+def farthest_points(manifold: Manifold, x: Tensor, count: int) -> Tensor:
+    """Returns at most ``count`` of the points, each the farthest from those before it; equal points once.
+
+    Args:
+        manifold: A geoopt manifold.
+        x: Points, shape ``(N, *event)``. The first is taken first.
+        count: The number of points.
+
+    Raises:
+        ValueError: If there is no point, or one is off the manifold.
+
+    Example:
+        >>> farthest_points(geoopt.Euclidean(1), torch.tensor([[0.0], [1.0], [5.0], [5.0]]), 2)
+        tensor([[0.],
+                [5.]])
+    """
+    space = geometry.complete(manifold)
+    checks.check_count("count", count, 1, "it is a number of points")
+    checks.check_set(space, x, "anchors")
+    x = x.detach()
+    if x.dim() != space.event_dim + 1 or not len(x):
+        raise ValueError(f"anchors have shape {tuple(x.shape)}, but must be a list of points, one or more.")
+    chosen, apart = [0], space.distance(x, x[0])
+    while len(chosen) < count and float(apart.max()) > 0:
+        chosen.append(int(apart.argmax()))
+        last = x[chosen[-1]]
+        equal = (x == last).flatten(1).all(-1)  # whose distance may round to more than zero
+        apart = torch.minimum(apart, space.distance(x, last).masked_fill(equal, 0.0))
+    return x[chosen]
+
+
+def dense(inputs: int, widths: list[int], outputs: int) -> torch.nn.Sequential:
+    """Returns a smooth dense network whose outputs start near zero."""
+    layers: list[torch.nn.Module] = []
+    for width in widths:
+        layers += [torch.nn.Linear(inputs, width), torch.nn.SiLU()]
+        inputs = width
+    last = torch.nn.Linear(inputs, outputs)
+    start_near_zero(last)
+    return torch.nn.Sequential(*layers, last)
+
+
+def random_points(space: Complete, dim: int, count: int) -> Tensor:
+    """Returns random points: uniform on compact factors, a wrapped normal of scale 2 elsewhere."""
+    like = torch.empty(())
+    if isinstance(space, Hadamard):
+        return space.exp0(2 * torch.randn(count, dim))[0]
+    if isinstance(space, Embedded):
+        return space.uniform(torch.Size((count,)), dim, like)
+    if isinstance(space, MixedProduct):
+        parts = [random_points(factor, n, count) for factor, n in zip(space.factors, space.dims, strict=True)]
+        return torch.cat([part.flatten(1) for part in parts], -1)
+    raise TypeError(f"{space.name} has no random points; give anchors=.")

@@ -1,5 +1,6 @@
 """Rivals without a flow, on any manifold of the tables: kernel densities and mixtures of bumps."""
 
+import itertools
 import math
 import time
 
@@ -65,8 +66,14 @@ def log_prob(model, x, size=256):
 
 def kernel_density(manifold, train, valid, uniform=0.0):
     """Returns the kernel density of ``train`` whose precision has the greatest likelihood on ``valid``."""
-    grid = torch.logspace(0.5, 6, 23, dtype=train.dtype)
-    return _best([Mixture(manifold, train, precision, uniform=uniform) for precision in grid], valid)
+
+    def best(tenths):
+        precisions = [train.new_tensor(10 ** (tenth / 10)) for tenth in tenths]
+        models = [Mixture(manifold, train, precision, uniform=uniform) for precision in precisions]
+        return most_likely(models, valid)
+
+    near = round(10 * best(range(5, 70, 5)).precision[0].log10().item())
+    return best(range(near - 4, near + 5, 2))
 
 
 #: The greatest precision of an adaptive kernel: 1e-3 radians, 6 km. Repeated places would have an infinite one.
@@ -76,19 +83,25 @@ SHARPEST = 1e6
 def adaptive_kernel_density(manifold, train, valid, uniform=0.0):
     """Returns the kernel density with a precision for each point, inverse to the squared distance to a neighbour.
 
-    Which neighbour and which factor have the greatest likelihood on ``valid``.
+    The neighbour, and then the factor and the share of the uniform distribution (``uniform`` or a tenth of it), are
+    those with the greatest likelihood on ``valid``.
     """
+    neighbours = (2, 3, 5, 8, 12, 20)
     nearest = torch.cat([torch.cdist(part, train).topk(21, largest=False).values for part in train.split(256)])
-    models = []
-    for neighbour in (2, 3, 5, 8, 12, 20):
-        for factor in (0.5, 1.0, 2.0, 4.0, 8.0):
-            precision = (factor / nearest[:, neighbour].square()).clamp(1.0, SHARPEST)
-            models.append(Mixture(manifold, train, precision, uniform=uniform))
-    return _best(models, valid)
+
+    def made(neighbour, factor, share=uniform):
+        precision = (factor / nearest[:, neighbour].square()).clamp(1.0, SHARPEST)
+        return Mixture(manifold, train, precision, uniform=share)
+
+    first = [made(neighbour, 2.0) for neighbour in neighbours]
+    neighbour = neighbours[first.index(most_likely(first, valid))]
+    rest = itertools.product((0.5, 1.0, 2.0, 4.0, 8.0), (uniform, uniform / 10))
+    return most_likely([made(neighbour, *values) for values in rest], valid)
 
 
-def _best(models, valid):
-    return max(models, key=lambda model: log_prob(model, valid).mean().item())
+def most_likely(models, x):
+    """Returns the model with the greatest likelihood on points."""
+    return max(models, key=lambda model: log_prob(model, x).mean().item())
 
 
 def fitted_mixture(target, manifold, number, seconds, rate=0.02, batch=512):

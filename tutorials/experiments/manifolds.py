@@ -573,8 +573,9 @@ user supplies the files. 80% of the points train, 10% validate, 10% test. Test p
 splits: {repeated}. The split "places" keeps repeated coordinates together. **Volcano is shown and not ranked**: with
 most test points repeated, its likelihood has no bound. *Kernel density*: von Mises-Fisher about each training point,
 one concentration for all, chosen by validation, and {uniform:.0%} of the uniform distribution. *Adaptive*: a
-concentration for each point, inverse to the squared distance to a neighbour, at most {sharpest} (6 km). Published rows
-are means and spreads over five splits of their own.
+concentration for each point, inverse to the squared distance to a neighbour, at most {sharpest} (6 km), and
+{uniform:.0%} or a tenth of that of the uniform distribution; all validated. Published rows are means and spreads over
+five splits of their own.
 """
 
 NOTES = ""

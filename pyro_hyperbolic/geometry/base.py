@@ -248,7 +248,7 @@ class Embedded(Complete):
     r"""A compact manifold in a flat space, without a global chart: sphere, torus, rotations.
 
     Implement ``project``, ``exp``, ``log``, ``features``, ``frame_at``, ``ambient``, ``uniform`` and
-    ``log_total_volume``, and for inference ``lift_size``, ``of_directions`` and ``directions``.
+    ``log_total_volume``, and for inference ``lift_shape``, ``of_directions`` and ``directions``.
     """
 
     remedy = "move coordinates to the manifold with geometry.project(M, x)"
@@ -303,27 +303,39 @@ class Embedded(Complete):
     def components(self, s: Tensor, velocity: Tensor) -> Tensor:
         return self.components_at(s, velocity)
 
-    def lift_size(self, n: int) -> int:
+    def lift_shape(self, n: int) -> tuple[int, int]:
+        """Returns the number and the size of the vectors whose directions determine a point."""
         raise NotImplementedError(
-            f"{self.name} has no lift; implement lift_size, of_directions and directions in {type(self).__name__}."
+            f"{self.name} has no lift; implement lift_shape, of_directions and directions in {type(self).__name__}."
         )
 
     def of_directions(self, z: Tensor) -> Tensor:
-        """Returns the points of vectors ``(*, q)``; uniform if ``z`` is standard normal."""
+        """Returns the points of vectors ``(*, q)``; uniform if their directions are, whatever their lengths."""
         raise NotImplementedError
 
     def directions(self, x: Tensor) -> Tensor:
-        """Returns ``q`` numbers as unit vectors ``(*, b, q / b)``, whose lengths do not change the point."""
+        """Returns unit vectors of points, shape ``(*, *lift_shape)``."""
         raise NotImplementedError
+
+    # Each vector has the density |z|^2 N(z; 0, I) / m. With N(z; 0, I) alone the shortest of many vectors, of which
+    # small steps turn the direction, sets the step size of NUTS: on 400 circles it needed 15 times as many gradients.
+
+    def lift_size(self, n: int) -> int:
+        return math.prod(self.lift_shape(n))
 
     def lifted(self, z: Tensor) -> tuple[Tensor, Tensor]:
         x = self.of_directions(z)
-        log_normal = -(z * z + math.log(2 * math.pi)).sum(-1) / 2
-        return x, log_normal + self.log_total_volume(self.dim(x.shape))
+        n = self.dim(x.shape)
+        _, m = shape = self.lift_shape(n)
+        squares = (z * z).unflatten(-1, shape).sum(-1)
+        log_density = (squares / m).log() - (squares + m * math.log(2 * math.pi)) / 2
+        return x, log_density.sum(-1) + self.log_total_volume(n)
 
     def lift(self, x: Tensor, random: bool = False) -> Tensor:
         z = self.directions(x)
-        return (z * norm(torch.randn_like(z)) if random else z).flatten(-2)
+        if random:
+            length = norm(torch.randn(*z.shape[:-1], z.size(-1) + 2, dtype=z.dtype, device=z.device))
+        return (z * (length if random else math.sqrt(2))).flatten(-2)  # the latter is at the mode
 
 
 class Hadamard(Complete):

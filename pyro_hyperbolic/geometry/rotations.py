@@ -169,8 +169,8 @@ class RotationGroup(Embedded):
     def uniform(self, shape: torch.Size, n: int, like: Tensor) -> Tensor:
         return _of_quaternion(torch.randn(*shape, 4, dtype=like.dtype, device=like.device))
 
-    def lift_size(self, n: int) -> int:
-        return 4
+    def lift_shape(self, n: int) -> tuple[int, int]:
+        return 1, 4
 
     def of_directions(self, z: Tensor) -> Tensor:
         return _of_quaternion(z)

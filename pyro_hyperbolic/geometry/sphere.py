@@ -105,8 +105,8 @@ class Sphere(Embedded):
     def uniform(self, shape: torch.Size, n: int, like: Tensor) -> Tensor:
         return self.project(torch.randn(*shape, n + 1, dtype=like.dtype, device=like.device))
 
-    def lift_size(self, n: int) -> int:
-        return n + 1
+    def lift_shape(self, n: int) -> tuple[int, int]:
+        return 1, n + 1
 
     def of_directions(self, z: Tensor) -> Tensor:
         return self.project(z)

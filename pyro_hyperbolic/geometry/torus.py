@@ -144,8 +144,8 @@ class FlatTorus(Embedded):
     def uniform(self, shape: torch.Size, n: int, like: Tensor) -> Tensor:
         return math.pi * (2 * torch.rand(*shape, n, dtype=like.dtype, device=like.device) - 1)
 
-    def lift_size(self, n: int) -> int:
-        return 2 * n
+    def lift_shape(self, n: int) -> tuple[int, int]:
+        return n, 2
 
     def of_directions(self, z: Tensor) -> Tensor:
         z = z.unflatten(-1, (-1, 2))

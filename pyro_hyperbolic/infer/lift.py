@@ -21,26 +21,26 @@ class LiftReparam(Reparam):
     r"""Samples a latent point as the direction of a vector, :math:`x = z / |z|`, so that NUTS and autoguides apply.
 
     On a sphere or another compact manifold ``M`` no bijection from :math:`\mathbb R^q` exists, so ``NUTS`` and most
-    autoguides reject a latent ``x`` there. This reparametrisation replaces it by ``x_lift``, an unconstrained vector
-    ``z``, of density
+    autoguides reject a latent ``x`` there. This reparametrisation replaces it by ``x_lift``, an unconstrained ``z`` of
+    ``b`` vectors :math:`z_i \in \mathbb R^m`, whose directions determine ``x``, with the density
 
-    .. math:: p_z(z) = p(x(z))\, \operatorname{vol}(M) \prod_i \mathcal N(z_i; 0, 1)
+    .. math:: p(x(z)) \operatorname{vol}(M) \prod_{i=1}^b \frac{|z_i|^2}{m} \mathcal N(z_i; 0, I)
 
-    with respect to Lebesgue measure, which is exact: ``x`` has the density ``p`` with respect to Riemannian volume, and
-    the length of ``z`` is independent of it.
+    with respect to Lebesgue measure. It is exact: ``x`` has the density ``p`` with respect to Riemannian volume, and
+    the lengths, chi distributed with ``m + 2`` degrees of freedom, are independent of it.
 
-    ========================  ==========================  ====================================
-    manifold                  shape of ``x_lift``         ``x``
-    ========================  ==========================  ====================================
-    ``geoopt.Sphere()``       ``(*, n + 1)``              ``z / |z|``
-    ``manifolds.Torus(n)``    ``(*, 2 n)``                ``atan2(z[2 i + 1], z[2 i])``
-    ``manifolds.Rotations()`` ``(*, 4)``                  the rotation of the quaternion ``z``
-    product                   the sum                     by factors, ``exp0(M, z)`` on Hadamard ones
-    ========================  ==========================  ====================================
+    =========================  ======================  =========================================
+    manifold                   shape of ``x_lift``     ``x``
+    =========================  ======================  =========================================
+    ``geoopt.Sphere()``        ``(*, n + 1)``          ``z / |z|``
+    ``manifolds.Torus(n)``     ``(*, 2 n)``            angles of ``n`` vectors in the plane
+    ``manifolds.Rotations()``  ``(*, 4)``              rotation of the quaternion ``z / |z|``
+    product                    concatenated            by factors, ``exp0(M, z)`` where defined
+    =========================  ======================  =========================================
 
-    Observed sites and sites with an unconstrained chart are left unchanged, so ``config=lambda site: LiftReparam()``
-    lifts all that need it. Read posteriors of ``x``: of ``x_lift`` only the direction has a meaning. The mode of
-    ``x_lift`` is not that of ``x`` (it is ``z = 0``): for a mode, use ``AutoDelta`` without this reparametrisation.
+    Observed sites and sites with a global chart are left unchanged, so ``config=lambda site: LiftReparam()`` lifts all
+    sites that need it. Read posteriors of ``x``: of ``x_lift`` only directions have a meaning. The quaternions ``z``
+    and ``-z`` are one rotation; a guide near one of them has an evidence that is lower by log 2.
 
     Raises:
         NotImplementedError: If the geometry of the manifold does not define a lift.

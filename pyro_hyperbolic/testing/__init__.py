@@ -35,6 +35,7 @@ from .object_laws import (
     float32_agrees_with_float64,
 )
 from .suites import assert_constraint_laws, assert_distribution_laws, assert_transform_laws
+from .symmetry_laws import factors_are_independent, is_equivariant
 
 if TYPE_CHECKING:
     from . import strategies as strategies
@@ -52,10 +53,12 @@ __all__ = [
     "conditioning_is_respected",
     "deepcopy_pickle_state_dict",
     "does_not_alias_its_input",
+    "factors_are_independent",
     "float32_agrees_with_float64",
     "gradients_are_finite",
     "gradients_match_differences",
     "inverse_log_det_is_negative",
+    "is_equivariant",
     "log_det_matches_autograd",
     "own_samples_score_as_stored_points",
     "round_trip",

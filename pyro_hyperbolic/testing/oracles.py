@@ -189,6 +189,23 @@ class Space:
             low, high = torch.where(cut, low, r), torch.where(cut, r, high)
         return high
 
+    def factors(self, x: Tensor) -> list[tuple["Space", Tensor]]:
+        """Returns the spaces of the factors of a product, with the points of each.
+
+        Raises:
+            TypeError: If the space is not a product.
+        """
+        if not isinstance(self._geometry, MixedProduct):
+            raise TypeError(f"the law needs a product of manifolds, but its points are on {self._geometry.name}.")
+        spaces = [Space(on_manifold(factor.manifold)) for factor in self._geometry.factors]
+        return list(zip(spaces, self._geometry.split(x), strict=True))
+
+    def exchange_factor(self, x: Tensor, other: Tensor, i: int) -> Tensor:
+        """Returns points with factor ``i`` of ``x`` and the other factors of ``other``."""
+        pairs = enumerate(zip(self.factors(x), self.factors(other), strict=True))
+        parts = [space.flat(one if j == i else two) for j, ((space, one), (_, two)) in pairs]
+        return torch.cat(parts, -1)
+
     def radius(self, x: Tensor) -> Tensor:
         """Returns the distance from the origin, shape ``(*)``: of the factors that have one; else zero."""
         return _radius(self._geometry, x.detach())

@@ -297,3 +297,45 @@ def test_volumes_of_a_mixed_product_are_products():
 
     log_volume = Space(hdist.constraints.on_manifold(M)).log_volume(chart, coordinates)[1]
     assert torch.allclose(log_volume, coordinates[:, 1].sin().log(), atol=1e-12)
+
+
+# ---- Symmetry ----
+
+
+def test_a_map_commutes_with_the_isometries_it_should():
+    x = uniform(ROTATIONS)
+    transform, _ = CORRECT["rotations"]()
+    ph.testing.is_equivariant(transform, lambda R: R @ euler(double(0.5, 1.0, 2.0)), x)
+    with pytest.raises(LawViolation, match="singled out"):
+        ph.testing.is_equivariant(transform, lambda R: euler(double(0.5, 1.0, 2.0)) @ R, x)
+
+
+def test_a_log_det_that_an_isometry_changes_is_found():
+    class Leaning(Rotate):
+        def log_abs_det_jacobian(self, x, y):
+            return x[..., 0, 0]
+
+    leaning = Leaning(ROTATIONS, torch.eye(3, dtype=DOUBLE))
+    with pytest.raises(LawViolation, match="log-dets"):
+        ph.testing.is_equivariant(leaning, lambda R: R @ euler(double(0.5, 1.0, 2.0)), uniform(ROTATIONS))
+
+
+def mixing(self, x):
+    y = Blocks._call(self, x)
+    return torch.cat([y[..., :-1], wrapped(y[..., -1:] + 1e-6 * x[..., :1])], -1)
+
+
+def log_det_of_a_pair(self, x, y):
+    return Blocks.log_abs_det_jacobian(self, x, y) + 1e-6 * x[..., 0] * x[..., -1]
+
+
+@pytest.mark.parametrize("methods", [{"_call": mixing}, {"log_abs_det_jacobian": log_det_of_a_pair}])
+def test_factors_that_depend_on_each_other_are_found(methods):
+    ph.testing.factors_are_independent(blocks(), on_product())
+    with pytest.raises(LawViolation, match="mixes"):
+        ph.testing.factors_are_independent(blocks(wrong(Blocks, **methods)), on_product())
+
+
+def test_a_law_of_products_refuses_other_manifolds_by_name():
+    with pytest.raises(TypeError, match="Sphere"):
+        ph.testing.factors_are_independent(*CORRECT["sphere 2"]())

@@ -1,5 +1,6 @@
 """What the inference matrix asserts: that an estimate is the truth within its standard errors."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pyro
@@ -15,6 +16,7 @@ from tests import textbook
 from tests.cases import TEST_FAILURE_RATE
 from tests.pyro.inference_truth import Model, Posterior, moments
 
+Moments = Callable[[Tensor], Tensor]
 STANDARD_ERRORS = float(scipy.stats.norm.isf(TEST_FAILURE_RATE / 2))  # 4.3
 
 
@@ -43,7 +45,9 @@ def evidence_is(log_weights: Tensor, truth: float) -> None:
     mean_is(weights, 1.0)
 
 
-def posterior_is(log_weights: Tensor, z: Tensor, evidence: float, truth: Tensor, efficiency: float = 0.0) -> None:
+def posterior_is(
+    log_weights: Tensor, z: Tensor, evidence: float, truth: Tensor, efficiency: float = 0.0, moments: Moments = moments
+) -> None:
     """The evidence and the means of moments(z) by weighted draws, and how many equal weights these are worth."""
     evidence_is(log_weights, evidence)
     weights, values = log_weights.softmax(0), moments(z).flatten(1)

@@ -1,28 +1,38 @@
 """LiftReparam: the density and the draws of lifted latents, and the kinds of sites it changes or leaves."""
 
+import math
+
 import geoopt
 import pyro
 import pyro.distributions as dist
 import pytest
+import scipy.stats
 import torch
 from pyro import poutine
 from pyro.infer.autoguide.initialization import InitMessenger, init_to_value
 
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
-from tests.cases import lorentz, point
+from tests.cases import TEST_FAILURE_RATE, lorentz, point
 from tests.pyro.inference_checks import mean_is
+from tests.pyro.inference_truth import log_joint
 
 pytestmark = pytest.mark.usefixtures("float64")
 
 G = ph.geometry
 SPHERE, TORUS, ROTATIONS = geoopt.Sphere(), ph.manifolds.Torus(2), ph.manifolds.Rotations()
+#: The number and size of the vectors above a point.
+SHAPES = {"s1": (1, 2), "s2": (1, 3), "s4": (1, 5), "t2": (2, 2), "so3": (1, 4)}
 COMPACT = {"s1": (SPHERE, 1), "s2": (SPHERE, 2), "s4": (SPHERE, 4), "t2": (TORUS, 2), "so3": (ROTATIONS, 3)}
 normal = dist.Normal(0.0, 1.0)
 
 
+def lifted(model):
+    return poutine.reparam(model, config=lambda site: ph.infer.LiftReparam())
+
+
 def trace_of(model):
-    trace = poutine.trace(poutine.reparam(model, config=lambda site: ph.infer.LiftReparam())).get_trace()
+    trace = poutine.trace(lifted(model)).get_trace()
     trace.compute_log_prob()
     return {name: site for name, site in trace.nodes.items() if site["type"] == "sample"}
 
@@ -32,9 +42,15 @@ def test_uniform_points_are_the_directions_of_normal_vectors(name):
     manifold, n = COMPACT[name]
     sites = trace_of(lambda: pyro.sample("x", hdist.Uniform(manifold, n, (20_000,))))
     z = sites["x_lift"]["value"]
-    assert torch.allclose(sites["x_lift"]["log_prob"], normal.log_prob(z).sum(-1), atol=1e-12)
-    mean_is((z.unsqueeze(-1) * z.unsqueeze(-2)).flatten(1), torch.eye(z.size(-1)).flatten())
-    mean_is(torch.cat([z, z**4], -1), torch.tensor([0.0, 3.0]).repeat_interleave(z.size(-1)))
+    vectors = z.unflatten(-1, SHAPES[name])
+    m, length = vectors.size(-1), vectors.norm(dim=-1)
+    log_area = math.log(2) + m / 2 * math.log(math.pi) - math.lgamma(m / 2) + (m - 1) * length.log()
+    log_prob = torch.tensor(scipy.stats.chi(m + 2).logpdf(length)) - log_area
+    assert torch.allclose(sites["x_lift"]["log_prob"], log_prob.sum(-1), atol=1e-12)
+    assert scipy.stats.kstest(length.flatten(), scipy.stats.chi(m + 2).cdf).pvalue > TEST_FAILURE_RATE
+    unit = (vectors / length.unsqueeze(-1)).flatten(1)
+    mean_is(unit, 0.0)
+    mean_is((unit.unsqueeze(-1) * unit.unsqueeze(-2)).flatten(1), torch.eye(unit.size(-1)).flatten() / m)
 
     space = G.complete(manifold)
     x = space.lifted(normal.sample(z.shape))[0]
@@ -82,8 +98,8 @@ def test_plates_events_masks(name):
     assert sites["x"]["value"].shape == (3, 4, 1, *G.complete(manifold).event_shape(n))
     assert sites["x_lift"]["value"].shape == (3, 4, 1, q)
     assert sites["y_lift"]["value"].shape == (3, q)
-    log_prob = normal.log_prob(sites["x_lift"]["value"]).sum((-3, -2, -1))
-    assert torch.allclose(sites["x_lift"]["log_prob"], log_prob * mask)
+    each = log_joint(lifted(lambda: pyro.sample("x", hdist.Uniform(manifold, n))), x_lift=sites["x_lift"]["value"])
+    assert torch.allclose(sites["x_lift"]["log_prob"], each.sum((-2, -1)) * mask)
     assert not sites["x"]["log_prob"].any()
 
 
@@ -92,8 +108,8 @@ def test_a_geometry_without_a_lift_says_what_to_implement():
         pass
 
     class Unlifted(type(G.bind(SPHERE))):
-        lift_size = G.Embedded.lift_size
+        lift_shape = G.Embedded.lift_shape
 
     G.register(Cube, Unlifted)
-    with pytest.raises(NotImplementedError, match=r"implement lift_size.*Unlifted"):
+    with pytest.raises(NotImplementedError, match=r"implement lift_shape.*Unlifted"):
         trace_of(lambda: pyro.sample("x", hdist.Uniform(Cube(), 2)))

@@ -22,8 +22,8 @@ class Projection(Transform):
 
     ``transform_to(on_manifold(M))`` returns it where there is no global chart, so that any optimiser can move a
     ``pyro.param``. It has no log-determinant. On ``Torus`` it wraps angles; on ``Rotations`` ``x`` is a quaternion of
-    any length; on a product it acts on each factor, by ``ExponentialMap`` where the factor has a chart. Zero, which has no
-    nearest point on a sphere, goes to a fixed point.
+    any length; on a product it acts on each factor, by ``ExponentialMap`` where the factor has a chart. Zero,
+    which has no nearest point on a sphere, goes to a fixed point.
 
     Shapes: ``x`` is ``(*, p)``, for example ``p = n + 1`` on the sphere S^n; ``y`` are points.
 

@@ -50,7 +50,8 @@ class BumpField(nn.Module):
         self.log_spread = nn.Parameter(torch.tensor(spreads).log())
         self.centres = [None if point is None else point.float() for point in centre]
         self._outputs = [len(points), len(points), space.vector_size(dim)]
-        widths, layers = [size + len(points) + 2 * TIMES + 1, *hidden_dims], []
+        inputs = size + (1 + space.vector_size(dim)) * len(points) + 2 * TIMES + 1
+        widths, layers = [inputs, *hidden_dims], []
         for before, after in pairwise(widths):
             layers += [nn.Linear(before, after), nn.SiLU()]
         last = nn.Linear(widths[-1], sum(self._outputs))
@@ -64,8 +65,7 @@ class BumpField(nn.Module):
         space = geometry.complete(self.manifold)
         anchors = space.point(space.retract(self.anchors))[0]
         t = t.expand(space.batch_of(x.shape)).unsqueeze(-1)
-        found = []
-        logits = self.log_weights
+        found, total, logits = [], 0.0, self.log_weights
         spreads, scales = (2 * self.log_spread).exp(), (2 * self.log_scales).exp()
         for i, (factor, here, there) in enumerate(parts(space, x, anchors)):
             n, far = factor.dim(here.shape), here.unsqueeze(-1 - factor.event_dim)
@@ -81,13 +81,15 @@ class BumpField(nn.Module):
             else:
                 variance, apart, back = base + own, square, 0.0
             logits = logits - apart / (2 * variance) - n / 2 * variance.log()
-            found.append((u, (1 - t) * spreads[i] / variance, back, square))
+            found.append((u, (1 - t) * spreads[i] / variance, back))
+            total = total + square
         phases = math.pi * torch.arange(1, TIMES + 1, dtype=t.dtype) * t
-        lengths = sum(square for *_, square in found).log1p()
-        features = torch.cat([space.features(x), lengths, t, phases.cos(), phases.sin()], -1)
+        lengths, us = (1 + total).sqrt(), torch.cat([u for u, *_ in found], -1)
+        directions = (us / lengths.unsqueeze(-1)).flatten(-2)
+        features = torch.cat([space.features(x), lengths, directions, t, phases.cos(), phases.sin()], -1)
         change, gains, free = self.network(features).split(self._outputs, -1)
         weights = (logits + change).softmax(-1).unsqueeze(-2)
-        vectors = [((1 + gains) * gain).unsqueeze(-1) * u - back for u, gain, back, _ in found]
+        vectors = [((1 + gains) * gain).unsqueeze(-1) * u - back for u, gain, back in found]
         return space.tangent(x, (weights @ torch.cat(vectors, -1)).squeeze(-2) + free)
 
 
@@ -124,8 +126,9 @@ def clusters(manifold, x, count, rounds=3):
         pairs = parts(space, own, centre.unsqueeze(0))
         scales.append([factor.squared_distance(a, b).mean() / factor.dim(a.shape) for factor, a, b in pairs])
     scales = torch.tensor(scales, dtype=x.dtype).sqrt()
-    # A cluster of one point has no scale of its own.
-    scales = torch.where(scales > 0, scales, scales.median(0).values)
+    # A cluster of one place has no scale of its own.
+    middle = scales.median(0).values
+    scales = torch.where(scales > 0.05 * middle, scales, middle)
     return last, torch.tensor([float(len(own)) for own in members], dtype=x.dtype) / len(x), scales
 
 

@@ -1,5 +1,6 @@
 r"""What distributions on a manifold share: arguments that broadcast, the support, checks of values, ``expand``."""
 
+from numbers import Real
 from typing import Any, ClassVar
 
 import pyro.distributions as dist
@@ -13,10 +14,10 @@ from pyro_hyperbolic.distributions.constraints import on_manifold
 from pyro_hyperbolic.geometry import checks
 from pyro_hyperbolic.manifolds import has_sampled_parameters
 
-__all__ = ["LATENT_K_HINT", "ManifoldDistribution", "check_value"]
+__all__ = ["ManifoldDistribution", "check_latent_k", "check_value", "checked_number"]
 
 #: Pyro's autoguides and MCMC store the supports of their first run, with the k of that run.
-LATENT_K_HINT = (
+_LATENT_K_HINT = (
     "k is latent, so a support stored in an earlier run has another k: reparametrise the site with TransformReparam, "
     "or use the autoguides of pyro_hyperbolic.infer, which store no supports"
 )
@@ -93,7 +94,7 @@ class ManifoldDistribution(dist.TorchDistribution):
 def check_value(distribution: dist.TorchDistribution, manifold: Manifold, value: Tensor) -> None:
     """Raises unless ``value`` holds points of the manifold, of shapes that fit the distribution."""
     # Our check of the support says more than torch's; the messages about shapes are torch's.
-    advice = LATENT_K_HINT if has_sampled_parameters(manifold) else ""
+    advice = _LATENT_K_HINT if has_sampled_parameters(manifold) else ""
     checks.check_points(manifold, value, "value", validate=distribution._validate_args, advice=advice)
     event_dim, event_shape = distribution.event_dim, distribution.event_shape
     if value.shape[value.dim() - event_dim :] != event_shape:
@@ -102,3 +103,26 @@ def check_value(distribution: dist.TorchDistribution, manifold: Manifold, value:
     pairs = zip(reversed(value.shape), reversed(expected), strict=False)
     if any(i != 1 and j != 1 and i != j for i, j in pairs):
         raise ValueError(f"Value is not broadcastable with batch_shape+event_shape: {value.size()} vs {expected}.")
+
+
+def check_latent_k(distribution: dist.TorchDistribution, manifold: Manifold, value: Tensor, loc: Tensor) -> None:
+    """Raises if ``k`` is latent and ``value`` holds points of a manifold with another ``k``.
+
+    MCMC turns validation off and stores the support of its first run, whose points are off this manifold.
+    """
+    if not has_sampled_parameters(manifold):
+        return
+    if checks.tracing():  # while tracing, k is still that of the first run, so the check would pass
+        raise ValueError(f"a compiled sampler cannot score {type(distribution).__name__}: {_LATENT_K_HINT}.")
+    finite = torch.where(value.isfinite().all(-1, keepdim=True), value, loc)
+    checks.check_points(manifold, finite, "value", validate=True, advice=_LATENT_K_HINT)
+
+
+def checked_number(name: str, value: Any, like: Tensor, remedy: str, validate: bool | None) -> Tensor:
+    """Returns a positive argument as a tensor of the dtype and device of ``like`` if it is a number, or raises."""
+    if isinstance(value, Real) and not isinstance(value, bool):
+        value = torch.as_tensor(float(value), dtype=like.dtype, device=like.device)
+    checks.check_floating(name, value)
+    checks.check_positive(name, value, remedy, validate=validate)
+    number: Tensor = value
+    return number

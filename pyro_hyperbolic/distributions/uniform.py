@@ -85,6 +85,13 @@ class Uniform(ManifoldDistribution):
         r"""Returns :math:`\log \operatorname{vol} M`, shape ``(*)``."""
         return self._like.new_full(self.batch_shape, self._log_volume)
 
+    def factors(self) -> list["Uniform"]:
+        """Returns the uniform distributions on the factors of a product, or this one alone."""
+        return [
+            Uniform(factor.manifold, n, self.batch_shape, dtype=self._like.dtype, device=self._like.device)
+            for factor, n in _factors(bind(self.manifold), self.dim)
+        ]
+
     def __repr__(self) -> str:
         batch = f", batch_shape={tuple(self.batch_shape)}" if self.batch_shape else ""
         return f"Uniform({checks.describe(self.manifold)}, dim={self.dim}{batch})"

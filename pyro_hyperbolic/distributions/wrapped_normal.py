@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
-from pyro_hyperbolic.distributions.manifold_distribution import LATENT_K_HINT, check_value
+from pyro_hyperbolic.distributions.manifold_distribution import check_latent_k, check_value
 from pyro_hyperbolic.distributions.transforms import ExponentialMap
 from pyro_hyperbolic.distributions.transforms.base import LEARN_LOC_HINT, broadcast, without_autocast
 from pyro_hyperbolic.geometry import Hadamard, checks
-from pyro_hyperbolic.manifolds import STANDARD, has_sampled_parameters, with_sampled_parameters
+from pyro_hyperbolic.manifolds import STANDARD, with_sampled_parameters
 
 __all__ = ["WrappedDistribution", "WrappedMultivariateNormal", "WrappedNormal"]
 
@@ -79,12 +79,8 @@ class WrappedDistribution(dist.TransformedDistribution):
         r"""Returns :math:`\log p` with respect to Riemannian volume, shape ``(*)``."""
         if self._validate_args:
             self._validate_sample(value)
-        elif has_sampled_parameters(self.manifold):
-            # MCMC turns validation off and stores the support of its first run, whose points are off this manifold.
-            if checks.tracing():  # while tracing, k is still that of the first run, so the check would pass
-                raise ValueError(f"a compiled sampler cannot score {type(self).__name__}: {LATENT_K_HINT}.")
-            finite = torch.where(value.isfinite().all(-1, keepdim=True), value, self.loc)
-            checks.check_points(self.manifold, finite, "value", validate=True, advice=LATENT_K_HINT)
+        else:
+            check_latent_k(self, self.manifold, value, self.loc)
         v, log_det = self.transforms[0].inverse_and_log_det(value)
         return self._tangent_log_prob(v) - log_det
 

@@ -4,14 +4,18 @@ import math
 import pickle
 
 import geoopt
+import mpmath as mp
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from scipy import integrate, stats
+from torch.distributions import kl_divergence
 
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
-from tests.cases import lorentz
+from tests.cases import TEST_FAILURE_RATE, lorentz
 
 G = ph.geometry
 SPHERE, TORUS, SO3 = geoopt.Sphere(), ph.manifolds.Torus(2), ph.manifolds.Rotations()
@@ -117,6 +121,339 @@ def test_bad_product(arguments, error, parts):
     with pytest.raises(error) as caught:
         hdist.ProductDistribution(*arguments)
     assert all(part in str(caught.value) for part in parts)
+
+
+# Densities
+
+Z_AXIS = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+TURNED = torch.tensor([[0.6, -0.8, 0.0], [0.8, 0.6, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+
+
+def sphere_nodes(order=64):
+    """Points of the sphere and areas: Gauss-Legendre in z, trapezoids in longitude."""
+    z, w = (torch.as_tensor(each) for each in np.polynomial.legendre.leggauss(order))
+    angle = 2 * math.pi * torch.arange(2 * order) / (2 * order)
+    z, angle = z[:, None].expand(-1, 2 * order), angle.expand(order, -1)
+    x = torch.stack([(1 - z * z).sqrt() * angle.cos(), (1 - z * z).sqrt() * angle.sin(), z], -1)
+    return x, (w * math.pi / order)[:, None].expand(-1, 2 * order)
+
+
+def rotation_nodes(order=16):
+    """Rotations and volumes: Euler angles ZYZ, of volume sin(beta)."""
+    z, w = (torch.as_tensor(each) for each in np.polynomial.legendre.leggauss(order))
+    angle = 2 * math.pi * torch.arange(2 * order) / (2 * order)
+    a, z, c = torch.meshgrid(angle, z, angle, indexing="ij")
+    zero, one = torch.zeros_like(a), torch.ones_like(a)
+
+    def about_z(t):
+        rows = [t.cos(), -t.sin(), zero, t.sin(), t.cos(), zero, zero, zero, one]
+        return torch.stack(rows, -1).unflatten(-1, (3, 3))
+
+    s = (1 - z * z).sqrt()
+    tilt = torch.stack([z, zero, s, zero, one, zero, -s, zero, z], -1).unflatten(-1, (3, 3))
+    return about_z(a) @ tilt @ about_z(c), (w * (math.pi / order) ** 2)[:, None].expand(a.shape)
+
+
+def total(d, x, volume):
+    return float((d.log_prob(x).exp() * volume).sum())
+
+
+@pytest.mark.parametrize("c", [1e-6, 0.7, 1.0, 3.0, 20.0])
+def test_mass_is_one(c):
+    x, area = sphere_nodes()
+    assert abs(total(hdist.VonMisesFisher(POLE, c), x, area) - 1) < 1e-12
+    # A power that is not an integer is not analytic at the antipode.
+    assert abs(total(hdist.PowerSpherical(POLE, c), x, area) - 1) < (1e-12 if c == round(c) else 1e-7)
+    x, volume = rotation_nodes()
+    assert abs(total(hdist.RotationFisher(TURNED, min(c, 3.0)), x, volume) - 1) < 1e-12
+
+
+PEAKS = {  # log p at loc
+    "vmf": (
+        lambda c, like: hdist.VonMisesFisher(Z_AXIS.to(like), c.to(like)),
+        lambda c: c + mp.log(c / (4 * mp.pi * mp.sinh(c))),
+    ),
+    "power2": (
+        lambda c, like: hdist.PowerSpherical(Z_AXIS.to(like), c.to(like)),
+        lambda c: c * mp.log(2) - mp.log(2 ** (2 + c) * mp.pi * mp.gamma(1 + c) / mp.gamma(2 + c)),
+    ),
+    "power3": (
+        lambda c, like: hdist.PowerSpherical(torch.eye(4).to(like)[1], c.to(like)),
+        lambda c: mp.loggamma(c + 3) - mp.loggamma(c + 1.5) - 1.5 * mp.log(4 * mp.pi),
+    ),
+    "power1": (
+        lambda c, like: hdist.PowerSpherical(torch.eye(2).to(like)[1], c.to(like)),
+        lambda c: mp.loggamma(c + 1) - mp.loggamma(c + 0.5) - mp.log(4 * mp.pi) / 2,
+    ),
+    "fisher": (
+        lambda c, like: hdist.RotationFisher(TURNED.to(like), c.to(like)),
+        lambda c: 2 * c - mp.log(8 * mp.pi**2) - mp.log(mp.besseli(0, 2 * c) - mp.besseli(1, 2 * c)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PEAKS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("c", [1e-6, 0.3, 0.999, 7.0, 1e3, 1e6])
+def test_peak_and_its_derivative_at_every_concentration(name, dtype, c):
+    make, exact = PEAKS[name]
+    eps = torch.finfo(dtype).eps
+    concentration = torch.tensor(c, dtype=dtype, requires_grad=True)
+    d = make(concentration, torch.zeros((), dtype=dtype))
+    found = d.log_prob(d.loc)
+    (slope,) = torch.autograd.grad(found, concentration)
+    with mp.workdps(60):
+        c = mp.mpf(concentration.item())
+        value, derivative = float(exact(c)), float(mp.diff(exact, c))
+    assert abs(found.item() - value) <= 8 * eps * max(1, abs(value))
+    assert abs(slope.item() - derivative) <= 32 * eps * derivative
+
+
+@pytest.mark.parametrize("c", [1e-6, 2.0, 1e6])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_samples_at_extreme_concentrations(c, dtype):
+    """Are on the manifold, with finite gradients; far from the mode by the root of the mean squared chord."""
+    for name, (make, _) in PEAKS.items():
+        concentration = torch.tensor(c, dtype=dtype, requires_grad=True)
+        d = make(concentration, torch.zeros((), dtype=dtype))
+        x = d.rsample((4000,))
+        assert d.support.check(x).all()
+        versine = ((x - d.loc) ** 2).flatten(1).sum(-1) / 2
+        (slope,) = torch.autograd.grad(versine.mean(), concentration)
+        assert slope.isfinite()
+        # For log p = f(c) + c * statistic the mean of the statistic is -f'(c); of a power it is a logarithm.
+        if "power" not in name:
+            (mean,) = torch.autograd.grad(d.log_prob(d.loc), concentration)
+            assert abs(versine.mean() - mean) < 4.5 * versine.std() / 4000**0.5 + 8 * torch.finfo(dtype).eps
+
+
+# Samplers
+
+
+def cosines(d, number=20_000):
+    """The cosine of the angle to loc, and the angle about it."""
+    x = d.sample((number,))
+    across = G.bind(SPHERE).frame_at(d.loc) @ (x - d.loc).unsqueeze(-1)
+    return (x * d.loc).sum(-1), torch.atan2(across[:, 1, 0], across[:, 0, 0])
+
+
+def assert_follows(values, cdf):
+    assert stats.kstest(values.detach().numpy(), cdf).pvalue > TEST_FAILURE_RATE
+
+
+@pytest.mark.parametrize("c", [1e-3, 3.0, 300.0])
+def test_von_mises_fisher_samples(c):
+    cosine, around = cosines(hdist.VonMisesFisher(POLE, c))
+    assert_follows(cosine, lambda t: (np.exp(c * (t - 1)) - np.exp(-2 * c)) / -np.expm1(-2 * c))
+    assert_follows(around, stats.uniform(-math.pi, 2 * math.pi).cdf)
+
+
+@pytest.mark.parametrize("c", [1e-3, 0.4, 3.0, 300.0])
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 7])
+def test_power_spherical_samples(n, c):
+    loc = torch.full((n + 1,), (n + 1) ** -0.5)
+    x = hdist.PowerSpherical(loc, c).sample((20_000,))
+    assert_follows((1 + x @ loc) / 2, stats.beta(c + n / 2, n / 2).cdf)
+    if n == 2:
+        assert_follows(cosines(hdist.PowerSpherical(loc, c))[1], stats.uniform(-math.pi, 2 * math.pi).cdf)
+
+
+@pytest.mark.parametrize("c", [1e-3, 0.4, 3.0, 300.0])
+def test_rotation_fisher_samples(c):
+    d = hdist.RotationFisher(TURNED, c)
+    turn = G.bind(SO3).log(d.loc, d.sample((20_000,)))
+    t = np.linspace(0, math.pi, 200_001)
+    cdf = np.cumsum(np.exp(2 * c * (np.cos(t) - 1)) * (1 - np.cos(t)))
+    assert_follows(turn.norm(dim=-1), lambda angle: np.interp(angle, t, cdf / cdf[-1]))
+    assert_follows(turn[:, 0] / turn.norm(dim=-1), stats.uniform(-1, 2).cdf)  # Archimedes
+
+
+RADIAL = [(n, s, k) for n, s, k in [(1, 0.7, 1.0), (2, 0.05, 4.0), (2, 2.0, 1.0), (3, 1.0, 0.25), (9, 0.5, 2.0)]]
+
+
+@pytest.mark.parametrize(("n", "s", "k"), RADIAL)
+@pytest.mark.parametrize("family", [hdist.RiemannianNormal, hdist.UniformBall])
+def test_radii_and_directions(family, n, s, k):
+    M = lorentz(k)
+    loc = G.exp0(M, torch.linspace(-0.5, 0.7, n))
+    v = G.log_at(M, loc, family(loc, s, M).sample((20_000,)))
+    end = s if family is hdist.UniformBall else (n - 1) * s * s / k**0.5 + 12 * s
+    r = np.linspace(0, end, 200_001)
+    density = np.exp(-((r / s) ** 2) / 2) if family is hdist.RiemannianNormal else np.ones_like(r)
+    density = density * (np.sinh(r / k**0.5) / np.sinh(end / k**0.5)) ** (n - 1)
+    cdf = integrate.cumulative_trapezoid(density, r, initial=0.0)
+    assert_follows(v.norm(dim=-1), lambda radius: np.interp(radius, r, cdf / cdf[-1]))
+    if n == 3:
+        assert_follows(v[:, 1] / v.norm(dim=-1), stats.uniform(-1, 2).cdf)
+
+
+# Gradients of samples
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda a: hdist.VonMisesFisher(POLE, a),
+        *[lambda a, n=n: hdist.PowerSpherical(torch.eye(n + 1)[0], a) for n in (1, 2, 3, 6)],
+        lambda a: hdist.RotationFisher(TURNED, a),
+        *[lambda a, n=n: hdist.RiemannianNormal(G.origin(lorentz(2.0), n), a, lorentz(2.0)) for n in (1, 3)],
+        *[lambda a, n=n: hdist.UniformBall(G.origin(lorentz(2.0), n), a, lorentz(2.0)) for n in (1, 3)],
+    ],
+)
+@pytest.mark.parametrize("size", [0.01, 1.3, 6.0])
+def test_samples_move_as_their_gradients_say(make, size):
+    """With the noise fixed, a sample is a smooth function of the argument; the law of samples is tested above."""
+
+    def sample(log_size):
+        pyro.set_rng_seed(3)
+        return make(log_size.exp()).rsample((6,))
+
+    assert torch.autograd.gradcheck(sample, torch.tensor(math.log(size), requires_grad=True), atol=1e-6, rtol=1e-5)
+
+
+def test_gradients_to_k():
+    def sample(k, family):
+        pyro.set_rng_seed(3)
+        M = ph.manifolds.Lorentz()
+        M.k = k
+        d = family(G.origin(M, 3), torch.tensor(0.8), M)
+        return d.rsample((4,)), d.log_prob(G.exp0(M, torch.tensor([0.2, 0.1, 0.0])))
+
+    for family in (hdist.RiemannianNormal, hdist.UniformBall):
+        assert torch.autograd.gradcheck(lambda k, f=family: sample(k, f), torch.tensor(2.0, requires_grad=True))
+
+
+@pytest.mark.parametrize("make", [hdist.VonMisesFisher, hdist.PowerSpherical])
+@pytest.mark.parametrize("loc", [Z_AXIS, torch.eye(3, dtype=torch.float64)[0], POLE])
+def test_samples_follow_loc(make, loc):
+    """E[x] = a loc, so its derivative along a tangent vector u is a u: also where the frame of the sampler jumps."""
+    raw = loc.clone().requires_grad_()
+    x = make(raw / raw.norm(), 3.0).rsample((20_000,))
+    u = G.bind(SPHERE).frame_at(loc)[0]
+    (slope,) = torch.autograd.grad((x @ u).mean(), raw)
+    length = (x.detach() @ loc).mean()
+    assert abs(slope @ u - length) < 1e-9  # not random: the rotation moves the mean as a vector
+    assert abs(slope @ loc) < 1e-12
+
+
+def test_rotations_follow_loc():
+    turn = torch.zeros(3, requires_grad=True)
+    x = hdist.RotationFisher(G.bind(SO3).exp(TURNED, turn), 2.0).rsample((20_000,))
+    (slope,) = torch.autograd.grad(x.mean(0)[0, 1], turn)
+    # E[X] = a loc exp(turn), whose derivative is a loc hat(e_i).
+    length = (x.detach() * TURNED).sum((-2, -1)).mean() / 3
+    expected = length * G.bind(SO3).frame_at(TURNED)[:, 0, 1]
+    assert torch.allclose(slope, expected, atol=0.03)
+
+
+# Riemannian normal
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 16, 64])
+@pytest.mark.parametrize("s", [0.01, 0.1, 1.0, 2.0, 5.0])
+def test_normaliser_of_the_riemannian_normal(n, s):
+    """To 1e-12 of mpmath in log Z, or of its rounding where log Z is large; k = 4."""
+    M = lorentz(4.0)
+    o = G.origin(M, n)
+    found = -float(hdist.RiemannianNormal(o, 2 * s, M).log_prob(o.clone()))
+    with mp.workdps(25):
+        s = mp.mpf(s)
+        peak = mp.findroot(lambda r: r * mp.tanh(r) - (n - 1) * s * s, max(s * mp.sqrt(n - 1), (n - 1) * s * s))
+        log_density = lambda r: -r * r / (2 * s * s) + (n - 1) * mp.log(2 * mp.sinh(r))  # noqa: E731
+        top = log_density(peak)
+        edges = [peak + 2 * j * s for j in range(-6, 7) if peak + 2 * j * s > 0]
+        mass = mp.quad(lambda r: mp.exp(log_density(r) - top), [mp.mpf(10) ** -30, *edges])
+        expected = float(top + mp.log(2 * mass * 2 * mp.pi ** (n / mp.mpf(2)) / mp.gamma(n / mp.mpf(2))))
+    assert abs(found - expected) <= 1e-12 + 4 * torch.finfo(torch.float64).eps * abs(expected)
+
+
+def test_moments_are_derivatives_of_the_normaliser():
+    """d log Z / ds = E[r^2] / s^3, in both dtypes; in the plane Z has a closed form, whose gradients are known."""
+    for dtype in (torch.float64, torch.float32):
+        s, k = (torch.tensor(value, dtype=dtype, requires_grad=True) for value in (0.8, 3.0))
+        M = ph.manifolds.Lorentz()
+        M.k = k
+        o = G.origin(M, 2, dtype=dtype)
+        found = -hdist.RiemannianNormal(o, s, M).log_prob(o.clone())
+        q = s / k.sqrt()
+        closed = math.log(2 * math.pi * math.sqrt(math.pi / 2)) + (k.sqrt() * s).log() + q * q / 2
+        closed = closed + torch.erf(q / 2**0.5).log()
+        wanted = torch.autograd.grad(closed, (s, k))
+        for a, b in zip(torch.autograd.grad(found, (s, k)), wanted, strict=True):
+            assert torch.allclose(a, b, rtol=64 * torch.finfo(dtype).eps)
+
+
+def test_flat_limits():
+    """As k grows the law becomes the normal, and the ball that of R^n; in Euclidean space they are these."""
+    x = torch.tensor([0.3, -0.5, 0.1])
+    normal = dist.Normal(torch.zeros(3), 0.7).to_event(1)
+    ball = -math.log(4 * math.pi / 3 * 0.7**3)
+    for M in (lorentz(1e16), geoopt.Euclidean(1)):
+        o, y = G.origin(M, 3, dtype=torch.float64), G.exp0(M, x)
+        assert torch.allclose(hdist.RiemannianNormal(o, 0.7, M).log_prob(y), normal.log_prob(x), atol=1e-12)
+        assert abs(hdist.UniformBall(o, 0.7, M).log_prob(y) - ball) < 1e-12
+
+
+def test_the_ball_of_poincare_is_that_of_the_hyperboloid():
+    """Densities with respect to volume agree at points of the same tangent coordinates."""
+    v, hyperboloid, disc = torch.tensor([0.4, -0.9]), lorentz(2.0), geoopt.PoincareBall(torch.tensor(0.5))
+    for family in (hdist.RiemannianNormal, hdist.UniformBall):
+        a, b = (family(G.exp0(M, v / 3), 1.3, M).log_prob(G.exp0(M, v)) for M in (hyperboloid, disc))
+        assert abs(a - b) < 1e-12
+
+
+def test_outside_of_the_ball():
+    M = lorentz(4.0)
+    o = G.origin(M, 2)
+    d = hdist.UniformBall(o, 1.5, M)
+    x = G.exp0(M, torch.tensor([[1.4999, 0.0], [1.5, 0.0], [0.0, 1.5001]]))
+    volume = 2 * math.pi * 4 * (math.cosh(0.75) - 1)
+    assert torch.allclose(d.log_prob(x).exp() * volume, torch.tensor([1.0, 1.0, 0.0]))
+    assert torch.allclose(d.entropy().exp(), torch.tensor(volume))
+    far = hdist.UniformBall(G.origin(lorentz(), 9).float(), 8.0)
+    assert far.log_prob(far.sample((20_000,)).clone()).isfinite().all()  # rounded coordinates
+
+
+# Divergences
+
+
+@pytest.mark.parametrize("c", [1e-4, 0.9, 4.0, 50.0])
+def test_divergences(c):
+    x, area = sphere_nodes()
+    flat, other = uniform(), hdist.VonMisesFisher(Z_AXIS, 5.0)
+    pairs = [(hdist.VonMisesFisher(POLE, c), q) for q in (flat, other)]
+    pairs.append((hdist.PowerSpherical(POLE, max(4.0, c)), flat))  # p log p is smooth enough at the antipode
+    x_so3, volume = rotation_nodes()
+    turned = [(hdist.RotationFisher(TURNED, min(c, 2.0)), uniform(SO3, None))]
+    for (p, q), points, weights in [(pair, x, area) for pair in pairs] + [(pair, x_so3, volume) for pair in turned]:
+        log_ratio = p.log_prob(points) - q.log_prob(points)
+        expected = float((p.log_prob(points).exp() * log_ratio * weights).sum())
+        assert abs(kl_divergence(p, q) - expected) < 1e-12 * max(1, expected)
+        entropy = -float((p.log_prob(points).exp() * p.log_prob(points) * weights).sum())
+        assert abs(p.entropy() - entropy) < 1e-12 * max(1, abs(entropy))
+
+
+def test_divergences_vanish_with_the_concentration():
+    """Quadratically, without cancellation: c^2 / 6 for von Mises-Fisher."""
+    for dtype in (torch.float64, torch.float32):
+        d = hdist.VonMisesFisher(Z_AXIS.to(dtype), 1e-5)
+        assert torch.allclose(kl_divergence(d, uniform()) / 1e-10, torch.tensor(1 / 6, dtype=dtype))
+    d = hdist.VonMisesFisher(Z_AXIS, 2.0)
+    assert abs(kl_divergence(d, d.expand([2]))).max() < 1e-15
+
+
+def test_divergences_of_products_add():
+    three = geoopt.ProductManifold((SPHERE, 3), (SO3, (3, 3)))
+    p = hdist.ProductDistribution(three, [hdist.VonMisesFisher(POLE, 2.0), hdist.RotationFisher(TURNED, torch.ones(4))])
+    q = hdist.ProductDistribution(three, [uniform(), uniform(SO3, None)])
+    expected = p.factors[0].divergence_from_uniform() + p.factors[1].divergence_from_uniform()
+    assert torch.allclose(kl_divergence(p, q), expected)
+    assert torch.allclose(kl_divergence(p, uniform(three, None)), expected)
+    assert kl_divergence(uniform(batch_shape=(3,)), uniform()).tolist() == [0.0] * 3
+    with pytest.raises(ValueError, match="one manifold"):
+        kl_divergence(p.factors[0], uniform(SO3, None))
+    with pytest.raises(ValueError, match="one manifold"):
+        kl_divergence(uniform(), uniform(SPHERE, 3))
 
 
 # All of them in Pyro

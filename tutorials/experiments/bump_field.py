@@ -46,9 +46,10 @@ class BumpField(nn.Module):
         self.anchors = nn.Parameter(state.float())
         self.log_weights = nn.Parameter(weights.log().float())
         self.log_scales = nn.Parameter(scales.log().float())
-        centre, spreads = zip(*(_centre_of(factor) for factor in getattr(base, "factors", [base])), strict=True)
+        bases = base.factors if isinstance(base, hdist.ProductDistribution) else [base]
+        centres, spreads = zip(*map(_centre_of, bases), strict=True)
         self.log_spread = nn.Parameter(torch.tensor(spreads).log())
-        self.centres = [None if point is None else point.float() for point in centre]
+        self.centres = [None if point is None else point.float() for point in centres]
         self._outputs = [len(points), len(points), space.vector_size(dim)]
         inputs = size + (1 + space.vector_size(dim)) * len(points) + 2 * TIMES + 1
         widths, layers = [inputs, *hidden_dims], []

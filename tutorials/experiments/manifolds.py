@@ -265,10 +265,12 @@ def grid(manifold, number, reach):
         side = math.ceil(math.sqrt(number))
         angle = math.pi * (2 * (torch.arange(side, dtype=torch.float64) + 0.5) / side - 1)
         return torch.cartesian_prod(angle, angle), angle.new_full((side**2,), (2 * math.pi / side) ** 2)
-    if isinstance(manifold, geoopt.Lorentz) and reach:
-        points, weights = density_estimation.square(reach, number)
-        inside = geometry.log0(manifold, points).norm(dim=-1) < reach
-        return points[inside], weights[inside]
+    if isinstance(manifold, geoopt.Lorentz) and reach:  # square cells in the disk of tangent coordinates
+        side = math.ceil(math.sqrt(4 / math.pi * number))
+        middle = reach * (2 * (torch.arange(side, dtype=torch.float64) + 0.5) / side - 1)
+        v = torch.cartesian_prod(middle, middle)
+        v = v[v.norm(dim=-1) < reach]
+        return geometry.exp0(manifold, v), (2 * reach / side) ** 2 * geometry.log_volume(manifold, v).exp()
     return None
 
 
@@ -301,7 +303,9 @@ def score(model, target, base, manifold, coarse=False):
     x = target.sample((DRAWS,))
     log_p = target.log_prob(x)
     terms = log_p - log_prob(model, x)
-    reach = 1.3 * geometry.distance(manifold, x, x[:1]).max().item() if not coarse else None
+    reach = None
+    if isinstance(manifold, geoopt.Lorentz) and not coarse:
+        reach = 1.3 * geometry.log0(manifold, x).norm(dim=-1).max().item()
     mass, error = mass_of(model, target, base, manifold, x, reach)
     found = {"kl": terms.mean().item(), "kl_error": (terms.std() / len(terms) ** 0.5).item()}
     return {**found, "entropy": -log_p.mean().item(), "mass": mass, "mass_error": error}

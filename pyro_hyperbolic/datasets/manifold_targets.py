@@ -1,4 +1,4 @@
-r"""Targets for density estimation on compact manifolds, with known densities and entropies."""
+r"""Targets for density estimation on compact manifolds and a mixed product, with known densities and entropies."""
 
 import math
 from collections.abc import Sequence
@@ -11,9 +11,13 @@ import torch
 from geoopt.manifolds.base import Manifold
 from torch import Tensor
 
+import pyro_hyperbolic.distributions as hdist
+from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions.constraints import on_manifold
 from pyro_hyperbolic.geometry import checks
+from pyro_hyperbolic.geometry.rotations import Rotations
 from pyro_hyperbolic.geometry.torus import Torus
+from pyro_hyperbolic.manifolds import STANDARD
 
 __all__ = ["MANIFOLD_TARGETS", "Board", "ManifoldTarget", "manifold_target"]
 
@@ -53,10 +57,17 @@ class ManifoldTarget:
 
 
 def manifold_target(name: str, dtype: torch.dtype | None = None) -> ManifoldTarget:
-    r"""Returns a target on :math:`S^2` or :math:`T^2`, by name.
+    r"""Returns a target on :math:`S^2`, :math:`T^2`, :math:`SO(3)` or :math:`H^2 \times S^2 \times R`, by name.
 
+    - ``sphere-mixture``: six von Mises-Fisher distributions on a spiral, of concentrations 20, 40 and 80, twice each.
     - ``sphere-board``: uniform on the black cells of a board, 4 bands of height by 8 sectors of longitude.
     - ``torus-board``: uniform on the black cells of a board of 4 by 4.
+    - ``rotation-mixture``: four isotropic Fisher distributions, of concentrations 8 and 16.
+    - ``product-mixture``: four products of a wrapped normal, a von Mises-Fisher distribution and a normal. Each factor
+      alone is a mixture too; which components go together only the product knows.
+
+    Mixtures have equal weights. Entropies of boards are exact, those of the first and of rotations are by quadrature,
+    that of the product is by sampling, with its standard error.
 
     Args:
         name: One of ``MANIFOLD_TARGETS``.
@@ -162,10 +173,50 @@ class Board(dist.TorchDistribution):
         return torch.tensor(math.log(2 * math.pi if self._round else 2 * math.pi**2), dtype=self.dtype)
 
 
-_SPHERE, _TORUS = geoopt.Sphere(), Torus(2)
+_SPHERE, _TORUS, _ROTATIONS = geoopt.Sphere(), Torus(2), Rotations()
+_PRODUCT = geoopt.ProductManifold((STANDARD, 3), (geoopt.Sphere(), 3), (geoopt.Euclidean(1), 1))
+
+
+def _mixture(components: dist.TorchDistribution) -> dist.TorchDistribution:
+    weights = torch.ones(components.batch_shape, dtype=components.sample().dtype)
+    return dist.MixtureSameFamily(dist.Categorical(weights), components)
+
+
+def _spiral(number: int, dtype: torch.dtype) -> Tensor:
+    """Returns points on the sphere, even in height and turned by the golden angle each."""
+    i = torch.arange(number, dtype=torch.float64)
+    z, angle = 1 - (2 * i + 1) / number, math.pi * (3 - math.sqrt(5)) * i
+    radius = (1 - z * z).sqrt()
+    return torch.stack([radius * angle.cos(), radius * angle.sin(), z], dim=-1).to(dtype)
+
+
+def _sphere_mixture(dtype: torch.dtype) -> dist.TorchDistribution:
+    concentration = torch.tensor(2 * [20.0, 40.0, 80.0], dtype=dtype)
+    return _mixture(hdist.VonMisesFisher(_spiral(6, dtype), concentration))
+
+
+def _rotation_mixture(dtype: torch.dtype) -> dist.TorchDistribution:
+    """Centred at the identity and at turns by 2 radians about three points of a spiral."""
+    turns = torch.cat([torch.zeros(1, 3, dtype=torch.float64), 2 * _spiral(3, torch.float64)])
+    loc = geometry.complete(_ROTATIONS).exp(torch.eye(3, dtype=torch.float64), turns)
+    return _mixture(hdist.RotationFisher(loc.to(dtype), torch.tensor(2 * [8.0, 16.0], dtype=dtype)))
+
+
+def _product_mixture(dtype: torch.dtype) -> dist.TorchDistribution:
+    """Four products, whose locations are a square of H^2, a spiral of S^2 and an interval of R."""
+    corners = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]], dtype=torch.float64)
+    line = torch.tensor([[-1.5], [0.5], [-0.5], [1.5]], dtype=dtype)
+    planes = hdist.WrappedNormal(geometry.exp0(STANDARD, corners).to(dtype), torch.tensor(0.5, dtype=dtype))
+    spheres = hdist.VonMisesFisher(_spiral(4, dtype), torch.full((4,), 20.0, dtype=dtype))
+    lines = dist.Normal(line, torch.full_like(line, 0.5)).to_event(1)
+    return _mixture(hdist.ProductDistribution(_PRODUCT, [planes, spheres, lines]))
+
 
 #: Manifold, dimension, builder, entropy and its standard error if it is not exact. Tests compute the entropies.
 MANIFOLD_TARGETS: dict[str, tuple[Any, ...]] = {
+    "sphere-mixture": (_SPHERE, 2, _sphere_mixture, 0.93905496),
     "sphere-board": (_SPHERE, 2, lambda dtype: Board(_SPHERE, (8, 4), dtype), math.log(2 * math.pi)),
     "torus-board": (_TORUS, 2, lambda dtype: Board(_TORUS, (4, 4), dtype), math.log(2 * math.pi**2)),
+    "rotation-mixture": (_ROTATIONS, 3, _rotation_mixture, 1.00168010),
+    "product-mixture": (_PRODUCT, 5, _product_mixture, 3.486599, 1e-6),
 }

@@ -3,9 +3,11 @@
 import math
 
 import geoopt
+import numpy as np
 import pyro
 import pytest
 import torch
+from scipy.integrate import quad
 
 import pyro_hyperbolic as ph
 from pyro_hyperbolic.datasets import MANIFOLD_TARGETS, Board, manifold_target
@@ -13,13 +15,41 @@ from pyro_hyperbolic.datasets import MANIFOLD_TARGETS, Board, manifold_target
 torch64 = {"dtype": torch.float64}
 
 
+def gauss(number):
+    return (torch.tensor(value) for value in np.polynomial.legendre.leggauss(number))
+
+
 def angles(number):
     return 2 * math.pi * (torch.arange(number, **torch64) + 0.5) / number - math.pi
+
+
+def of_sphere(number):
+    """Gauss-Legendre in height, trapezoid in longitude, weights of area."""
+    z, weights = gauss(number)
+    turn, radius = angles(2 * number), (1 - z * z).sqrt()[:, None]
+    x = torch.stack([radius * turn.cos(), radius * turn.sin(), z[:, None].expand(-1, 2 * number)], dim=-1)
+    return x.reshape(-1, 3), (weights * math.pi / number).repeat_interleave(2 * number)
 
 
 def of_torus(number):
     turn = angles(number)
     return torch.cartesian_prod(turn, turn), torch.full((number**2,), (2 * math.pi / number) ** 2, **torch64)
+
+
+def of_rotations(number):
+    """Turns about z, y and z: volume is the product of the angles' and of the cosine's in between."""
+    z, weights = gauss(number)
+    turn = angles(number)
+
+    def about(angle, i, j):
+        turns = torch.eye(3, **torch64).repeat(number, 1, 1)
+        turns[:, i, i] = turns[:, j, j] = angle.cos()
+        turns[:, i, j], turns[:, j, i] = -angle.sin(), angle.sin()
+        return turns
+
+    x = about(turn, 0, 1)[:, None, None] @ about(z.acos(), 2, 0)[:, None] @ about(turn, 0, 1)
+    cells = weights[:, None].expand(number, number, number) * (2 * math.pi / number) ** 2
+    return x.reshape(-1, 3, 3), cells.reshape(-1)
 
 
 def of_bands(number):
@@ -32,8 +62,10 @@ def of_bands(number):
 
 #: Nodes, and how many: as many in every cell of a board.
 QUADRATURE = {
+    "sphere-mixture": (of_sphere, 100),
     "sphere-board": (of_bands, 48),
     "torus-board": (of_torus, 48),
+    "rotation-mixture": (of_rotations, 32),
 }
 
 
@@ -45,7 +77,7 @@ def test_mass_entropy_and_means(name):
     target = manifold_target(name, torch.float64)
     log_p = target.log_prob(x)
     mass = weights * log_p.exp()
-    assert mass.sum() == pytest.approx(1.0, abs=1e-10)
+    assert mass.sum() == pytest.approx(1.0, abs=1e-8)
     assert -(mass * log_p)[mass > 0].sum() == pytest.approx(target.entropy, abs=1e-7)
     pyro.set_rng_seed(0)
     assert_means(target, lambda x: features(target, x), (mass[:, None] * features(target, x)).sum(0))
@@ -79,6 +111,25 @@ def test_boards_alternate(name, columns, rows):
     assert torch.equal(black, torch.arange(columns)[:, None] % 2 == torch.arange(rows) % 2)
 
 
+def test_entropy_of_the_product():
+    """Components hardly overlap, so it is log 4 and the entropies of the factors, those by quadrature."""
+    s, k = 0.5, 20.0
+    normal = 0.5 * math.log(2 * math.pi * math.e * s**2)
+    stretch = quad(lambda r: r / s**2 * math.exp(-(r**2) / (2 * s**2)) * math.log(math.sinh(r) / r), 1e-9, 10)[0]
+    cap = quad(lambda z: -k * math.exp(k * (z - 1)) * (math.log(k / (2 * math.pi)) + k * (z - 1)), -1, 1)[0]
+    target = manifold_target("product-mixture", torch.float64)
+    assert target.entropy == pytest.approx(3 * normal + stretch + cap + math.log(4), abs=2e-6)
+    pyro.set_rng_seed(0)
+    assert_means(target, lambda x: x[:, :0], torch.empty(0, **torch64))
+
+
+def test_factors_of_the_product_depend_on_each_other():
+    """The half of the line says in which pair of quadrants the point is."""
+    pyro.set_rng_seed(0)
+    x = manifold_target("product-mixture", torch.float64).sample(4000)
+    assert ((x[:, 6] > 0) == (x[:, 1] * x[:, 2] < 0)).double().mean() > 0.7
+
+
 def test_targets_are_distributions_in_the_dtype_asked_for():
     for name in MANIFOLD_TARGETS:
         for dtype in (torch.float32, torch.float64):
@@ -92,7 +143,7 @@ def test_targets_are_distributions_in_the_dtype_asked_for():
 
 
 def test_there_is_no_such_target():
-    with pytest.raises(ValueError, match=r"ring.*sphere-board"):
+    with pytest.raises(ValueError, match=r"ring.*sphere-mixture, sphere-board"):
         manifold_target("ring")
     with pytest.raises(TypeError, match=r"Lorentz.*use one"):
         Board(geoopt.Lorentz(), (4, 4))

@@ -14,7 +14,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["asinc", "asinh", "asinhc", "householder", "log_sinhc", "near_log_sinhc", "norm", "reflect", "sinc", "sinhc"]
+__all__ = [
+    "asinc",
+    "asinh",
+    "asinhc",
+    "householder",
+    "inverse_sinhc",
+    "log_sinhc",
+    "near_log_sinhc",
+    "norm",
+    "reflect",
+    "sinc",
+    "sinhc",
+]
 
 # Taylor polynomials are used below this z. The number of terms passed to `_terms` is chosen for it: the value and both
 # derivatives are accurate to the unit roundoff of the dtype.
@@ -227,6 +239,31 @@ def log_sinhc(z: Tensor) -> Tensor:
     near = z.masked_fill(~small, 0.0)
     r = z.masked_fill(small, 1.0).sqrt()
     return torch.where(small, near_log_sinhc(near), r + torch.log1p(-torch.exp(-2 * r)) - torch.log(2 * r))
+
+
+def inverse_sinhc(z: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Returns :math:`c = \sqrt z/\sinh\sqrt z` and :math:`(1 - c)/z`, twice differentiable for :math:`z \ge 0`.
+
+    The matrix :math:`c\,(I - uu^\top) + uu^\top` with :math:`u = v/|v|` is :math:`c\,I + (1 - c)/z\ vv^\top` at
+    :math:`z = |v|^2`, which is smooth at the origin.
+
+    Args:
+        z: Squared scaled radius, shape ``(*)``, nonnegative.
+
+    Returns:
+        Two tensors of shape ``(*)``.
+
+    Example:
+        >>> inverse_sinhc(torch.tensor([0.0, 1.0]))  # the second is 1/6 at zero
+        (tensor([1.0000, 0.8509]), tensor([0.1667, 0.1491]))
+    """
+    small = z < 1.0
+    near, far = z.masked_fill(~small, 0.0), z.masked_fill(small, 1.0)
+    excess = _polynomial(_SINHC[1 : _terms(z, 6, 11)], near)  # (sinhc - 1) / z
+    ratio = 1 / (1 + near * excess)
+    r = far.sqrt()
+    decay = 2 * r * torch.exp(-r) / -torch.expm1(-2 * r)
+    return torch.where(small, ratio, decay), torch.where(small, excess * ratio, (1 - decay) / far)
 
 
 def near_log_sinhc(z: Tensor) -> Tensor:

@@ -136,6 +136,11 @@ def _set(
     return TransformCase(f"set-flow-{name}", make, len(mask) * n, make().domain.manifold)
 
 
+def continuous(manifold: geoopt.manifolds.base.Manifold, n: int, **kwargs: object) -> torch.nn.Module:
+    """A small continuous flow, away from the identity."""
+    return shaken(HT.continuous_flow(n, manifold, hidden_dims=(4,), **kwargs), 0.3)
+
+
 def _reflection(*direction: float) -> Callable[[geoopt.manifolds.base.Manifold], object]:
     return lambda M: HT.Reflection(M, torch.tensor(direction, dtype=torch.float64))
 
@@ -228,8 +233,20 @@ CHARTS = [
     *[_on("exp0", name, lambda M, n: HT.ExponentialMap(M)) for name in MANIFOLDS],
     *[_on("exp-at", name, lambda M, n: HT.ExponentialMap(M, _offset(M, n, 1.7))) for name in MANIFOLDS],
 ]
-#: Flows of manifolds without a global chart.
-UNCHARTED_FLOWS: list[TransformCase] = []
+#: Flows of manifolds without a global chart, the cheap ones.
+UNCHARTED_FLOWS = [
+    TransformCase(
+        f"continuous-{name}",
+        lambda name=name, kwargs=kwargs: continuous(UNCHARTED[name][0](), UNCHARTED[name][1], **kwargs),
+        UNCHARTED[name][1],
+        UNCHARTED[name][0](),
+    )
+    for name, kwargs in {
+        "s2": {"num_anchors": 3, "steps": 2},
+        "t2": {"field": "dense", "steps": 1},
+        "so3": {"field": "dense", "steps": 1},
+    }.items()
+]
 TRANSFORMS = AUTOMORPHISMS + CHARTS + UNCHARTED_FLOWS
 
 
@@ -274,6 +291,18 @@ def _wrapped_on(name: str) -> DistributionCase:
     return DistributionCase(f"wn-{name}", make)
 
 
+def _around(name: str, family: Callable[..., dist.TorchDistribution], loc: Tensor, *c: float) -> DistributionCase:
+    return DistributionCase(name, lambda: family(loc, torch.tensor(c, dtype=torch.float64)))
+
+
+def _isotropic(name: str, family: Callable[..., dist.TorchDistribution], k: float, *loc: float) -> DistributionCase:
+    size = torch.tensor(0.9, dtype=torch.float64)
+    return DistributionCase(name, lambda: family(point(k, *loc), size, lorentz(k)))
+
+
+_UNIT = torch.tensor([0.0, 0.6, -0.8, 0.0], dtype=torch.float64)
+_TURN = torch.tensor([[0.6, 0.0, -0.8], [0.0, 1.0, 0.0], [0.8, 0.0, 0.6]], dtype=torch.float64)
+
 DISTRIBUTIONS = [
     _wrapped("wn-standard", 1.0, [0.0, 0.0], [1.0, 1.0]),
     _wrapped("wn-k4-off-centre", 4.0, [1.5, -2.0], [0.5, 1.2]),
@@ -288,10 +317,24 @@ DISTRIBUTIONS = [
     _pushed("whc-flow-k4", 2, 4.0, HT.wrapped_hyperboloid_coupling),
     _pushed("whc-flow-3d", 3, 1.0, HT.wrapped_hyperboloid_coupling),
     *[_wrapped_on(name) for name in MANIFOLDS],
+    _around("vmf", hdist.VonMisesFisher, _UNIT[:3], 0.5, 30.0),
+    _around("power-spherical-s1", hdist.PowerSpherical, _UNIT[1:3], 2.0),
+    _around("power-spherical-s3", hdist.PowerSpherical, _UNIT, 3.0),
+    _around("rotation-fisher", hdist.RotationFisher, _TURN, 1.5),
+    _isotropic("rn-k4-off-centre", hdist.RiemannianNormal, 4.0, 1.5, -2.0),
+    _isotropic("rn-3d-k4", hdist.RiemannianNormal, 4.0, 0.3, 0.1, -0.2),
+    _isotropic("ball-k4", hdist.UniformBall, 4.0, 1.5, -2.0),
     *[
         DistributionCase(f"base-{name}", lambda make=make, n=n: base_on(make(), n))
         for name, (make, n) in UNCHARTED.items()
     ],
+    DistributionCase(
+        "vmf-s2",
+        lambda: hdist.VonMisesFisher(torch.tensor([0.0, 0.6, 0.8], dtype=torch.float64), torch.tensor(5.0).double()),
+    ),
+    DistributionCase(
+        "rotation-fisher", lambda: hdist.RotationFisher(torch.eye(3, dtype=torch.float64), torch.tensor(4.0).double())
+    ),
 ]
 
 
@@ -302,7 +345,7 @@ def points(case: TransformCase, *, radius: float = 3.0, number: int = 6) -> Tens
     """
     if case in UNCHARTED_FLOWS:
         with density_laws.seeded(1):
-            x = base_on(case.manifold, case.dim).sample((number,))
+            x = base_on(case.manifold, case.dim).sample((min(number, 3),))
         return torch.cat([Space(hdist.constraints.on_manifold(case.manifold)).special_point(case.dim, x)[None], x])
     generator = torch.Generator().manual_seed(1)
     v = torch.randn(number, case.dim, generator=generator, dtype=torch.float64)

@@ -494,7 +494,7 @@ def frechet_mean(manifold: Manifold, x: Tensor, weights: Tensor | None = None, d
         Points, shape of ``x`` without dimension ``dim``.
 
     Raises:
-        TypeError: If an argument is not a floating point tensor.
+        TypeError: If an argument is not a floating point tensor, or the manifold has no global chart.
         ValueError: If ``x`` has no batch dimension ``dim`` or no points along it or, while validating, a point is off
             the manifold or weights are negative or sum to zero.
 
@@ -504,7 +504,13 @@ def frechet_mean(manifold: Manifold, x: Tensor, weights: Tensor | None = None, d
         >>> log0(M, frechet_mean(M, x, torch.tensor([1.0, 3.0]))).round(decimals=4)  # three quarters of the way
         tensor([2., 0.])
     """
-    geometry = check_chart(manifold)
+    if not isinstance(space := check_manifold(manifold), Hadamard):
+        raise TypeError(
+            f"{space.name} has points with more than one mean, such as antipodes, so frechet_mean is not defined; "
+            f"minimise the mean squared_distance from one of the points with geoopt's RiemannianAdam, or use a "
+            f"manifold with a global chart."
+        )
+    geometry = check_chart(space)
     check_points(geometry, x)
     return mean(geometry, x, weights, dim)
 

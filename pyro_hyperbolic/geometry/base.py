@@ -9,14 +9,15 @@ where ``event`` is ``event_shape(n)``, for example ``(n + 1,)`` on the hyperbolo
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any, ClassVar
 
 import torch
 from geoopt.manifolds.base import Manifold
 from torch import Tensor
 
-from pyro_hyperbolic.numerics import norm
+from pyro_hyperbolic.numerics import inverse_sinhc, norm
 
 from .origins import known_tangent
 
@@ -60,10 +61,6 @@ class Geometry(ABC):
 
     def parameters(self) -> dict[str, Tensor]:
         """Returns the positive tensors that distinguish manifolds of this kind; none by default."""
-        return {}
-
-    def settings(self) -> dict[str, Any]:
-        """Returns what else distinguishes manifolds of this kind, such as fixed sizes; nothing by default."""
         return {}
 
     def curvature(self) -> Tensor | None:
@@ -137,7 +134,7 @@ class Geometry(ABC):
             return False
         if self.manifold is other.manifold:
             return True
-        if self.name != other.name or self.settings() != other.settings():
+        if self.name != other.name or self.only_dim() != other.only_dim():
             return False
         theirs = other.parameters()
         return theirs.keys() == (ours := self.parameters()).keys() and all(
@@ -187,6 +184,19 @@ class Complete(Geometry):
     def project(self, x: Tensor) -> Tensor:
         """Returns new tensors, the points nearest to ``x`` in the space of coordinates; coordinates are points here."""
         return x.clone()
+
+    def attraction(self, x: Tensor, y: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        r"""Returns the squared distances of :meth:`towards`, ``(J, *)``, and the map from weights to vectors
+        :math:`w \mapsto \sum_j w_j \operatorname{towards}(x, y_j)`, from ``(J, *)`` to ``(*, m)``.
+
+        Override it to avoid the vectors ``(J, *, m)``: on most manifolds they are linear in ``y``.
+
+        Args:
+            x: Points, shape ``(*, *event)``.
+            y: A list of points, shape ``(J, *, *event)``.
+        """
+        u, square = self.towards(x, y)
+        return square, lambda weights: (weights.unsqueeze(-1) * u).sum(0)
 
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
@@ -242,6 +252,27 @@ class Complete(Geometry):
     def lift(self, x: Tensor, random: bool = False) -> Tensor:
         """Returns vectors ``z`` of points, ``x(z) = x``; if ``random``, drawn from ``w`` given ``x``."""
         return self.state(x)[0]
+
+
+def mixed(weights: Tensor, y: Tensor) -> Tensor:
+    """Returns ``sum_j w_j y_j``, shape ``(*, m)``, of weights ``(J, *)`` and vectors ``(J, *, m)``."""
+    if y.shape[1:-1].numel() > 1:  # of a batch of manifolds
+        return (weights.unsqueeze(-1) * y).sum(0)
+    return weights.movedim(0, -1) @ y.reshape(len(y), -1)
+
+
+def products(x: Tensor, y: Tensor) -> Tensor:
+    """Returns ``x . y_j``, shape ``(J, *)``, of vectors ``(*, m)`` and ``(J, *, m)``."""
+    if y.shape[1:-1].numel() > 1:  # of a batch of manifolds
+        return (x * y).sum(-1)
+    return (x @ y.reshape(len(y), -1).mT).movedim(-1, 0)
+
+
+def sum_of_squares(x: Tensor, y: Tensor) -> Tensor:
+    """Returns ``|x - y_j|^2``, shape ``(J, *)``, of vectors ``(*, m)`` and ``(J, *, m)``."""
+    # Coordinate by coordinate: the vectors are short, and loops over a short last dimension are slow.
+    columns = zip(x.unbind(-1), y.unbind(-1), strict=True)
+    return reduce(torch.add, ((a - b).square() for a, b in columns))
 
 
 class Embedded(Complete):
@@ -433,6 +464,18 @@ class Nested(Hadamard):
     A block of tangent coordinates is then a point of a smaller manifold of this kind, and has isometries of its own.
     Such manifolds have constant curvature: every reflection of the tangent space at the origin extends to an isometry.
     """
+
+    def velocity(self, s: Tensor, u: Tensor) -> Tensor:
+        r"""Returns :math:`u_\parallel + \frac{r}{\sinh r} u_\perp`, :math:`r = \sqrt{-K} |s|`: a Jacobi field."""
+        curvature = self.curvature()
+        if curvature is None:
+            return super().velocity(s, u)
+        if s.size(-1) == 1:
+            return u.expand(torch.broadcast_shapes(s.shape, u.shape))
+        size = -curvature.to(s.dtype)
+        size = size.unsqueeze(-1) if size.dim() else size
+        across, along = inverse_sinhc(size * (s * s).sum(-1, keepdim=True))
+        return across * u + size * along * (s * u).sum(-1, keepdim=True) * s
 
     @abstractmethod
     def translate_tangent(

@@ -81,8 +81,8 @@ def validating(setting: bool | None = None) -> bool:
 def describe(manifold: Manifold | Geometry) -> str:
     """Returns the name and parameters of the manifold, for example ``Lorentz(k=1)``."""
     geometry = bind(manifold)
-    values = {**geometry.settings(), **{key: describe_values(value) for key, value in geometry.parameters().items()}}
-    return f"{geometry.name}({', '.join(f'{key}={value}' for key, value in values.items())})"
+    values = geometry.parameters().items()
+    return f"{geometry.name}({', '.join(f'{key}={describe_values(value)}' for key, value in values)})"
 
 
 def check_floating(name: str, value: Tensor) -> None:

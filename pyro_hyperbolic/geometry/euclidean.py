@@ -1,13 +1,13 @@
 r"""Euclidean space :math:`\mathbb{R}^n` (``geoopt.Euclidean(1)``)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from pyro_hyperbolic.numerics import norm, reflect
 
-from .base import Nested
+from .base import Nested, mixed, sum_of_squares
 from .pairs import by_rows, length, power_of_two, square_distances
 
 __all__ = ["Euclidean"]
@@ -62,6 +62,10 @@ class Euclidean(Nested):
     def log_at(self, p: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         v = x - p
         return v, _zero(v)
+
+    def attraction(self, x: Tensor, y: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        square = sum_of_squares(x, y)
+        return square, lambda weights: mixed(weights, y) - x * weights.sum(0).unsqueeze(-1)
 
     def velocity(self, s: Tensor, u: Tensor) -> Tensor:
         return u.expand(torch.broadcast_shapes(s.shape, u.shape))

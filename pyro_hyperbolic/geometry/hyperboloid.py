@@ -25,10 +25,10 @@ from torch.nn.functional import pad
 
 from pyro_hyperbolic.numerics import asinh, asinhc, log_sinhc, near_log_sinhc, norm, reflect, sinhc
 
-from .base import Nested
+from .base import Nested, mixed, sum_of_squares
 from .pairs import by_rows, length, power_of_two, square_distances
 
-__all__ = ["Hyperboloid", "slowed", "square_norm", "time_of"]
+__all__ = ["Hyperboloid", "square_norm", "time_of"]
 
 #: The half radius at which ``cosh(r / 2)**-2`` is clamped, close to underflow.
 _FAR = 350.0
@@ -228,8 +228,26 @@ class Hyperboloid(Nested):
         moved = moved.to(x.dtype)
         return radius * torch.cat([time_of(moved), moved], dim=-1)
 
-    def velocity(self, s: Tensor, u: Tensor) -> Tensor:
-        return slowed(s / self.radius(s), u)
+    def attraction(self, x: Tensor, y: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        # With q = sinh^2(d / 2), from the sum of squares in distance_matrix, log_x(y) is in the direction of
+        # y_s - x_s - x_s (y_0 - x_0 + 2 q) / (1 + x_0), whose length is sinh(d).
+        radius = self.radius(x)
+        a, b = x[..., 1:] / radius, y[..., 1:] / radius
+        at, to = time_of(a), time_of(b)
+        time, times = at.squeeze(-1), to.squeeze(-1)
+        rise, product = time - times, time * times / 4
+        # The floor is lost in rounding, and saves the Taylor branch of asinhc.
+        q = product * sum_of_squares(a / at, b / to) + rise * rise / (16 * product) + torch.finfo(x.dtype).eps
+        root = q.sqrt()
+        half = root.asinh()
+        length = half / (root * (1 + q).sqrt())
+        inward = 1 + (2 * q - rise) / (1 + time)
+
+        def combine(weights: Tensor) -> Tensor:
+            weights = weights * length
+            return radius * (mixed(weights, b) - a * (weights * inward).sum(0).unsqueeze(-1))
+
+        return (2 * half * radius.squeeze(-1) if radius.dim() else 2 * half * radius).square(), combine
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
         if x.size(-1) == 2:
@@ -523,30 +541,6 @@ def _scaled(space: Tensor, like: Tensor) -> tuple[Tensor, Tensor | None]:
         return space, None
     scale = torch.linalg.vector_norm(space.detach(), math.inf, dim=-1, keepdim=True).clamp(min=1.0)
     return space / scale, scale
-
-
-def slowed(s: Tensor, u: Tensor) -> Tensor:
-    r"""Returns :math:`c u + (1 - c) \frac{s \cdot u}{|s|^2} s`, :math:`c = |s| / \sinh |s|`, on the unit hyperboloid.
-
-    The velocity of tangent coordinates ``s`` of a point that moves with ``u``: across the radius, the exponential map
-    stretches by ``1 / c``.
-    """
-    if s.size(-1) == 1:
-        return u.expand(torch.broadcast_shapes(s.shape, u.shape))
-    z = square_norm(s)
-    near = z < 0.04
-    r = z.masked_fill(near, 1.0).sqrt()
-    # The series of (1 - r / sinh r) / r^2; its terms decrease like (z / pi^2)^j.
-    small = z.masked_fill(~near, 0.0)
-    series = torch.zeros_like(small)
-    for term in _SLOWED:
-        series = series * small + term
-    far = (1 + 2 * r * (-r).exp() / torch.expm1(-2 * r)) / (r * r)
-    rate = torch.where(near, series, far)
-    return (1 - rate * z) * u + rate * (s * u).sum(-1, keepdim=True) * s
-
-
-_SLOWED = (-1414477 / 653837184000, 73 / 3421440, -127 / 604800, 31 / 15120, -7 / 360, 1 / 6)
 
 
 def square_norm(v: Tensor) -> Tensor:

@@ -112,9 +112,6 @@ class PoincareBall(Nested):
         w, _ = self.translate_tangent(2 * p / _gap(p / self._radius(p)), v, inverse=True)
         return w, self.log_volume(w)
 
-    def velocity(self, s: Tensor, u: Tensor) -> Tensor:
-        return self._hyperboloid().velocity(s, u)
-
     def log_volume(self, v: Tensor) -> Tensor:
         return self._hyperboloid().log_volume(v)
 

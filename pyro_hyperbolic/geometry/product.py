@@ -146,6 +146,10 @@ class MixedProduct(Complete):
     def towards(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         return _cat_pairs(f.towards(a, b) for f, a, b in self._zip(self.split(x), self.split(y)))
 
+    def attraction(self, x: Tensor, y: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        parts = [f.attraction(a, b) for f, a, b in self._zip(self.split(x), self.split(y))]
+        return _sum(square for square, _ in parts), lambda weights: _cat([mix(weights) for _, mix in parts])
+
     def features(self, x: Tensor) -> Tensor:
         return _cat([f.features(part) for f, part in self._zip(self.split(x))])
 

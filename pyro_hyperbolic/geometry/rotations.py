@@ -1,7 +1,7 @@
 r"""The rotation group :math:`SO(3)`, with the metric :math:`\frac12 \operatorname{tr} A^\top B`: lengths are angles."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,49 +10,78 @@ from torch import Tensor
 
 from pyro_hyperbolic.numerics import asinc, norm, sinc
 
-from .base import Embedded
+from .base import Embedded, mixed, products
 
 __all__ = ["RotationGroup", "Rotations"]
 
 
 class Rotations(Manifold):
-    r"""The rotation group :math:`SO(3)`, a geoopt manifold: points are matrices ``(*, 3, 3)``, lengths are angles."""
+    r"""The rotation group :math:`SO(3) = \{X : X^\top X = I,\ \det X = 1\}`, a geoopt manifold.
+
+    Points are matrices ``(*, 3, 3)``. Tangent vectors are :math:`U = X \hat u` with a skew matrix :math:`\hat u`, as in
+    every geoopt manifold; in ``pyro_hyperbolic.geometry`` they are ``u``, the angular velocity in the body frame,
+    ``(*, 3)``. The metric is :math:`\frac12 \operatorname{tr} U^\top V = u \cdot v`, so lengths are angles: the longest
+    distance is :math:`\pi`, and the volume :math:`8 \pi^2`.
+
+    Example:
+        >>> M = Rotations()
+        >>> x = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])  # a quarter turn
+        >>> M.dist(torch.eye(3), x), geometry.log_at(M, torch.eye(3), x)
+        (tensor(1.5708), tensor([0.0000, 0.0000, 1.5708]))
+    """
 
     name = "Rotations"
     ndim = 2
     reversible = True
 
     def projx(self, x: Tensor) -> Tensor:
+        """Returns the nearest rotations in Frobenius norm."""
         return _nearest(x)
 
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
+        """Returns the nearest tangent matrices at ``x``."""
         return x @ _skew(x.mT @ u)
 
-    egrad2rgrad = proju
+    def egrad2rgrad(self, x: Tensor, u: Tensor) -> Tensor:
+        """Returns the gradient from derivatives by matrix entries: twice ``proju``, by the half in the metric."""
+        return 2 * self.proju(x, u)
 
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
-        return x @ _exp(_vee(x.mT @ u))
+        """Returns the end points of geodesics with initial velocities ``u``, tangent matrices."""
+        return _exp_at(x, _vee(x.mT @ u))
 
     retr = expmap
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
-        return x @ _hat(_log(x.mT @ y))
+        """Returns the shortest tangent matrices at ``x`` that reach ``y``."""
+        return x @ _hat(_log(x, y))
 
     def transp(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
-        return y @ x.mT @ v
+        """Returns tangent matrices at ``y``, parallel to ``v`` along the shortest geodesic from ``x``."""
+        half = _exp(_log(x, y) / 2)
+        return x @ half @ (x.mT @ v) @ half
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False) -> Tensor:
+        """Returns half the trace of ``u^T v``."""
         found = (u * (u if v is None else v)).sum((-2, -1), keepdim=keepdim) / 2
         return found.expand(torch.broadcast_shapes(x.shape[:-2] + (1, 1) * keepdim, found.shape))
 
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
-        found = _log(x.mT @ y).norm(dim=-1)
-        return found[..., None, None] if keepdim else found
+        """Returns the angles between rotations."""
+        found = _angle(x, y)
+        return found.unsqueeze(-1) if keepdim else found.squeeze(-1)
 
     def random_uniform(self, *size: int, dtype: Any = None, device: Any = None) -> Tensor:
+        """Returns uniform rotations, ``size`` ending in ``3, 3``."""
+        self._assert_check_shape(size, "size")
         return _of_quaternion(torch.randn(*size[:-2], 4, dtype=dtype, device=device))
 
     random = random_uniform
+
+    def origin(self, *size: int, dtype: Any = None, device: Any = None, seed: Any = 42) -> Tensor:
+        """Returns identity matrices, ``size`` ending in ``3, 3``."""
+        self._assert_check_shape(size, "size")
+        return torch.eye(3, dtype=dtype, device=device).expand(*size).clone()
 
     def _check_shape(self, shape: Any, name: str) -> Any:
         ok = tuple(shape[-2:]) == (3, 3)
@@ -60,9 +89,9 @@ class Rotations(Manifold):
 
     def _check_point_on_manifold(self, x: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5) -> tuple[bool, str | None]:
         eye = torch.eye(3, dtype=x.dtype, device=x.device)
-        ok = torch.allclose((x.mT @ x).expand(x.shape), eye.expand(x.shape), atol=atol, rtol=rtol)
+        ok = torch.allclose(x.mT @ x, eye.expand(x.shape), atol=atol, rtol=rtol)
         ok = ok and bool((torch.linalg.det(x) > 0).all())
-        return ok, None if ok else "`x` is not a rotation"
+        return ok, None if ok else "`x` is not a rotation: x^T x = I and det x = 1 do not hold"
 
     def _check_vector_on_tangent(
         self, x: Tensor, u: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5
@@ -100,7 +129,7 @@ class RotationGroup(Embedded):
         x = outside[0].double()
         off = (x.mT @ x - torch.eye(3, dtype=x.dtype)).abs().max().item()
         return (
-            f", with |X^T X - I| = {off:.3g} and determinant {torch.linalg.det(x).item():.6g}",
+            f" with |X^T X - I| = {off:.3g} and determinant {torch.linalg.det(x).item():.6g}",
             "project matrices with geometry.project(M, x)",
         )
 
@@ -111,22 +140,33 @@ class RotationGroup(Embedded):
         return x @ _hat(u)
 
     def exp(self, x: Tensor, u: Tensor) -> Tensor:
-        return x @ _exp(u)
+        return _exp_at(x, u)
 
     def log(self, x: Tensor, y: Tensor) -> Tensor:
-        return _log(x.mT @ y)
+        return _log(x, y)
 
     def towards(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        return _vee(x.mT @ y), ((x - y) ** 2).sum((-2, -1)) / 2
+        chord = y - x
+        return _vee(x.mT @ chord), (chord * chord).sum((-2, -1)) / 2
+
+    def attraction(self, x: Tensor, y: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        flat = y.flatten(-2)
+        square = 3 - products(x.flatten(-2), flat)
+        return square, lambda weights: _vee(x.mT @ mixed(weights, flat).unflatten(-1, (3, 3)))
 
     def features(self, x: Tensor) -> Tensor:
         return x.flatten(-2)
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
-        return norm(self.log(x, y)).squeeze(-1)
+        return _angle(x, y).squeeze(-1)
 
     def squared_distance(self, x: Tensor, y: Tensor) -> Tensor:
-        return (self.log(x, y) ** 2).sum(-1)
+        sin2 = ((y - x) ** 2).sum((-2, -1)) / 8  # of half the angle
+        near = sin2 < 0.5
+        cos, sin = _quaternion(x, y).split([1, 3], -1)
+        far = torch.atan2(torch.linalg.vector_norm(sin.masked_fill(near.unsqueeze(-1), 1.0), dim=-1), cos[..., 0].abs())
+        sin2 = sin2.masked_fill(~near, 0.0)
+        return 4 * torch.where(near, sin2 * asinc(sin2) ** 2, far**2)
 
     def frame_at(self, x: Tensor) -> Tensor:
         return x.unsqueeze(-3) @ _hat(torch.eye(3, dtype=x.dtype, device=x.device))
@@ -139,7 +179,7 @@ class RotationGroup(Embedded):
 
     def state(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns unit quaternions, of either sign: what a flow computes changes sign with them."""
-        s = _quaternion(x)
+        s = _quaternion(torch.eye(3, dtype=x.dtype, device=x.device), x)
         return s, s.new_zeros(()).expand(s.shape[:-1])
 
     def point(self, s: Tensor) -> tuple[Tensor, Tensor]:
@@ -176,7 +216,7 @@ class RotationGroup(Embedded):
         return _of_quaternion(z)
 
     def directions(self, x: Tensor) -> Tensor:
-        return _quaternion(x).unsqueeze(-2)
+        return self.state(x)[0].unsqueeze(-2)
 
     def lift(self, x: Tensor, random: bool = False) -> Tensor:
         z = super().lift(x, random)
@@ -208,16 +248,27 @@ def _exp(u: Tensor) -> Tensor:
     return eye + sinc(z) * hat + sinc(z / 4) ** 2 / 2 * (hat @ hat)
 
 
-def _log(x: Tensor) -> Tensor:
-    """Returns the rotation vector, of length at most pi, from the quaternion ``(w, q)``."""
-    q = _quaternion(x)
+def _exp_at(x: Tensor, u: Tensor) -> Tensor:
+    y = x @ _exp(u)
+    # A Newton-Schulz step towards the polar factor, so that rounding does not add up over many steps.
+    return (3 * y - y @ (y.mT @ y)) / 2
+
+
+def _log(x: Tensor, y: Tensor) -> Tensor:
+    """Returns the rotation vector of ``x^T y``, of length at most pi, exactly zero at ``x = y``."""
+    q = _quaternion(x, y)
     w, q = q[..., :1], q[..., 1:]
     q = torch.where(w < 0, -q, q)
-    w = w.abs()
     sin2 = (q * q).sum(-1, keepdim=True)
     near = sin2 < 0.5
-    far = torch.atan2(sin2.masked_fill(near, 1.0).sqrt(), w) / sin2.masked_fill(near, 1.0).sqrt()
-    return 2 * q * torch.where(near, asinc(sin2.masked_fill(~near, 0.0)), far)
+    sin = sin2.masked_fill(near, 1.0).sqrt()
+    return 2 * q * torch.where(near, asinc(sin2.masked_fill(~near, 0.0)), torch.atan2(sin, w.abs()) / sin)
+
+
+def _angle(x: Tensor, y: Tensor) -> Tensor:
+    """Returns the angle of ``x^T y``, shape ``(*, 1)``, from ``|y - x| = sqrt(8) sin(angle / 2)``."""
+    sin = norm((y - x).flatten(-2)) / math.sqrt(8)
+    return 2 * torch.atan2(sin, _quaternion(x, y)[..., :1].abs())
 
 
 def _of_quaternion(q: Tensor) -> Tensor:
@@ -244,12 +295,17 @@ def _correlations(x: Tensor) -> Tensor:
     return torch.stack([trace, a, b, c, a, xx, d, e, b, d, yy, f, c, e, f, zz], -1).unflatten(-1, (4, 4))
 
 
-def _quaternion(x: Tensor) -> Tensor:
-    """Returns the unit quaternion of a rotation, from the row of ``4 q q^T`` with the largest diagonal entry."""
-    squares = _correlations(x) + torch.eye(4, dtype=x.dtype, device=x.device)
+def _quaternion(x: Tensor, y: Tensor) -> Tensor:
+    """Returns the unit quaternion ``q`` of ``x^T y``, from the row of ``4 q q^T`` with the largest diagonal entry.
+
+    From differences, because those of near rotations are exact: ``x^T y = I + x^T (y - x)``.
+    """
+    first = torch.zeros(4, 4, dtype=x.dtype, device=x.device)
+    first[0, 0] = 4
+    squares = first + _correlations(x.mT @ (y - x))
     best = squares.diagonal(dim1=-2, dim2=-1).detach().argmax(-1)[..., None, None]
     row = squares.gather(-2, best.expand(*best.shape[:-1], 4)).squeeze(-2)
-    return row / norm(row)
+    return row / torch.linalg.vector_norm(row, dim=-1, keepdim=True)
 
 
 def _nearest(x: Tensor) -> Tensor:

@@ -1,14 +1,14 @@
 r"""The unit sphere :math:`S^n` (``geoopt.Sphere``), with maps that are accurate from coincident to antipodal points."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from pyro_hyperbolic.numerics import asinc, norm, sinc
 
-from .base import Embedded
+from .base import Embedded, mixed, products
 
 __all__ = ["Sphere"]
 
@@ -40,13 +40,16 @@ class Sphere(Embedded):
         return (norm(x).squeeze(-1) - 1).abs() <= 64 * torch.finfo(x.dtype).eps
 
     def explain(self, outside: Tensor, where: Tensor) -> tuple[str, str]:
-        return f", with norm {norm(outside[0]).item():.6g}", "normalise points with geometry.project(M, x)"
+        return f" with norm {norm(outside[0]).item():.6g}", "normalise points with geometry.project(M, x)"
 
     def vector_size(self, n: int) -> int:
         return n + 1
 
     def project(self, x: Tensor) -> Tensor:
         return x / norm(x)
+
+    def retract(self, s: Tensor) -> Tensor:
+        return s / torch.linalg.vector_norm(s, dim=-1, keepdim=True)  # faster, for vectors of ordinary size
 
     def tangent(self, x: Tensor, u: Tensor) -> Tensor:
         return u - (x * u).sum(-1, keepdim=True) * x
@@ -57,24 +60,23 @@ class Sphere(Embedded):
     def exp(self, x: Tensor, u: Tensor) -> Tensor:
         z = (u * u).sum(-1, keepdim=True)
         # cos r = 1 - 2 sin(r / 2)^2
-        return self.project((1 - z / 2 * sinc(z / 4) ** 2) * x + sinc(z) * u)
+        return self.retract((1 - z / 2 * sinc(z / 4) ** 2) * x + sinc(z) * u)
 
     def log(self, x: Tensor, y: Tensor) -> Tensor:
-        near, sin2, chord = _half_angle(x, y)
-        cos2 = 1 - sin2  # of the half angle, if near; else sin2 and cos2 change places
-        # The part of y orthogonal to x, whose length is sin(theta), from the small one of y - x and y + x.
-        side = chord + torch.where(near, 2.0, -2.0) * sin2 * x
-        half = asinc(sin2)
-        far = (torch.pi / 2 - (sin2.sqrt() * half).masked_fill(near, 0.0)) / sin2.masked_fill(
-            near | (sin2 == 0), 1.0
-        ).sqrt()
-        u = side * torch.where(near, half, far) / cos2.sqrt()
-        antipodal = ~near & (sin2 == 0)  # every direction is shortest
+        """Returns the part of ``y`` orthogonal to ``x``, of length ``sin(r)``, times ``r / sin(r)``."""
+        near, square, root, chord = _half_angle(x, y)
+        side = self.tangent(x, chord)  # from the shorter one of y - x and y + x, so that nothing cancels
+        far = (torch.pi / 2 - root * asinc(root**2)) / root
+        u = side * torch.where(near, asinc(square), far) / (1 - square).sqrt()
+        antipodal = ~near & (square == 0)  # every direction is a shortest one
         return torch.where(antipodal, torch.pi * self.frame_at(x)[..., 0, :], u)
 
     def towards(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         chord = y - x
         return self.tangent(x, chord), (chord * chord).sum(-1)
+
+    def attraction(self, x: Tensor, y: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        return 2 - 2 * products(x, y), lambda weights: self.tangent(x, mixed(weights, y))
 
     def features(self, x: Tensor) -> Tensor:
         return x
@@ -83,16 +85,15 @@ class Sphere(Embedded):
         return 2 * torch.atan2(norm(y - x), norm(y + x)).squeeze(-1)
 
     def squared_distance(self, x: Tensor, y: Tensor) -> Tensor:
-        near, sin2, _ = _half_angle(x, y)
-        half = asinc(sin2)
-        far = torch.pi - 2 * sin2.masked_fill(near, 0.25).sqrt() * half
-        return torch.where(near, 4 * sin2 * half**2, far**2).squeeze(-1)
+        near, square, root, _ = _half_angle(x, y)
+        far = torch.pi - (2 * root * asinc(root**2)).masked_fill(square == 0, 0.0)
+        return torch.where(near, 4 * square * asinc(square) ** 2, far**2).squeeze(-1)
 
     def frame_at(self, x: Tensor) -> Tensor:
         """Returns all but the first column of the mirror that carries the first axis to ``x`` or ``-x``."""
         sign = torch.where(x[..., :1] < 0, -1.0, 1.0).to(x)
         normal = torch.cat([x[..., :1] + sign, x[..., 1:]], -1)
-        normal = normal / norm(normal)
+        normal = normal / torch.linalg.vector_norm(normal, dim=-1, keepdim=True)
         eye = torch.eye(x.size(-1), dtype=x.dtype, device=x.device)[1:]
         return eye - 2 * normal[..., 1:, None] * normal[..., None, :]
 
@@ -115,8 +116,13 @@ class Sphere(Embedded):
         return x.unsqueeze(-2)
 
 
-def _half_angle(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns whether the angle is acute, and the shorter of ``y - x`` and ``y + x``, after a quarter of its square."""
+def _half_angle(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Returns whether the angle is acute, and the square of the smaller one of sine and cosine of its half.
+
+    Also the root of the square, 0.5 where the angle is acute or the points are antipodal, so that it is
+    differentiable; and the chord that it is half of, ``y - x`` or ``y + x``.
+    """
     near = (x * y).sum(-1, keepdim=True) >= 0
     chord = torch.where(near, y - x, y + x)
-    return near, (chord * chord).sum(-1, keepdim=True) / 4, chord
+    square = (chord * chord).sum(-1, keepdim=True) / 4
+    return near, square, square.masked_fill(near | (square == 0), 0.25).sqrt(), chord

@@ -15,6 +15,7 @@ from .density_laws import (
     total_mass_is_one,
 )
 from .diagnosis import LawViolation, NotChecked
+from .geometry_laws import assert_geometry_laws
 from .map_laws import (
     batch_members_are_independent,
     gradients_are_finite,
@@ -46,6 +47,7 @@ __all__ = [
     "arguments_satisfy_their_constraints",
     "assert_constraint_laws",
     "assert_distribution_laws",
+    "assert_geometry_laws",
     "assert_transform_laws",
     "batch_members_are_independent",
     "batch_members_have_own_noise",

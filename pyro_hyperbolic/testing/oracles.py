@@ -261,13 +261,13 @@ class Space:
         point = self.events(x).detach().double()
         event = point.shape[1:]
         tangent = jacobian.reshape(*v.shape, *event)
-        gram = self._inner(point[:, None, None], tangent[:, :, None], tangent[:, None, :])
+        gram = self.inner(point[:, None, None], tangent[:, :, None], tangent[:, None, :])
         axes = torch.eye(len(columns), dtype=torch.float64, device=x.device).reshape(-1, *event)
-        squares = self._inner(point[:, None], axes, axes).abs()
+        squares = self.inner(point[:, None], axes, axes).abs()
         loss = (jacobian.square() @ squares[..., None]).squeeze(-1) / gram.diagonal(dim1=-2, dim2=-1).abs()
         return x.detach(), torch.linalg.slogdet(gram).logabsdet / 2, loss.amax(-1)
 
-    def _inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """Returns geoopt's inner product (on its ball the shape is wrong without ``keepdim``)."""
         x, u, v = torch.broadcast_tensors(x, u, v)
         return self.manifold.inner(x, u, v, keepdim=True).detach().reshape(x.shape[: x.dim() - self.event_dim])

@@ -9,6 +9,7 @@ from pathlib import Path
 import geoopt
 import networkx
 import pyro
+import pyro.distributions as dist
 import pytest
 import scipy.integrate
 import scipy.stats
@@ -531,3 +532,177 @@ def test_a_table_goes_on_from_its_records(tmp_path):
     records.write(tmp_path, "dis1-101", {**record, "setting": {**record["setting"], "beta": 1.0}})
     with pytest.raises(ValueError, match=r"dis1-101.json.*'beta': 1.0.*delete"):
         script.unfinished(tmp_path, ["dis1"], ["TC"])
+
+
+# ---- Products of curved spaces ----
+
+
+def test_distances_of_a_tree_and_a_cycle_are_those_of_their_product():
+    import mixed_curvature as script
+
+    pyro.set_rng_seed(0)
+    chosen = torch.randperm(80)
+    u, v = chosen // 8, chosen % 8
+    pyro.set_rng_seed(0)
+    found = script.tree_and_cycle(80, 0, ())
+    (edges,) = ph.datasets.random_trees(0, 1, nodes=(10, 10))
+    graphs = networkx.Graph(edges.tolist()), networkx.cycle_graph(8)
+    tree, cycle = (torch.from_numpy(networkx.floyd_warshall_numpy(graph, sorted(graph))) for graph in graphs)
+    assert torch.allclose(found**2, tree[u][:, u] ** 2 + cycle[v][:, v] ** 2)
+
+
+@pytest.fixture(scope="module")
+def product_found():
+    """Returns a product that was fitted to distances in H2 x S2."""
+    import mixed_curvature as script
+
+    setting = script.Setting(seeds=(0,), points=12, restarts=4, kept=1, steps=(60, 90))
+    D, train = script.observed("planted", 0, setting)
+    return script, setting, D, train, script.fit("H2 x S2", D[None], train[None], setting)[0]
+
+
+def test_the_product_is_found_with_its_radii(product_found):
+    script, _, D, train, model = product_found
+    intervals = script.intervals(model, 0, D, train)
+    assert ((intervals[:, 0] < torch.tensor([1.0, 1.2])) & (torch.tensor([1.0, 1.2]) < intervals[:, 1])).all()
+
+
+def test_intervals_of_radii_are_those_of_nonlinear_regression(product_found):
+    """With the Jacobian by finite differences of the textbook distances."""
+    script, _, D, train, model = product_found
+    i, j = script.pairs(12)
+
+    def distances(theta):
+        (r, R), v, y = theta[:2].exp(), theta[2:26].reshape(12, 2), theta[26:].reshape(12, 3)
+        length = v.norm(dim=-1, keepdim=True)
+        x = torch.cat([(length / r).cosh(), (length / r).sinh() * v / length], -1)
+        y = y / y.norm(dim=-1, keepdim=True)
+        flat = x[i, 0] * x[j, 0] - (x[i, 1:] * x[j, 1:]).sum(-1)
+        return torch.hypot(r * flat.acosh(), R * (y[i] * y[j]).sum(-1).acos())[train]
+
+    x = model.x_unconstrained.detach()[0]
+    theta = torch.cat([model.log_radii().detach()[0], x[:, :2].flatten(), x[:, 2:].flatten()])
+    assert torch.allclose(distances(theta), model.distances().detach()[0, train])
+    J = torch.stack([distances(theta + h) - distances(theta - h) for h in 1e-5 * torch.eye(len(theta)).double()], -1)
+    J, freedom = J / 2e-5, int(train.sum()) - torch.linalg.matrix_rank(J / 2e-5, rtol=1e-6)
+    variance = (D[train] - distances(theta)).square().sum() / freedom
+    error = (variance * torch.linalg.pinv(J.mT @ J, rtol=1e-9).diagonal()[:2]).sqrt()
+    half = scipy.stats.t.ppf(0.975, freedom) * error
+    expected = torch.stack([theta[:2] - half, theta[:2] + half], -1).exp()
+    assert torch.allclose(script.intervals(model, 0, D, train), expected, rtol=1e-4)
+
+
+def test_embeddings_know_nothing_of_held_out_distances(product_found):
+    script, setting, D, train, _ = product_found
+    found = []
+    for distances in (D, torch.where(train, D, 10 * D)):
+        pyro.set_rng_seed(0)
+        short = setting._replace(steps=(3, 4))
+        found.append(script.fit("H2 x S2", distances[None], train[None], short)[0].distances())
+    assert torch.equal(*found)
+
+
+# ---- Flows on manifolds ----
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_bump_field_is_the_conditional_expectation_of_a_flat_mixture():
+    """E[x1 - x0 | x_t] by Bayes' rule, for x0 normal and x1 from a mixture of two normals in the plane."""
+    from bump_field import BumpField
+
+    M = geoopt.Euclidean(1)
+    loc, scale, shares = torch.tensor([[2.0, 0.0], [-1.0, 1.0]]), torch.tensor([0.3, 0.6]), torch.tensor([0.25, 0.75])
+    centre, spread = torch.tensor([0.5, -0.5]), 1.2
+    base = dist.Normal(centre, torch.full((2,), spread)).to_event(1)
+    field = BumpField(2, M, loc, 2, base, hidden_dims=[4]).double()
+    with torch.no_grad():
+        field.anchors.copy_(loc)
+        field.log_weights.copy_(shares.log())
+        field.log_scales.copy_(scale.log().unsqueeze(-1))
+        field.network[-1].weight.zero_()
+    x, t = torch.randn(50, 2), torch.rand(50)
+    at, own = t[:, None], scale.square()
+    variance = (1 - at) ** 2 * spread**2 + at**2 * own
+    mean = (1 - t)[:, None, None] * centre + t[:, None, None] * loc
+    density = shares * dist.Normal(mean, variance.sqrt().unsqueeze(-1)).to_event(1).log_prob(x.unsqueeze(1)).exp()
+    slope = (at * own - (1 - at) * spread**2) / variance  # covariance of x1 - x0 and x_t, over the variance of x_t
+    velocity = loc - centre + slope.unsqueeze(-1) * (x.unsqueeze(1) - mean)
+    expected = (density.unsqueeze(-1) * velocity).sum(1) / density.sum(1, keepdim=True)
+    assert torch.allclose(field(x, t), expected, atol=1e-6)
+
+
+@pytest.mark.usefixtures("float64")
+def test_clusters_find_separate_bumps():
+    from bump_field import clusters
+
+    M = geoopt.Sphere()
+    loc = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+    x = ph.geometry.project(M, loc.repeat(300, 1) + 0.05 * torch.randn(900, 3))
+    centres, shares, scales = clusters(M, x, 3)
+    assert torch.allclose(shares, torch.full((3,), 1 / 3))
+    assert torch.allclose(scales, torch.tensor(0.05), rtol=0.1)
+    assert (ph.geometry.distance(M, centres.unsqueeze(1), loc).amin(0) < 0.01).all()
+
+
+MANIFOLDS = {
+    "sphere": (geoopt.Sphere(), lambda n: torch.nn.functional.normalize(torch.randn(n, 3), dim=-1)),
+    "torus": (ph.manifolds.Torus(2), lambda n: math.pi * (2 * torch.rand(n, 2) - 1)),
+    "plane": (geoopt.Lorentz(), lambda n: ph.geometry.exp0(geoopt.Lorentz(), torch.randn(n, 2))),
+}
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", MANIFOLDS)
+def test_a_mixture_has_mass_one_and_a_grid_measures_it(name):
+    import kernels
+    import manifolds
+
+    pyro.set_rng_seed(0)
+    M, draw = MANIFOLDS[name]
+    mixture = kernels.Mixture(
+        M, draw(5), torch.tensor([1.0, 2.0, 5.0, 9.0, 3.0]), uniform=0.0 if name == "plane" else 0.1
+    )
+    points, weights = manifolds.grid(M, 3000, 8.0)
+    assert abs((kernels.log_prob(mixture, points).exp() * weights).sum() - 1) < 1e-3
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_kernel_density_finds_its_bandwidth():
+    """The data are bumps of precision 100 about known points; from these points, that is the best precision."""
+    import kernels
+
+    pyro.set_rng_seed(0)
+    M, draw = MANIFOLDS["sphere"]
+    loc = draw(40)
+    valid = kernels.bump(M, loc, torch.full((40,), 100.0)).sample((50,)).flatten(0, 1)
+    assert 70 < kernels.kernel_density(M, loc, valid).precision[0] < 140
+
+
+def test_places_stay_together_and_every_point_is_used_once():
+    import manifolds
+
+    places = torch.nn.functional.normalize(torch.randn(30, 3), dim=-1)
+    x = places[torch.randint(30, (200,))]
+    for split in manifolds.SPLITS:
+        parts = manifolds.split_of(x, 0, split)
+        assert torch.equal(torch.cat(parts).sort(0).values, x.sort(0).values)
+        known = torch.cdist(parts[2], parts[0]).amin(-1) == 0
+        assert known.any() == (split == "random")
+        assert all(torch.equal(a, b) for a, b in zip(parts, manifolds.split_of(x, 0, split), strict=True))
+
+
+def test_a_partial_table_says_what_is_missing(tmp_path):
+    import manifolds
+    import records
+
+    done = manifolds.Run("compact", "torus-board", "flow", 11)
+    scores = {"kl": 0.125, "kl_error": 0.01, "mass": 1.0, "mass_error": 0.001, "seconds": 120.0}
+    records.write(tmp_path / "manifolds", done.name, {**done.fields, **scores})
+    page = manifolds.section(tmp_path)
+    assert "torus-board, flow (2 of 3)" in page
+    assert "tree, flow (3 of 3)" in page
+    assert "| torus-board | continuous flow | 120 | 0.1250 |" in page
+    assert "-1.86" not in page  # recalled from a paper, not read there
+    other = {**done.fields, "setting": {**done.fields["setting"], "rate": 1.0}}
+    with pytest.raises(ValueError, match="setting"):
+        records.missing(tmp_path / "manifolds", {done.name: other})

@@ -27,6 +27,8 @@ ELSEWHERE = {
         "experiments/growth.py",
         "experiments/graph_scores.py",
         "experiments/graph_pictures.py",
+        "experiments/bump_field.py",
+        "experiments/kernels.py",
     ),
 }
 SCRIPTS = sorted({str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*.py")} - ELSEWHERE)
@@ -49,11 +51,14 @@ ARGUMENTS = {
     "experiments/graph_generation.py": [
         ["--rows", "floor", "--data", "trees", "--seed", "0", "--samples", "3", "--processes", "1"]
     ],
+    "experiments/mixed_curvature.py": [["--data", "planted", "--spaces", "E4", "H2 x S2", "--picture", "PICTURE"]],
+    "experiments/manifolds.py": [["--tables", "compact", "--targets", "sphere-mixture", "--processes", "1"]],
     "experiments/density_estimation.py": [["--runs", "table", "--flows", "TC", "polar", "--processes", "1"]],
 }
 #: What a script prints, and the picture that it draws.
 PRINTED = {
     "experiments/density_estimation.py": (["| tree |"], None),
+    "experiments/manifolds.py": (["| sphere-mixture | continuous flow |"], None),
     "experiments/report.py": ([], "README.md"),
     "write_your_own_layer.py": (["volume terms are dropped", *2 * ["every law holds"]], "posterior.png"),
     "curvature.py": (2 * ["posterior by"], "curvature.png"),

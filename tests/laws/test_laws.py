@@ -1,11 +1,12 @@
 """Every law over every named case: style.md's rule that tests are laws over tables."""
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
-from pyro_hyperbolic.testing import map_laws, object_laws, suites
-from tests.cases import AUTOMORPHISMS, DISTRIBUTIONS, TRANSFORMS, points
+from pyro_hyperbolic.testing import density_laws, map_laws, object_laws, suites
+from tests.cases import AUTOMORPHISMS, DISTRIBUTIONS, TRANSFORMS, UNCHARTED, base_on, continuous, lorentz, points
 
 # Pyro's autoregressive inverse makes tensors of the default dtype.
 pytestmark = pytest.mark.usefixtures("float64")
@@ -33,6 +34,17 @@ def test_log_det_far_out(case):
 @pytest.mark.parametrize("case", SINGLE, ids=lambda case: case.name)
 def test_round_trip_at_r_15(case):
     map_laws.round_trip(case.make(), points(case, radius=15.0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*UNCHARTED, "h2", "h3"])
+def test_continuous_flow_laws(name):
+    """With the default field on every kind of manifold, and its density: 10 to 60 seconds each."""
+    make, n = {**UNCHARTED, "h2": (lambda: lorentz(4.0), 2), "h3": (lorentz, 3)}[name]
+    M = make()
+    flow, base = continuous(M, n, num_anchors=4, steps=3), base_on(M, n)
+    suites.assert_transform_laws(flow, base.sample((8,)))
+    density_laws.total_mass_is_one(dist.TransformedDistribution(base, [flow]))
 
 
 @pytest.mark.parametrize("case", DISTRIBUTIONS, ids=lambda case: case.name)

@@ -1,12 +1,21 @@
 """Breaks the library and sees a law fail on one of its cases: the cases of tests/cases.py reveal real slips."""
 
+import math
+from functools import reduce
+
+import geoopt
 import pytest
 import torch
 
+from pyro_hyperbolic.distributions.transforms.continuous_flow import _Steps
 from pyro_hyperbolic.distributions.transforms.coupling import Coupling
+from pyro_hyperbolic.geometry import hyperboloid, product
 from pyro_hyperbolic.geometry.hyperboloid import Hyperboloid
+from pyro_hyperbolic.geometry.rotations import RotationGroup
+from pyro_hyperbolic.geometry.sphere import Sphere
 from pyro_hyperbolic.testing import LawViolation, density_laws, map_laws
 from tests.cases import DISTRIBUTIONS, TRANSFORMS, points
+from tests.textbook import Dilation, exp, log
 
 CASES = {case.name: case for case in TRANSFORMS + DISTRIBUTIONS}
 
@@ -89,6 +98,47 @@ def scale_bounded_on_the_way_there_only(patch):
     patch.setattr(Coupling, "inverse_block", unbounded)
 
 
+def sine_for_hyperbolic_sine(patch):
+    """The volume of the sphere, r / sin r for r / sinh r."""
+    patch.setattr(hyperboloid, "log_sinhc", lambda z: (z.sqrt() / math.pi).sinc().abs().log())
+
+
+def volume_of_a_factor_dropped(patch):
+    patch.setattr(product, "_sum", lambda values: reduce(torch.add, [v for i, v in enumerate(values) if i != 1]))
+
+
+def volume_of_quaternions(patch):
+    patch.setattr(RotationGroup, "log_total_volume", lambda self, n: math.log(math.pi**2))
+
+
+def volume_of_one(patch):
+    patch.setattr(RotationGroup, "log_total_volume", lambda self, n: 0.0)
+
+
+def volume_of_the_circle(patch):
+    patch.setattr(Sphere, "log_total_volume", lambda self, n: math.log(2 * math.pi))
+
+
+def frame_of_the_start_at_the_end(patch):
+    right = _Steps._step_and_jacobian
+    wrong = lambda self, s, begin, finish, base=None: right(self, s, begin, finish, s.detach())  # noqa: E731
+    patch.setattr(_Steps, "_step_and_jacobian", wrong)
+
+
+def log_det_of_the_steps_dropped(patch):
+    patch.setattr(_Steps, "_log_det", lambda self, jacobians: 0 * jacobians[0][..., 0, 0])
+
+
+def one_step_less_on_the_way_back(patch):
+    right = _Steps.implicit
+
+    def implicit(self, s):
+        self.times = self.times[1:]
+        return right(self, s)
+
+    patch.setattr(_Steps, "implicit", implicit)
+
+
 WRAPPED = "wn-k4-off-centre"
 MUTANTS = [
     (n_for_n_minus_one, map_laws.log_det_matches_autograd, "exp0-n2-k4"),
@@ -105,16 +155,95 @@ MUTANTS = [
     (scale_dropped_from_the_log_det, map_laws.log_det_matches_autograd, "tc-n3-k4"),
     (sign_of_the_inverse_log_det_flipped, map_laws.inverse_log_det_is_negative, "whc-n3-k4"),
     (scale_bounded_on_the_way_there_only, map_laws.round_trip, "tc-n3-k4"),
+    (sine_for_hyperbolic_sine, map_laws.log_det_matches_autograd, "exp0-n3-k4"),
+    (sine_for_hyperbolic_sine, density_laws.total_mass_is_one, WRAPPED),
+    (volume_of_a_factor_dropped, map_laws.log_det_matches_autograd, "exp0-h2xh2xr"),
+    (volume_of_a_factor_dropped, density_laws.total_mass_is_one, "wn-h2xh2xr"),
+    (volume_of_quaternions, density_laws.total_mass_is_one, "base-so3"),
+    (volume_of_one, density_laws.total_mass_is_one, "base-so3"),
+    (volume_of_the_circle, density_laws.total_mass_is_one, "base-s2"),
+    (frame_of_the_start_at_the_end, map_laws.log_det_matches_autograd, "continuous-s2"),
+    (log_det_of_the_steps_dropped, map_laws.log_det_matches_autograd, "continuous-t2"),
+    (one_step_less_on_the_way_back, map_laws.round_trip, "continuous-s2"),
 ]
 
 
 @pytest.mark.parametrize(("mutate", "law", "name"), MUTANTS, ids=lambda value: getattr(value, "__name__", value))
 def test_the_law_catches_the_mutant(mutate, law, name, monkeypatch):
     case = CASES[name]
-    arguments = () if name == WRAPPED else (points(case),)
+    arguments = () if case in DISTRIBUTIONS else (points(case),)
     law(case.make(), *arguments)  # the correct code passes
     mutate(monkeypatch)
     with pytest.raises(LawViolation) as caught:
         law(case.make(), *arguments)
     assert caught.value.law == law.__name__
     assert caught.value.expected != caught.value.found
+
+
+# ---- The textbook log-determinant of a continuous flow, the integral of a divergence ----
+
+
+class Integrated(Dilation):
+    """A dilation on k = 1 in unit time, v(t) = exp(t * log_scale) v, whose log-determinant is an integral."""
+
+    def __init__(self, cache_size=0):
+        super().__init__(1.0, cache_size=cache_size)
+
+    def velocity(self, x):
+        v = log(x, 1.0)
+        return torch.func.jvp(lambda v: exp(v, 1.0), (v,), (self.log_scale * v,))[1]
+
+    def log_abs_det_jacobian(self, x, y):
+        nodes, weights = density_laws._gauss_legendre(16, x)
+        v = log(x, 1.0)
+        paths = [exp((t * self.log_scale).exp() * v, 1.0) for t in (nodes + 1) / 2]
+        return sum(weight / 2 * self.divergence(point) for weight, point in zip(weights, paths, strict=True))
+
+    def divergence(self, x):
+        return self.in_frames(x, x.size(-1) - 2)
+
+    def in_frames(self, x, power):
+        """The sum of E_i(f_i) + f_i div(E_i) in the frames E_i of the boosts, of divergence (n - 1) x_i / (1 + x_0)."""
+        frame = frame_of_boosts(x)
+        total = power * (self.components(x) * x[..., 1:]).sum(-1) / (1 + x[..., 0])
+        for i in range(frame.size(-2)):
+            total = total + torch.func.jvp(self.components, (x,), (frame[..., i, :],))[1][..., i]
+        return total
+
+    def components(self, x):
+        form = torch.tensor([-1.0, 1.0, 1.0, 1.0], dtype=x.dtype)
+        return (frame_of_boosts(x) @ (form * self.velocity(x)).unsqueeze(-1)).squeeze(-1)
+
+
+def frame_of_boosts(x):
+    space = x[..., 1:]
+    eye = torch.eye(space.size(-1), dtype=x.dtype)
+    return torch.cat(
+        [space.unsqueeze(-1), eye + space.unsqueeze(-1) * space.unsqueeze(-2) / (1 + x[..., :1, None])], -1
+    )
+
+
+def ambient_trace(self, x):
+    """The usual form on spheres, tr D(V o projx), which is wrong on the hyperboloid."""
+    field, axes = lambda x: self.velocity(geoopt.Lorentz().projx(x)), torch.eye(x.size(-1), dtype=x.dtype)
+    return sum(torch.func.jvp(field, (x,), (axis.expand_as(x),))[1][..., i] for i, axis in enumerate(axes))
+
+
+INTEGRALS = {
+    "in frames": (None, True),
+    "n for n - 1 in div E_i": (lambda self, x: self.in_frames(x, x.size(-1) - 1), False),
+    "ambient trace with projx": (ambient_trace, False),
+}
+
+
+@pytest.mark.parametrize("name", INTEGRALS)
+def test_an_integrated_divergence_is_right_in_frames_only(name):
+    divergence, right = INTEGRALS[name]
+    kind = Integrated if right else type("Wrong", (Integrated,), {"divergence": divergence})
+    v = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    if right:
+        map_laws.log_det_matches_autograd(kind(), exp(v, 1.0))
+        return
+    with pytest.raises(LawViolation) as caught:
+        map_laws.log_det_matches_autograd(kind(), exp(v, 1.0))
+    assert caught.value.law == "log_det_matches_autograd"

@@ -697,6 +697,12 @@ def test_a_constraint_that_cannot_tell_is_refused(found):
     assert (caught.value.expected, caught.value.found) == (str(not found), str(found))
 
 
+@pytest.mark.parametrize("manifold", [geoopt.Sphere(), ph.manifolds.Rotations()], ids=str)
+def test_a_constraint_without_a_bijection_passes(manifold):
+    x = hdist.Uniform(manifold, 3, dtype=torch.float64).sample((5,))
+    ph.testing.assert_constraint_laws(hdist.constraints.on_manifold(manifold), x, 1.01 * x)
+
+
 @pytest.mark.parametrize(("skew", "broken"), [(1e-16, False), (1e-3, True)])
 def test_a_matrix_is_positive_definite_up_to_rounding(skew, broken):
     class Skewed(hdist.WrappedMultivariateNormal):
@@ -737,6 +743,18 @@ def test_pairs_that_formulas_fail_on_appear(sign):
         return float(pair[0][1:].norm()) > 1 and torch.equal(pair[1][1:], sign * pair[0][1:])
 
     find(strategies.point_pairs(M4, dim=2), related, settings=SEARCH)
+
+
+@pytest.mark.parametrize("manifold", [geoopt.Sphere(), ph.manifolds.Torus(2), ph.manifolds.Rotations()], ids=str)
+@pytest.mark.parametrize(("cut", "apart"), [(False, 1e-8), (True, math.pi)])
+def test_pairs_without_a_chart_coincide_or_lie_at_the_cut_locus(manifold, cut, apart):
+    dim = 3 if manifold.ndim == 2 else 2
+
+    def related(pair):
+        found = float(G.distance(manifold, *pair))
+        return found >= apart * (1 - 1e-8) if cut else abs(found - apart) <= 1e-3 * apart
+
+    assert G.contains(manifold, find(strategies.point_pairs(manifold, dim=dim), related, settings=SEARCH)[1])
 
 
 @settings(max_examples=3, deadline=None, derandomize=True)

@@ -4,17 +4,19 @@
 """
 
 from tests.pyro.inference_cell import Cell
+from tests.pyro.inference_compact import COMPACT
 from tests.pyro.inference_effects import EFFECTS, PITFALLS
 from tests.pyro.inference_guides import AUTOGUIDES, ELBOS, HAND_WRITTEN
 from tests.pyro.inference_samplers import REPARAMETRISATION, SAMPLERS
 
-SECTIONS = [AUTOGUIDES, HAND_WRITTEN, ELBOS, SAMPLERS, REPARAMETRISATION, EFFECTS, PITFALLS]
+SECTIONS = [AUTOGUIDES, HAND_WRITTEN, ELBOS, SAMPLERS, REPARAMETRISATION, COMPACT, EFFECTS, PITFALLS]
 CELLS: list[tuple[str, Cell]] = [(section.title, cell) for section in SECTIONS for cell in section.cells]
 
 PREAMBLE = """# Inference
 
-This page lists every inference algorithm of Pyro 1.9.2, run on models with hyperbolic latents (H^2 at `k = 2`). Each
-row is a test. The column *truth* says what its result is compared with.
+This page lists every inference algorithm of Pyro 1.9.2, run on models with hyperbolic latents (H^2 at `k = 2`), and
+the main ones on models with latents on compact manifolds. Each row is a test. The column *truth* says what its result
+is compared with.
 
 - *works*: it gives the right answer, not only runs.
 - *refused*: it raises an error that names the remedy.

@@ -260,6 +260,7 @@ ARGUMENTS = [
     (ph.manifolds.Lorentz, {}, ["k"]),
     (ph.manifolds.Lorentz.from_curvature, {}, ["curvature"]),
     (ph.manifolds.PoincareBall, {}, ["c"]),
+    (ph.manifolds.Torus, {}, ["n"]),
     (G.origin, {"manifold": M}, ["n"]),
     (data.Checkerboard, {}, ["side"]),
     (data.TwoSpirals, {}, ["dtype"]),

@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from functools import partial
 
 import geoopt
 import mpmath as mp
@@ -15,7 +16,7 @@ from torch.distributions import kl_divergence
 
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
-from tests.cases import TEST_FAILURE_RATE, lorentz
+from tests.cases import TEST_FAILURE_RATE, lorentz, point, shaken
 
 G = ph.geometry
 SPHERE, TORUS, SO3 = geoopt.Sphere(), ph.manifolds.Torus(2), ph.manifolds.Rotations()
@@ -464,6 +465,11 @@ BASES = {
     "uniform-so3": lambda: uniform(SO3, None),
     "uniform-product": lambda: uniform(COMPACT, None),
     "product": mixed,
+    "vmf": lambda: hdist.VonMisesFisher(POLE, 3.0),
+    "power-spherical": lambda: hdist.PowerSpherical(torch.eye(4)[2], torch.tensor(3.0)),
+    "rotation-fisher": lambda: hdist.RotationFisher(TURNED, 2.0),
+    "riemannian-normal": lambda: hdist.RiemannianNormal(G.origin(lorentz(4.0), 3), 0.7, lorentz(4.0)),
+    "uniform-ball": lambda: hdist.UniformBall(G.origin(lorentz(4.0), 3), 0.7, lorentz(4.0)),
 }
 each_base = pytest.mark.parametrize("make", BASES.values(), ids=list(BASES))
 
@@ -495,3 +501,134 @@ def test_plates_and_validation(make):
     assert trace.nodes["x"]["log_prob"].shape == (5,)
     with pytest.raises(ValueError, match="is not on"):
         make().log_prob(1.1 * trace.nodes["x"]["value"] + 4)
+
+
+M = lorentz(2.0)
+#: Families with a location and a size: a location, and a starting point some way off.
+AROUND = {
+    "vmf": (hdist.VonMisesFisher, POLE, torch.tensor([0.8, 0.6, 0.0], dtype=torch.float64)),
+    "power-spherical": (hdist.PowerSpherical, POLE, torch.tensor([0.8, 0.6, 0.0], dtype=torch.float64)),
+    "rotation-fisher": (hdist.RotationFisher, TURNED, torch.eye(3, dtype=torch.float64)),
+    "riemannian-normal": (partial(hdist.RiemannianNormal, manifold=M), point(2.0, 0.3, 0.1), point(2.0, -0.3, 0.2)),
+    "uniform-ball": (partial(hdist.UniformBall, manifold=M), point(2.0, 0.3, 0.1), point(2.0, -0.3, 0.2)),
+}
+each_family = pytest.mark.parametrize(("family", "loc", "start"), AROUND.values(), ids=list(AROUND))
+
+
+@each_family
+def test_arguments_broadcast_and_keep_their_gradients(family, loc, start):
+    size = torch.tensor([[0.5], [1.0], [2.0]], requires_grad=True)
+    locs = torch.stack([loc, loc]).requires_grad_()
+    d = family(locs, size).expand([4, 3, 2])
+    name = list(d.arg_constraints)[1]
+    assert d.loc.shape == (4, 3, 2, *loc.shape)
+    assert getattr(d, name).shape == (4, 3, 2)
+    assert type(d).infer_shapes(loc=locs.shape, **{name: size.shape}) == ((3, 2), loc.shape)
+    x = d.rsample()
+    assert x.shape == (4, 3, 2, *loc.shape)
+    by_loc, by_size = torch.autograd.grad(x[..., 0].square().sum(), (locs, size))
+    assert by_loc.count_nonzero() > 0
+    assert by_size.count_nonzero() == 3
+    assert torch.autograd.grad(d.log_prob(x.detach()).sum(), size)[0].count_nonzero() == 3
+    single = family(loc, size[1].item())
+    assert torch.allclose(d.log_prob(x)[:, 1], single.log_prob(x[:, 1].clone()), atol=1e-9)
+
+
+@each_family
+def test_float32_agrees_with_float64(family, loc, start):
+    d, single = family(loc, 0.8), family(loc.float(), 0.8)
+    x = single.sample((50,))
+    assert (x.dtype, single.log_prob(x).dtype) == (torch.float32, torch.float32)
+    pyro.enable_validation(False)  # rounded points
+    assert torch.allclose(d.log_prob(x.double()), single.log_prob(x).double(), atol=1e-5)
+    pyro.enable_validation(True)
+
+
+@pytest.mark.parametrize("name", [name for name in AROUND if "ball" not in name])  # flat where it is finite
+def test_a_location_is_learned(name):
+    """By any optimiser, from a pyro.param with the support as constraint."""
+    family, loc, start = AROUND[name]
+    data = family(loc, 0.5 if "normal" in name else 20.0).sample((200,))
+
+    def model():
+        at = pyro.param("loc", start, constraint=family(loc, 1.0).support)
+        size = pyro.param("size", torch.tensor(1.0), constraint=dist.constraints.positive)
+        with pyro.plate("data", 200):
+            pyro.sample("x", family(at, size), obs=data)
+
+    svi = pyro.infer.SVI(model, lambda: None, pyro.optim.Adam({"lr": 0.2}), pyro.infer.Trace_ELBO())
+    for _ in range(40):
+        svi.step()
+    support = family(loc, 1.0).support
+    assert support.check(pyro.param("loc"))
+    assert G.distance(support.manifold, pyro.param("loc").detach(), loc) < 0.15
+
+
+def test_base_of_a_flow_and_guide_of_a_site():
+    """A flow from a Riemannian normal scores its own samples as stored points; a guide of it trains with its k."""
+    flow = shaken(ph.flows.coupling_flow(2, 2, hidden_dims=[8], manifold=M), 0.4)
+    base = hdist.RiemannianNormal(G.origin(M, 2), 0.6, M)
+    pushed = dist.TransformedDistribution(base, [flow])
+    x = pushed.rsample((6,))
+    assert torch.allclose(pushed.log_prob(x), pushed.log_prob(x.clone()), atol=1e-9)
+
+    learned = ph.manifolds.Lorentz(torch.tensor(2.0), learnable=True)
+    o = G.origin(learned, 2)
+    d = hdist.RiemannianNormal(o, 0.6, learned)
+    x = d.rsample((3,))
+    (grad,) = torch.autograd.grad(
+        (d.log_prob(x) - hdist.WrappedNormal(o, 1.0, learned).log_prob(x)).sum(), learned.k_unconstrained
+    )
+    assert grad.isfinite()
+    assert grad != 0
+
+
+def test_each_member_has_its_own_k():
+    many = geoopt.Lorentz(torch.tensor([0.5, 4.0]))
+    for family in (hdist.RiemannianNormal, hdist.UniformBall):
+        d = family(G.origin(many, 2), 0.7, many)
+        x = d.sample((5,))
+        for i, k in enumerate([0.5, 4.0]):
+            assert torch.allclose(
+                d.log_prob(x)[:, i], family(G.origin(lorentz(k), 2), 0.7, lorentz(k)).log_prob(x[:, i].clone())
+            )
+
+
+def test_far_samples_are_scored_and_overflow_is_an_error():
+    """Own samples by their tangent vectors: around r = 50, where stored points have lost all digits."""
+    d = hdist.RiemannianNormal(G.origin(lorentz(), 3), 5.0)
+    entropy = -d.log_prob(d.rsample((4000,)))
+    assert abs(entropy.mean() - 103.4) < 1
+    with pytest.raises(ValueError, match="scale"):
+        hdist.RiemannianNormal(G.origin(lorentz(), 30), 8.0).sample()
+
+
+BAD = {
+    "concentration 0": (lambda: hdist.VonMisesFisher(POLE, 0.0), ValueError, ["concentration = 0", "> 0", "Uniform"]),
+    "loc off": (lambda: hdist.PowerSpherical(2 * POLE, 1.0), ValueError, ["loc is not on Sphere", "norm 2"]),
+    "vmf on S^3": (lambda: hdist.VonMisesFisher(torch.eye(4)[0], 1.0), ValueError, ["(4,)", "PowerSpherical"]),
+    "a vector as rotation": (lambda: hdist.RotationFisher(POLE, 1.0), ValueError, ["(3,)", "(*, 3, 3)"]),
+    "no rotation": (lambda: hdist.RotationFisher(2 * TURNED, 1.0), ValueError, ["loc is not on Rotations"]),
+    "dtypes": (lambda: hdist.RotationFisher(TURNED.float(), torch.ones(())), TypeError, ["mixed dtypes"]),
+    "scale -1": (lambda: hdist.RiemannianNormal(point(1.0, 0.2), -1.0), ValueError, ["scale = -1", "softplus"]),
+    "spd": (
+        lambda: hdist.RiemannianNormal(torch.eye(2), 1.0, geoopt.SymmetricPositiveDefinite()),
+        TypeError,
+        ["constant curvature", "WrappedNormal"],
+    ),
+    "sphere": (lambda: hdist.UniformBall(POLE, 1.0, SPHERE), TypeError, ["Sphere"]),
+    "batches": (
+        lambda: hdist.UniformBall(point(1.0, 0.2).expand(2, 2), torch.ones(3)),
+        ValueError,
+        ["loc (2,)", "radius (3,)", "broadcast"],
+    ),
+    "value": (lambda: hdist.VonMisesFisher(POLE, 1.0).log_prob(2 * POLE), ValueError, ["value is not on Sphere"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_arguments(name):
+    make, error, parts = BAD[name]
+    with pytest.raises(error) as caught:
+        make()
+    assert all(part in str(caught.value) for part in parts), caught.value

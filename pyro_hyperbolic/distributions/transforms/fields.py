@@ -125,9 +125,9 @@ class AnchorField(VectorField):
 
     .. math:: w = \operatorname{softmax}_j(l_j - \beta_j d(x, a_j)^2)
 
-    with ``l``, ``g`` and ``f`` outputs of one network of the time, of the distances to the anchors and of the
-    directions to them. The optimum of flow matching is :math:`E[\log_x(x_1) | x_t = x] / (1 - t)`, and for a mixture of
-    blobs that is such a softmax; on compact manifolds, where :math:`\log_x` jumps, the chord replaces it
+    with ``l``, ``g`` and ``f`` outputs of one network of the time, the distances to the anchors, and the point. The
+    optimum of flow matching is :math:`E[\log_x(x_1) | x_t = x] / (1 - t)`, and for a mixture of blobs that is such a
+    softmax; on compact manifolds, where :math:`\log_x` jumps, the chord replaces it
     (``geometry.Complete.towards``). Each blob needs an anchor, so let data start them.
 
     Shapes: points ``(*, *event)`` and times ``(*)`` to tangent vectors ``(*, m)``.
@@ -177,27 +177,29 @@ class AnchorField(VectorField):
             apart = apart + torch.diag(torch.full_like(apart[0], math.inf))
             near = apart.amin(-1) if len(anchors) > 1 else torch.ones(1)
             near = near.masked_fill(near == 0, 1.0).to(states)
+            features = space.features(anchors).size(-1)
         count, size = len(states), space.vector_size(dim)
         self.equivariant = equivariant
         self.anchors = torch.nn.Parameter(states.clone())
         #: log beta; at half the distance to the nearest anchor, the weights of both are equal.
         self.log_sharpness = torch.nn.Parameter(-2 * near.log())
-        directions, free = (0, 0) if equivariant else (count * size, size)
+        place, free = (0, 0) if equivariant else (features, size)
         self._outputs = [count, count, free]
-        inputs = count + directions + 2 * _TIMES + 1 + (context_dim or 0)
+        inputs = count + place + 2 * _TIMES + 1 + (context_dim or 0)
         self.network = dense(inputs, widths_of(hidden_dims, [128, 128]), sum(self._outputs))
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
         """Returns the tangent vectors."""
         space = self._space
-        anchors = space.point(space.retract(self.anchors))[0]
-        u, square = space.towards(x.unsqueeze(-1 - space.event_dim), anchors)
-        length = (1 + square).sqrt()  # smooth where the distance is zero
-        features = [length] if self.equivariant else [length, (u / length.unsqueeze(-1)).flatten(-2)]
+        batch = (1,) * (x.dim() - space.event_dim)
+        anchors = space.point(space.retract(self.anchors).unflatten(0, (-1, *batch)))[0]
+        square, combine = space.attraction(x, anchors)
+        length = (1 + square).sqrt().movedim(0, -1)  # smooth where the distance is zero
+        features = [length] if self.equivariant else [length, space.features(x)]
         logits, gains, free = self.network(self._joined(features, t, context)).split(self._outputs, -1)
-        weights = (logits - self.log_sharpness.exp() * square).softmax(-1) * gains
-        found = (weights.unsqueeze(-2) @ u).squeeze(-2)
-        return found if self.equivariant else space.tangent(x, found + free)
+        weights = (logits - self.log_sharpness.exp() * square.movedim(0, -1)).softmax(-1) * gains
+        found = combine(weights.movedim(-1, 0))
+        return found if self.equivariant else found + space.tangent(x, free)
 
 
 def time_features(t: Tensor) -> Tensor:

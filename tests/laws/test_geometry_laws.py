@@ -1,0 +1,90 @@
+"""The laws of geometries: every kind of manifold obeys them, and each slip breaks the law that it should."""
+
+import math
+
+import geoopt
+import pytest
+import torch
+
+import pyro_hyperbolic as ph
+from pyro_hyperbolic.geometry.product import MixedProduct
+from pyro_hyperbolic.geometry.rotations import RotationGroup
+from pyro_hyperbolic.geometry.sphere import Sphere
+from pyro_hyperbolic.geometry.torus import FlatTorus
+from pyro_hyperbolic.testing import LawViolation, density_laws
+from tests.cases import MANIFOLDS, UNCHARTED, base_on, lorentz
+from tests.half_space import HalfSpace
+
+SPACES = {
+    **UNCHARTED,
+    "s1": (geoopt.Sphere, 1),
+    "h2": (lambda: lorentz(4.0), 2),
+    "half-space": (HalfSpace, 2),
+    "ballxspd": MANIFOLDS["ballxspd"],
+}
+
+
+def laws(name):
+    make, n = SPACES[name]
+    M = make()
+    with density_laws.seeded(0):
+        ph.testing.assert_geometry_laws(M, base_on(M, n).sample((4,)))
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_geometry_obeys_its_laws(name):
+    laws(name)
+
+
+@pytest.mark.parametrize("name", ["s2", "so3"])
+def test_axes_and_half_turns_obey_the_laws(name):
+    axes = torch.cat([torch.eye(3), -torch.eye(3)]).double()
+    turns = torch.stack([torch.eye(3).double(), *(2 * axis.outer(axis) - torch.eye(3) for axis in axes[:3])])
+    ph.testing.assert_geometry_laws(SPACES[name][0](), axes if name == "s2" else turns)
+
+
+def geoopt_log(self, x, y):
+    """It is 44 times too long at a distance of 1e-5."""
+    return geoopt.Sphere().logmap(x, y)
+
+
+def dropped(self, x):
+    """A product that forgets the volume of its first factor."""
+    pairs = [factor.point(part) for factor, part in self._zip(x.split(self._state_sizes, -1))]
+    return self._join([point for point, _ in pairs]), sum(volume for _, volume in pairs[1:])
+
+
+SLIPS = {  # the slip, where it shows, and the law it breaks
+    "logarithm of geoopt": (Sphere, "log", geoopt_log, "s2", "exp_and_log_agree"),
+    "distance by the cosine": (
+        Sphere, "distance", lambda self, x, y: (x * y).sum(-1).acos(), "s2", "exp_and_log_agree"),
+    "angles not wrapped": (FlatTorus, "log", lambda self, x, y: y - x, "t2", "exp_and_log_agree"),
+    "vectors of half the length": (
+        RotationGroup, "exp", lambda self, x, u, exp=RotationGroup.exp: exp(self, x, u / 2), "so3",
+        "exp_and_log_agree"),
+    "no projection": (Sphere, "tangent", lambda self, x, u: u + 0 * x, "s2", "tangents_are_projected"),
+    "a frame twice as long": (
+        Sphere, "frame", lambda self, s, frame=Sphere.frame: 2 * frame(self, s), "s2", "states_agree"),
+    "velocity of the other way": (
+        RotationGroup, "velocity", lambda self, s, u, velocity=RotationGroup.velocity: -velocity(self, s, u), "so3",
+        "states_agree"),
+    "a product that drops a volume": (MixedProduct, "point", dropped, "h2xs2xr", "states_agree"),
+    "a direction of length 1": (
+        Sphere, "towards", lambda self, x, y: ((y - x) / (y - x).norm(dim=-1, keepdim=True), (y - x).square().sum(-1)),
+        "s2", "towards_is_smooth"),
+    "a norm at zero": (
+        RotationGroup, "squared_distance", lambda self, x, y: self.log(x, y).square().sum(-1).sqrt() ** 2, "so3",
+        "gradients_are_finite"),
+    "volume of quaternions": (
+        RotationGroup, "log_total_volume", lambda self, n: math.log(math.pi**2), "so3", "total_mass_is_one"),
+    "volume of one": (RotationGroup, "log_total_volume", lambda self, n: 0.0, "so3", "total_mass_is_one"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SLIPS)
+def test_a_slip_breaks_a_law(name, monkeypatch):
+    kind, method, wrong, space, law = SLIPS[name]
+    monkeypatch.setattr(kind, method, wrong)
+    with pytest.raises(LawViolation) as caught:
+        laws(space)
+    assert caught.value.law == law

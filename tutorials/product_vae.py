@@ -7,8 +7,7 @@
 # $$z = (z_1, z_2) \in H^2 \times S^2, \quad z_1 \sim \mathrm{WN}(o, I),\ z_2 \sim \mathrm{Uniform}(S^2), \quad
 #   x \mid z \sim \mathcal N(\mathrm{dec}(z), \tfrac12 I).$$
 #
-# The posterior is a wrapped normal times a von Mises-Fisher distribution. Models differ by a list of factors only, here
-# `h2,s2` beside `e4`, the ordinary VAE of as many dimensions.
+# The posterior is a wrapped normal times a von Mises-Fisher distribution. Beside it, `e4` is the ordinary VAE.
 
 # %%
 import argparse
@@ -100,7 +99,7 @@ class VAE(PyroModule):
 
 
 # %% [markdown]
-# ## Data, training, and where the encoder puts the data: a tree on the disk, a ring on the globe
+# ## Data, training, and a picture: nothing tells the model which cause belongs to which factor
 
 
 # %%
@@ -135,11 +134,13 @@ def main():
     x, depth, phase = simulate(2 if SMOKE else 20)
     vae, _ = (fit(spaces, x, torch.arange(len(x)) % 5 == 0, args.epochs) for spaces in ("h2,s2", "e4"))
     z = vae.posterior(x)
-    z, figure = z.split(z.sample()), Figure(figsize=(11.0, 3.6), layout="constrained")
+    z, figure = z.split(z.sample()), Figure(figsize=(9.0, 6.6), layout="constrained")
     looks = (("depth in the tree", depth, "viridis_r"), ("phase of the cycle", phase, "twilight"))
-    for ax, factor, part, (label, c, cmap) in zip(figure.subplots(1, 2), vae.factors, z, looks, strict=True):
-        viz.frame(ax, factor.manifold)
-        figure.colorbar(viz.points(ax, factor.manifold, part, c=c, cmap=cmap, s=6), ax=ax, shrink=0.8, label=label)
+    for row, (label, c, cmap) in zip(figure.subplots(2, 2), looks, strict=True):
+        for ax, factor, part in zip(row, vae.factors, z, strict=True):
+            viz.frame(ax, factor.manifold)
+            artist = viz.points(ax, factor.manifold, part, c=c, cmap=cmap, s=6)
+        figure.colorbar(artist, ax=row, shrink=0.8, label=label)
     args.out.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.out / "product_vae.png", dpi=150)
 

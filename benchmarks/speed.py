@@ -14,6 +14,7 @@ import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import continuous
 import measure
 import pyro
 import subjects
@@ -44,6 +45,7 @@ GOALS = (
     ("distribution", "WrappedNormal, stored point", "Normal", {}, 5.0, 3.3),
     ("SVI step", "VAE, WrappedNormal", "VAE, Normal", {}, 1.15, 1.08),
     ("SVI step", "VAE, WrappedNormal + 2 TC", "VAE, WrappedNormal", {}, 1.35, 1.25),
+    ("continuous", "ContinuousFlow", "RK4 by hand", {"n": [2]}, 1.3, 1.0),
     ("operations", "TC", PLAIN, {}, 60, 45),
     ("operations", "WHC", "TC", {"n": [6, 64]}, 130, 90),
     ("flatness", "TC", PLAIN, {}, 1.1, 1.05),
@@ -113,6 +115,14 @@ def cells(device):
     pairs = [("VAE, WrappedNormal", "VAE, Normal"), *pairs]
     yield Cell("SVI step", where, lambda: vaes.posteriors(128, device), pairs)
     yield Cell("SVI idiom", where, lambda: vaes.idioms(128, device))
+    sizes = [(2, 2, 64)] if SMOKE_TEST else [(2, 4, 4096), (2, 8, 512), (2, 16, 512), (4, 8, 512), (8, 8, 512)]
+    for n, steps, batch in sizes:
+        where = {"n": n, "steps": steps, "batch": batch}
+        yield Cell("continuous", where, lambda where=where: continuous.densities(*where.values(), device))
+    if not SMOKE_TEST:
+        where = {"n": 2, "steps": 2, "batch": 1000}
+        pairs = [("ContinuousFlow, compiled", "ContinuousFlow")]
+        yield Cell("continuous", where, lambda where=where: continuous.densities(*where.values(), device, True), pairs)
     for where in growth():
         yield Cell("growth", where, lambda where=where: subjects.flows([PLAIN, *OURS], *where.values(), device))
     if not SMOKE_TEST:

@@ -11,7 +11,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 #: Modules of speed.py.
-PARTS = {"measure.py", "subjects.py", "vaes.py"}
+PARTS = {"continuous.py", "measure.py", "subjects.py", "vaes.py"}
 SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if path.name not in PARTS)
 
 

@@ -40,8 +40,7 @@ def points(M, n, count=8, seed=0):
     generator = torch.random.get_rng_state()
     torch.manual_seed(seed)
     space = geometry.complete(M)
-    x = space.point(random_states(space, n, count).double())[0]
-    x = geometry.project(M, x) if isinstance(space, geometry.Embedded) else x
+    x = space.point(space.retract(random_states(space, n, count).double() / 2))[0]
     torch.random.set_rng_state(generator)
     return x
 

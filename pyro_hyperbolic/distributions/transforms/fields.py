@@ -29,6 +29,8 @@ _TIMES = 4
 class VectorField(torch.nn.Module):
     """Abstract base of the fields of this library: they know their manifold, dimension and context."""
 
+    manifold: Manifold
+
     def __init__(self, dim: int, manifold: Manifold | None, context_dim: int | None) -> None:
         super().__init__()
         manifold = STANDARD if manifold is None else manifold
@@ -42,7 +44,7 @@ class VectorField(torch.nn.Module):
 
     @property
     def _space(self) -> Complete:
-        return geometry.complete(self.__dict__["manifold"])
+        return geometry.complete(self.manifold)
 
     def _joined(self, parts: list[Tensor], t: Tensor, context: Tensor | None) -> Tensor:
         """Returns the argument of the network: features of the point, of the time, and the context."""

@@ -313,7 +313,7 @@ def _nearest(x: Tensor) -> Tensor:
 
     Its quaternion is the first eigenvector of :func:`_correlations`, whose first eigenvalue exceeds the second by
     ``2 (s2 + s3)``. Two steps of Newton's method, on ``R^T x = P`` with a symmetric ``P``, give it the derivatives of
-    the nearest point: the first step is right to first order, the second to third.
+    the nearest point: the first step is right to second order, since it converges cubically.
     """
     values, vectors = torch.linalg.eigh(_correlations(x.detach()))
     R = _of_quaternion(vectors[..., 3])

@@ -16,10 +16,11 @@ import torch
 from tutorials.experiments import records
 
 FOLDER = Path(__file__).parents[2] / "tutorials"
-#: Modules that scripts import, and scripts that test_scale_out.py and test_experiments.py run.
+#: Modules that scripts import, and scripts that test_scale_out.py and test_experiments.py run, or the last test here.
 ELSEWHERE = {
     *("mnist.py", "workers.py", "experiments/records.py", "experiments/runs_together.py"),
     *("scale_out.py", "scale_out_lightning.py"),
+    *("continuous_flow.py", "earth.py", "product_vae.py", "bring_your_own_manifold.py"),
     *(
         "experiments/set_flows.py",
         "experiments/set_pointers.py",
@@ -146,3 +147,31 @@ def test_a_script_runs(script, arguments, tmp_path):
         assert len(rows) == (1 if arguments else 5)
         # The importance-weighted bound is the tighter of the two.
         assert all(row["elbo"] < row["likelihood"] < 0 for row in rows)
+
+
+def test_tutorials_of_manifolds_run_in_one_process(tmp_path):
+    """Importing the libraries once."""
+    (tmp_path / "places.csv").write_text("lat,long\n" + "\n".join(f"{i / 2},{3 * i}" for i in range(100)))
+    runs = {
+        "continuous_flow.py": ["--out", str(tmp_path)],
+        "earth.py": [str(tmp_path / "places.csv"), "--distinct", "--out", str(tmp_path)],
+        "product_vae.py": ["--out", str(tmp_path)],
+        "bring_your_own_manifold.py": ["--out", str(tmp_path)],
+    }
+    script = f"""
+import runpy, sys
+sys.path.insert(0, {str(FOLDER)!r})
+for name, arguments in {runs!r}.items():
+    sys.argv = [name, *arguments]
+    runpy.run_path(f"{FOLDER}/{{name}}", run_name="__main__")
+"""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script]
+    environment = {**os.environ, "SMOKE_TEST": "1", "OMP_NUM_THREADS": "1"}
+    before = seconds_of_children()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert seconds_of_children() - before < SECONDS
+    for text in ("continuous  2 steps", "100 events at 100 places", "kernel density", "h2,s2", "every law holds"):
+        assert text in done.stdout
+    for picture in ("continuous_flow.png", "earth.png", "product_vae.png", "half_plane.png"):
+        assert (tmp_path / picture).exists()

@@ -15,7 +15,7 @@ from pyro_hyperbolic.manifolds import STANDARD
 
 from .base import ModuleTransform, broadcast, register_if_learnable, with_batch, without_autocast
 from .conditional import NeedsContext
-from .fields import AnchorField, DenseField, farthest_points, random_points
+from .fields import AnchorField, DenseField, farthest_points
 
 __all__ = ["ConditionalContinuousFlow", "ConditionedField", "ContinuousFlow", "continuous_flow"]
 
@@ -221,8 +221,8 @@ class _Steps:
         self, s: Tensor, reached: Tensor, target: Tensor, factors: tuple[Tensor, Tensor], frame: Tensor
     ) -> Tensor:
         """Returns ``s`` after a step of Newton's method; the Jacobian is in ``frame`` and in that of the target."""
-        error = self.space.components(target.detach(), self.space.difference(reached, target))
-        change = torch.linalg.lu_solve(*factors, error.unsqueeze(-1))
+        error = _dual(self.space, target.detach()) @ self.space.difference(reached, target).unsqueeze(-1)
+        change = torch.linalg.lu_solve(*factors, error)
         return self.space.retract(s + (change.mT @ frame).squeeze(-2))
 
     def _step(self, s: Tensor, begin: float, finish: float) -> Tensor:
@@ -251,18 +251,15 @@ class _Steps:
                 return torch.func.jvp(lambda s: self._step(s, begin, finish), (s,), (direction,))
 
             end, velocities = torch.func.vmap(along, in_dims=-2, out_dims=(None, -2))(frame)  # type: ignore[arg-type]
-            return end, space.components((end if base is None else base).unsqueeze(-2), velocities).mT
+            return end, _dual(space, end if base is None else base) @ velocities.mT
         # In small batches backward passes take a third of the time of torch.func.jvp, which is slow for each operation.
         create_graph = torch.is_grad_enabled()
         with torch.enable_grad():
             s = s if s.requires_grad else s.detach().requires_grad_()
             end = self._step(s, begin, finish)
-            # The frame may be constant: if it turns, the determinant is the same.
-            parts = space.components(end.detach() if base is None else base, end).unbind(-1)
-            rows = [
-                torch.autograd.grad(part.sum(), s, create_graph=create_graph, retain_graph=True)[0] for part in parts
-            ]
-            jacobian = torch.stack(rows, -2) @ frame.mT
+            rows = _dual(space, end if base is None else base).unbind(-2)
+            options = {"create_graph": create_graph, "retain_graph": True}
+            jacobian = torch.stack([torch.autograd.grad(end, s, row, **options)[0] for row in rows], -2) @ frame.mT
         return (end, jacobian) if create_graph else (end.detach(), jacobian.detach())
 
     def _check(self, fine: Tensor, what: str) -> None:
@@ -275,6 +272,12 @@ class _Steps:
             f"step {i + 1} of {len(self.times)} {what}, for {int(wrong[i].sum())} of {wrong.size(1)} points; use more "
             f"steps=, or a field that varies less (train longer at a lower learning rate)."
         )
+
+
+def _dual(space: Complete, s: Tensor) -> Tensor:
+    """Returns the vectors ``(*, n, p)`` whose products with a velocity are its components in the frame at ``s``."""
+    frame = space.frame(s)
+    return frame / frame.square().sum(-1, keepdim=True)
 
 
 def _can_read(x: Tensor) -> bool:
@@ -353,8 +356,7 @@ def continuous_flow(
     manifold = STANDARD if manifold is None else manifold
     checks.check_count("num_anchors", num_anchors, 1, "it is the number of points that the field points to")
     if field is None or field == "anchor":
-        start = random_points(geometry.complete(manifold), dim, num_anchors) if anchors is None else anchors
-        chosen = start if anchors is None else farthest_points(manifold, start, num_anchors)
+        chosen = num_anchors if anchors is None else farthest_points(manifold, anchors, num_anchors)
         field = AnchorField(dim, manifold, chosen, hidden_dims, context_dim)
     elif field == "dense":
         field = DenseField(dim, manifold, hidden_dims, context_dim)

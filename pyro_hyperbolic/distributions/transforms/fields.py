@@ -104,7 +104,7 @@ class DenseField(VectorField):
         checks.check_count("frequencies", frequencies, 0, "it counts random Fourier features")
         space = self._space
         with torch.no_grad():
-            size = space.features(random_points(space, dim, 1)).size(-1)
+            size = space.features(space.point(random_states(space, dim, 1)[0])[0]).size(-1)
         self.frequencies: Tensor
         self.register_buffer("frequencies", frequency_scale * torch.randn(size, frequencies))
         inputs = size + 2 * frequencies + 2 * _TIMES + 1 + (context_dim or 0)
@@ -135,8 +135,8 @@ class AnchorField(VectorField):
     Args:
         dim: Intrinsic dimension ``n``.
         manifold: A geoopt manifold; the hyperboloid of curvature -1 by default.
-        anchors: Points ``(J, *event)`` at which the anchors start; they are learned. By default 48 random points. See
-            :func:`farthest_points`.
+        anchors: Points ``(J, *event)`` at which the anchors start, such as :func:`farthest_points` of data; or a number
+            of random points, 48 by default. Anchors are learned.
         hidden_dims: Widths of the hidden layers.
         context_dim: Length of a context vector; None for no context.
         equivariant: Whether the network reads distances alone, and there is no ``f``: an isometry that moves points
@@ -157,7 +157,7 @@ class AnchorField(VectorField):
         self,
         dim: int,
         manifold: Manifold | None = None,
-        anchors: Tensor | None = None,
+        anchors: Tensor | int = 48,
         hidden_dims: Sequence[int] | None = None,
         context_dim: int | None = None,
         equivariant: bool = False,
@@ -165,19 +165,13 @@ class AnchorField(VectorField):
         super().__init__(dim, manifold, context_dim)
         space = self._space
         with torch.no_grad():
-            anchors = random_points(space, dim, 48) if anchors is None else anchors
-            checks.check_points(space, anchors, "anchors")
-            if anchors.dim() != space.event_dim + 1 or space.dim(anchors.shape) != dim:
-                raise ValueError(
-                    f"anchors have shape {tuple(anchors.shape)}, but must be a list of points of n = {dim} dimensions, "
-                    f"(J, {', '.join(map(str, space.event_shape(dim)))})."
-                )
-            states = space.state(anchors)[0].detach().to(torch.get_default_dtype())
-            apart = space.distance_matrix(anchors, anchors)
-            apart = apart + torch.diag(torch.full_like(apart[0], math.inf))
-            near = apart.amin(-1) if len(anchors) > 1 else torch.ones(1)
-            near = near.masked_fill(near == 0, 1.0).to(states)
-            features = space.features(anchors).size(-1)
+            if isinstance(anchors, Tensor):
+                states = _states_of(space, dim, anchors)
+            else:
+                checks.check_count("anchors", anchors, 1, "give points, or the number of random points")
+                states = random_states(space, dim, anchors)
+            near = _nearest(space, states)
+            features = space.features(space.point(states[0])[0]).size(-1)
         count, size = len(states), space.vector_size(dim)
         self.equivariant = equivariant
         self.anchors = torch.nn.Parameter(states.clone())
@@ -251,14 +245,34 @@ def dense(inputs: int, widths: list[int], outputs: int) -> torch.nn.Sequential:
     return torch.nn.Sequential(*layers, last)
 
 
-def random_points(space: Complete, dim: int, count: int) -> Tensor:
-    """Returns random points: uniform on compact factors, a wrapped normal of scale 2 elsewhere."""
-    like = torch.empty(())
+def random_states(space: Complete, dim: int, count: int) -> Tensor:
+    """Returns random states ``(count, p)``: uniform on compact factors, normal of scale 2 in tangent coordinates."""
     if isinstance(space, Hadamard):
-        return space.exp0(2 * torch.randn(count, dim))[0]
+        return 2 * torch.randn(count, dim)
     if isinstance(space, Embedded):
-        return space.uniform(torch.Size((count,)), dim, like)
+        return space.state(space.uniform(torch.Size((count,)), dim, torch.empty(())))[0]
     if isinstance(space, MixedProduct):
-        parts = [random_points(factor, n, count) for factor, n in zip(space.factors, space.dims, strict=True)]
-        return torch.cat([part.flatten(1) for part in parts], -1)
+        parts = zip(space.factors, space.dims, strict=True)
+        return torch.cat([random_states(factor, n, count) for factor, n in parts], -1)
     raise TypeError(f"{space.name} has no random points; give anchors=.")
+
+
+def _states_of(space: Complete, dim: int, points: Tensor) -> Tensor:
+    """Returns the states of a list of points in the default dtype, or raises."""
+    checks.check_points(space, points, "anchors")
+    if points.dim() != space.event_dim + 1 or space.dim(points.shape) != dim or not len(points):
+        raise ValueError(
+            f"anchors have shape {tuple(points.shape)}, but must be a list of points of n = {dim} dimensions, "
+            f"(J, {', '.join(map(str, space.event_shape(dim)))})."
+        )
+    return space.state(points)[0].to(torch.get_default_dtype(), copy=True)
+
+
+def _nearest(space: Complete, states: Tensor) -> Tensor:
+    """Returns the distance of each anchor to the nearest other one, or 1 where that is zero or unknown."""
+    if len(states) == 1 or any(space.batch_shapes()):
+        return torch.ones(len(states))
+    points = space.point(states)[0]
+    apart = space.distance_matrix(points, points)
+    near = apart.fill_diagonal_(math.inf).amin(-1)
+    return near.masked_fill(near == 0, 1.0)

@@ -1,0 +1,373 @@
+"""Continuous flows: the laws on every manifold, mutants, Newton's method, fields and flow matching."""
+
+import math
+
+import geoopt
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from scipy.integrate import solve_ivp
+
+import pyro_hyperbolic as ph
+import pyro_hyperbolic.distributions as hdist
+import pyro_hyperbolic.distributions.transforms as HT
+from pyro_hyperbolic import geometry
+from pyro_hyperbolic.distributions.transforms.continuous_flow import _Steps
+from pyro_hyperbolic.distributions.transforms.fields import random_states
+from pyro_hyperbolic.geometry import hyperboloid, product
+from pyro_hyperbolic.testing import LawViolation, assert_transform_laws, map_laws
+from tests.cases import ball, lorentz, shaken
+
+MANIFOLDS = {
+    "h2": (lambda: lorentz(2.0), 2),
+    "h3": (lambda: lorentz(1.0), 3),
+    "flat": (lambda: geoopt.Euclidean(1), 2),
+    "ball": (ball, 2),
+    "h2xh2xr": (lambda: product_of(lorentz(4.0), 3, lorentz(0.25), 3, geoopt.Euclidean(1), 1), 5),
+    "s2": (geoopt.Sphere, 2),
+    "t2": (lambda: ph.manifolds.Torus(2), 2),
+    "so3": (ph.manifolds.Rotations, 3),
+    "h2xs2xr": (lambda: product_of(lorentz(2.0), 3, geoopt.Sphere(), 3, geoopt.Euclidean(1), 1), 5),
+}
+
+
+def product_of(*parts):
+    return geoopt.ProductManifold(*zip(parts[::2], parts[1::2], strict=True))
+
+
+def points(M, n, count=8, seed=0):
+    generator = torch.random.get_rng_state()
+    torch.manual_seed(seed)
+    space = geometry.complete(M)
+    x = space.point(random_states(space, n, count).double())[0]
+    x = geometry.project(M, x) if isinstance(space, geometry.Embedded) else x
+    torch.random.set_rng_state(generator)
+    return x
+
+
+def make(name, scale=0.5, **kwargs):
+    M, n = MANIFOLDS[name][0](), MANIFOLDS[name][1]
+    settings = {"steps": 2, "hidden_dims": [6], "num_anchors": 3, **kwargs}
+    return shaken(HT.continuous_flow(n, M, **settings), scale), points(M, n)
+
+
+@pytest.mark.parametrize("name", ["s2", "h2"])
+@pytest.mark.parametrize("explicit", ["forward", "inverse"])
+def test_laws_with_anchors(name, explicit):
+    flow, x = make(name, explicit=explicit)
+    assert_transform_laws(flow, x[:4])
+
+
+@pytest.mark.parametrize("name", [name for name in MANIFOLDS if name not in ("s2", "h2")])
+def test_laws(name):
+    flow, x = make(name, field="dense")
+    assert_transform_laws(flow, x[:4])
+
+
+class Textbook(HT.ContinuousFlow):
+    """Integrates the divergence in the coordinates of the state, and the field backwards for the inverse."""
+
+    def _follow(self, x, *, explicit):
+        space = self._space
+        s, volume = space.state(x)
+        reverse = explicit == (self.explicit == "inverse")
+        steps = _Steps(space, self.field, self.steps, reverse=reverse)
+        total = 0.0
+        for begin, finish in steps.times:
+            h, slopes, traces = finish - begin, [], []
+            for fraction in (0, 0.5, 0.5, 1):
+                at = s + fraction * h * slopes[-1] if slopes else s
+                slope, jacobian = self._slope(steps, at, begin + fraction * h)
+                slopes.append(slope)
+                traces.append(jacobian.diagonal(dim1=-2, dim2=-1).sum(-1))
+            s, total = (
+                base + h / 6 * (each[0] + 2 * each[1] + 2 * each[2] + each[3])
+                for base, each in ((s, slopes), (total, traces))
+            )
+        y, end = space.point(s)
+        return y, total + end - volume
+
+    def _slope(self, steps, s, time):
+        with torch.enable_grad():
+            s = s if s.requires_grad else s.detach().requires_grad_()
+            velocity = steps._velocity(s, time)
+            rows = [torch.autograd.grad(part.sum(), s, create_graph=True)[0] for part in velocity.unbind(-1)]
+        return velocity, torch.stack(rows, -2)
+
+
+@pytest.mark.parametrize("law", [map_laws.round_trip, map_laws.log_det_matches_autograd])
+def test_a_divergence_that_is_integrated_breaks_laws(law):
+    flow, x = make("h2", steps=8)
+    exact = flow.log_abs_det_jacobian(x, flow(x))
+    textbook = Textbook(flow.field, flow.manifold, steps=8)
+    assert (textbook.log_abs_det_jacobian(x, textbook(x)) - exact).abs().max() < 1e-3  # nearly right
+    with pytest.raises(LawViolation):
+        law(textbook, x)
+
+
+def frame_of_the_start(patch):
+    right = _Steps._step_and_jacobian
+    wrong = lambda self, s, begin, finish, base=None: right(self, s, begin, finish, s.detach())  # noqa: E731
+    patch.setattr(_Steps, "_step_and_jacobian", wrong)
+
+
+def volume_of_one_factor_dropped(patch):
+    right = product._sum
+    patch.setattr(product, "_sum", lambda values: right(list(values)[1:]))
+
+
+def volume_of_the_end_dropped(patch):
+    right = hyperboloid.Hyperboloid.exp0
+    patch.setattr(hyperboloid.Hyperboloid, "point", lambda self, s: (right(self, s)[0], s.new_zeros(s.shape[:-1])))
+
+
+def last_step_dropped(patch):
+    right = _Steps._log_det
+    patch.setattr(_Steps, "_log_det", lambda self, jacobians: right(self, jacobians[:-1]))
+
+
+@pytest.mark.parametrize(
+    ("mutate", "name"),
+    [
+        (frame_of_the_start, "s2"),
+        (volume_of_one_factor_dropped, "h2xh2xr"),
+        (volume_of_the_end_dropped, "h2"),
+        (last_step_dropped, "t2"),
+    ],
+)
+def test_the_log_det_law_catches(mutate, name, monkeypatch):
+    flow, x = make(name, field="dense")
+    map_laws.log_det_matches_autograd(flow, x)
+    mutate(monkeypatch)
+    with pytest.raises(LawViolation):
+        map_laws.log_det_matches_autograd(flow, x)
+
+
+def test_implicit_gradients_that_are_dropped_are_noticed(monkeypatch):
+    flow, x = make("s2", field="dense")
+    right = _Steps._solve
+
+    def detached(self, *args):
+        s, close = right(self, *args)
+        return s.detach(), close
+
+    monkeypatch.setattr(_Steps, "_solve", detached)
+    with pytest.raises(LawViolation):
+        map_laws.gradients_match_differences(flow, x)
+
+
+@pytest.mark.parametrize("make_manifold", [lambda: lorentz(2.0), ball])
+@pytest.mark.parametrize("size", [0.0, 1e-9, 0.1, 0.28, 2.0])
+def test_velocity_is_the_derivative_of_tangent_coordinates(make_manifold, size):
+    space, generator = geometry.chart(make_manifold()), torch.Generator().manual_seed(0)
+    s, u = torch.randn(2, 5, 3, generator=generator, dtype=torch.float64)
+    s = size * s
+    torch.testing.assert_close(space.velocity(s, u), geometry.Hadamard.velocity(space, s, u), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", MANIFOLDS)
+def test_attraction_is_the_sum_of_vectors(name):
+    M, n = MANIFOLDS[name][0](), MANIFOLDS[name][1]
+    space, x, y = geometry.complete(M), points(M, n, 4), points(M, n, 3, seed=1).unsqueeze(1)
+    weights = torch.linspace(-1, 2, 12, dtype=torch.float64).view(3, 4)
+    square, combine = space.attraction(x, y)
+    u, expected = space.towards(x, y)
+    torch.testing.assert_close(square, expected, rtol=1e-11, atol=1e-13)
+    torch.testing.assert_close(combine(weights), (weights.unsqueeze(-1) * u).sum(0), rtol=1e-11, atol=1e-11)
+
+
+def test_the_flow_solves_its_equation_to_fourth_order():
+    r"""Against scipy, in ambient coordinates: :math:`\dot x = \sum_i f_i E_i`, the boost frame at ``k = 1``."""
+    M = geoopt.Lorentz()
+    field = shaken(HT.DenseField(2, M, [6]), 0.5)
+    x = points(M, 2, 1)[0]
+
+    def slope(time, x):
+        x = torch.from_numpy(x)
+        f = field(x, x.new_tensor(time)).detach()
+        inner = x[1:] @ f
+        return torch.cat([inner[None], f + x[1:] * inner / (1 + x[0])]).numpy()
+
+    end = torch.from_numpy(solve_ivp(slope, (0, 1), x.numpy(), rtol=1e-11, atol=1e-12).y[:, -1])
+    errors = [(HT.ContinuousFlow(field, M, steps=steps)(x) - end).norm().item() for steps in (8, 16)]
+    assert errors[1] < 1e-4
+    assert 10 < errors[0] / errors[1] < 25
+
+
+class Whirl(torch.nn.Module):
+    """A field that turns by more than any single step can follow."""
+
+    def forward(self, x, t):
+        return 50 * torch.stack([(3 * x[..., 1]).sin(), (3 * x[..., 0]).cos()], -1)
+
+
+def test_newton_that_does_not_converge_says_so():
+    flow = HT.ContinuousFlow(Whirl(), geoopt.Euclidean(1), steps=1)
+    with pytest.raises(ValueError, match=r"step 1 of 1 .*steps="):
+        flow.inv(points(geoopt.Euclidean(1), 2))
+
+
+def test_own_samples_are_scored_without_newton(monkeypatch):
+    flow, _ = make("h2")
+    base = hdist.WrappedNormal(geometry.origin(flow.manifold, 2), torch.ones(2, dtype=torch.float64), flow.manifold)
+    d = dist.TransformedDistribution(base, [flow])
+    monkeypatch.setattr(_Steps, "implicit", None)
+    y = d.rsample((3,))
+    assert d.log_prob(y).isfinite().all()
+
+
+def test_the_inverse_has_second_derivatives():
+    flow, _ = make("s2", field="dense", steps=1)
+    theta = torch.zeros((), dtype=torch.float64, requires_grad=True)
+
+    def of_angle(theta):
+        turned = torch.stack([theta.cos(), theta.sin(), 0 * theta])
+        return flow.inv.log_abs_det_jacobian(turned, flow.inv(turned))
+
+    assert torch.autograd.gradgradcheck(of_angle, (theta,))
+
+
+def test_batches_of_curvatures_and_contexts():
+    M = geoopt.Lorentz(torch.tensor([1.0, 4.0], dtype=torch.float64))
+    conditional = shaken(HT.continuous_flow(2, M, steps=2, hidden_dims=[6], num_anchors=3, context_dim=1), 0.5)
+    contexts = torch.tensor([[[0.0]], [[1.0]], [[2.0]]], dtype=torch.float64)
+    flow, x = conditional.condition(contexts), geometry.exp0(M, torch.ones(2, 2, dtype=torch.float64))
+    y = flow(x)
+    assert y.shape == flow.forward_shape(x.shape) == (3, 2, 3)
+    alone = shaken(HT.continuous_flow(2, lorentz(4.0), steps=2, hidden_dims=[6], num_anchors=3, context_dim=1), 0.5)
+    torch.testing.assert_close(alone.condition(contexts[2, 0])(x[1]), y[2, 1])
+    assert (y[0] - y[1]).norm() > 0.01
+
+
+def test_a_flow_needs_its_context():
+    conditional = HT.continuous_flow(2, num_anchors=3, context_dim=2)
+    with pytest.raises(TypeError, match="condition"):
+        conditional(geometry.origin(geoopt.Lorentz(), 2))
+    with pytest.raises(ValueError, match="context_dim = 2"):
+        conditional.condition(torch.zeros(3))
+    with pytest.raises(TypeError, match="condition"):
+        ph.flows.flow_matching_loss(conditional, *2 * [geometry.origin(geoopt.Lorentz(), 2)])
+
+
+def test_anchors_start_far_apart():
+    M = geoopt.Lorentz()
+    v = torch.tensor([[0.0, 0.0], [0.1, 0.0], [3.0, 0.0], [0.0, -2.0], [2.9, 0.1], [0.0, 0.0]])
+    x = geometry.exp0(M, v)
+    flow = HT.continuous_flow(2, M, anchors=x, num_anchors=3)
+    torch.testing.assert_close(flow.field.anchors.detach(), v[[0, 2, 3]])
+    assert len(HT.continuous_flow(2, M, anchors=x).field.anchors) == 5  # equal points once
+    assert (flow(x) - x).norm() < 0.3 * x.norm()  # starts near the identity
+
+
+def test_a_field_of_distances_commutes_with_isometries():
+    M = lorentz(4.0)
+    p, x = points(M, 2, 1, seed=3)[0], points(M, 2)
+    field = shaken(HT.AnchorField(2, M, points(M, 2, 3, seed=1), [6], equivariant=True), 0.5)
+    moved = shaken(HT.AnchorField(2, M, points(M, 2, 3, seed=1), [6], equivariant=True), 0.5)
+    anchors = geometry.translate(M, p, geometry.exp0(M, field.anchors))
+    moved.anchors.data = geometry.log0(M, anchors).detach()
+    # The end of many steps: a step in tangent coordinates does not commute, but what it approximates does.
+    here, there = (HT.ContinuousFlow(each, M, steps=steps) for each, steps in ((field, 200), (moved, 200)))
+    with torch.no_grad():
+        expected, found = geometry.translate(M, p, here(x)), there(geometry.translate(M, p, x))
+    torch.testing.assert_close(geometry.distance(M, expected, found), torch.zeros(8).double(), atol=1e-8, rtol=0)
+    u, v = field(x, x[:, 0] * 0 + 0.3), moved(geometry.translate(M, p, x), x[:, 0] * 0 + 0.3)
+    torch.testing.assert_close(u.norm(dim=-1), v.norm(dim=-1), atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", MANIFOLDS)
+@pytest.mark.parametrize("t", [0.0, 0.3, 0.8, 1.0])
+def test_flow_matching_asks_for_the_velocity_of_the_geodesic(name, t):
+    M, n = MANIFOLDS[name][0](), MANIFOLDS[name][1]
+    space, x0, x1 = geometry.complete(M), points(M, n, 5), points(M, n, 5, seed=1)
+    seen = {}
+
+    def field(x, t):
+        seen["x"] = x
+        return torch.zeros(*t.shape, space.vector_size(n), dtype=torch.float64)
+
+    loss = ph.flows.flow_matching_loss(HT.ContinuousFlow(field, M), x0, x1, t)
+    torch.testing.assert_close(loss, space.squared_distance(x0, x1))  # of constant speed
+    torch.testing.assert_close(space.distance(x0, seen["x"]), t * space.distance(x0, x1), atol=1e-7, rtol=1e-7)
+    torch.testing.assert_close(space.distance(seen["x"], x1), (1 - t) * space.distance(x0, x1), atol=1e-7, rtol=1e-7)
+
+
+def test_flow_matching_has_gradients_in_curvature_and_field():
+    M = ph.manifolds.Lorentz(2.0, learnable=True).double()
+    flow = shaken(HT.continuous_flow(2, M, field="dense", hidden_dims=[6]), 0.5)
+    v = torch.linspace(-1, 1, 8, dtype=torch.float64).view(2, 2, 2)
+
+    def loss():
+        return ph.flows.flow_matching_loss(flow, geometry.exp0(M, v[0]), geometry.exp0(M, v[1]), 0.3).sum()
+
+    parameters = list(flow.parameters())
+    gradients = torch.autograd.grad(loss(), parameters)
+    for value, gradient in zip(parameters, gradients, strict=True):
+        kept, step = value.detach().clone(), torch.full_like(value, 1e-6)
+        ends = []
+        for sign in (1, -1):
+            value.data = kept + sign * step
+            ends.append(loss().item())
+        value.data = kept
+        assert gradient.sum().item() == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_flow_matching_finds_a_wrapped_normal():
+    torch.manual_seed(0)
+    M = geoopt.Lorentz()
+    p = geometry.exp0(M, torch.tensor([0.8, 0.0]))
+    base, target = (
+        hdist.WrappedNormal(geometry.origin(M, 2), torch.ones(2)),
+        hdist.WrappedNormal(p, torch.full((2,), 0.5)),
+    )
+    flow = HT.continuous_flow(2, M, field="dense", hidden_dims=[64, 64], steps=8)
+    adam = torch.optim.Adam(flow.parameters(), 5e-3)
+    steps = 2500
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
+    for _ in range(steps):
+        loss = ph.flows.flow_matching_loss(flow, base.sample((512,)), target.sample((512,))).mean()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        schedule.step()
+    q, x = dist.TransformedDistribution(base, [flow]), target.sample((4000,))
+    with torch.no_grad():
+        log_ratio = target.log_prob(x) - q.log_prob(x)
+    # The mean of r - 1 - log r has the same expectation as -log r, and little noise.
+    assert ((-log_ratio).expm1() + log_ratio).mean() < 1e-3
+
+
+@pytest.mark.parametrize("explicit", ["forward", "inverse"])
+def test_svi_with_the_flow_as_guide_and_as_density(explicit):
+    torch.manual_seed(0)
+    M = geoopt.Lorentz()
+    flow = HT.continuous_flow(2, M, field="dense", hidden_dims=[8], steps=2, explicit=explicit)
+    base = hdist.WrappedNormal(geometry.origin(M, 2), torch.ones(2))
+    other = hdist.WrappedNormal(geometry.exp0(M, torch.tensor([1.0, 0.0])), torch.full((2,), 0.5))
+    flowing = dist.TransformedDistribution(base, [flow])
+    data = other.sample((64,))
+
+    def model():
+        if explicit == "forward":  # the posterior is `other`
+            pyro.sample("x", other)
+        else:
+            pyro.module("flow", flow)
+            with pyro.plate("data", 64):
+                pyro.sample("x", flowing, obs=data)
+
+    def guide():
+        if explicit == "forward":
+            pyro.module("flow", flow)
+            pyro.sample("x", flowing)
+
+    pyro.clear_param_store()
+    svi = pyro.infer.SVI(
+        model,
+        guide,
+        pyro.optim.Adam({"lr": 0.05}),
+        pyro.infer.Trace_ELBO(32, vectorize_particles=explicit == "forward"),
+    )
+    losses = [svi.step() for _ in range(20)]
+    assert math.fsum(losses[-3:]) < math.fsum(losses[:3])

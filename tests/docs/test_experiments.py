@@ -699,8 +699,8 @@ def test_a_partial_table_says_what_is_missing(tmp_path):
     scores = {"kl": 0.125, "kl_error": 0.01, "mass": 1.0, "mass_error": 0.001, "seconds": 120.0}
     records.write(tmp_path / "manifolds", done.name, {**done.fields, **scores})
     page = manifolds.section(tmp_path)
-    assert "torus-board, flow (2 of 3)" in page
-    assert "tree, flow (3 of 3)" in page
+    assert "compact, flow: 1 of 15" in page
+    assert "planar, flow: 0 of 27" in page
     assert "| torus-board | continuous flow | 120 | 0.1250 |" in page
     assert "-1.86" not in page  # recalled from a paper, not read there
     other = {**done.fields, "setting": {**done.fields["setting"], "rate": 1.0}}

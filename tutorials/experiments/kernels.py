@@ -105,7 +105,11 @@ def most_likely(models, x):
 
 
 def fitted_mixture(target, manifold, number, seconds, rate=0.02, batch=512):
-    """Returns a mixture of bumps fitted by maximum likelihood on fresh draws, from ``number`` draws far apart."""
+    """Fits a mixture of bumps by maximum likelihood on fresh draws, from ``number`` draws far apart.
+
+    Returns:
+        The mixture in float64, and the number of steps.
+    """
     start, space, x = time.process_time(), geometry.complete(manifold), target.sample((2048,))
     chosen, gap = [0], space.squared_distance(x, x[:1])
     for _ in range(number - 1):
@@ -116,16 +120,16 @@ def fitted_mixture(target, manifold, number, seconds, rate=0.02, batch=512):
     values = [value.requires_grad_() for value in values]
     optimizer = torch.optim.Adam(values, rate)
 
-    def model():
-        return Mixture(manifold, space.point(space.retract(values[0]))[0], values[1].exp(), values[2])
+    def model(state, log_precision, logits):
+        return Mixture(manifold, space.point(space.retract(state))[0], log_precision.exp(), logits)
 
     steps = 0
     while (share := (time.process_time() - start) / seconds) < 1:
         optimizer.param_groups[0]["lr"] = rate * (0.5 + 0.5 * math.cos(math.pi * share))
-        loss = -model().log_prob(target.sample((batch,))).mean()
+        loss = -model(*values).log_prob(target.sample((batch,))).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         steps += 1
     with torch.no_grad():
-        return model(), steps
+        return model(*(value.double() for value in values)), steps

@@ -12,6 +12,7 @@ from torch import Tensor
 from pyro_hyperbolic.distributions.constraints import OnManifold
 from pyro_hyperbolic.distributions.manifold_distribution import ManifoldDistribution
 from pyro_hyperbolic.geometry import bind, checks, same
+from pyro_hyperbolic.geometry.euclidean import Euclidean
 from pyro_hyperbolic.geometry.product import MixedProduct
 from pyro_hyperbolic.manifolds import with_sampled_parameters
 
@@ -29,12 +30,12 @@ class ProductDistribution(ManifoldDistribution):
     Args:
         manifold: A ``geoopt.ProductManifold``.
         factors: One distribution for each factor of the manifold, in order: with this manifold as support, or over real
-            vectors if the factor is Euclidean.
+            vectors if the factor is Euclidean. Pyro's own on spheres and circles, such as ``VonMises``, are accepted.
         validate_args: Whether to check values; Pyro's global setting by default.
 
     Raises:
         TypeError: If the manifold is not a product, or a factor is not a distribution.
-        ValueError: If there are more or fewer distributions than factors, or one is on another manifold or has other
+        ValueError: If there are more or fewer distributions than factors, or one is on another space or has other
             shapes.
 
     Example:
@@ -138,9 +139,26 @@ def _check_factor(space: MixedProduct, i: int, factor: Any) -> None:
             f"factor {i} is {factor} with events of shape {tuple(factor.event_shape)}, but points of factor {i} of the "
             f"manifold, {checks.describe(own)}, have shape {shape}; use .to_event(1), or another order or dimension."
         )
-    support = factor.support
-    if isinstance(support, OnManifold) and not same(support.manifold, own):
+    support: Any = factor.support
+    if isinstance(support, OnManifold):
+        if not same(support.manifold, own):
+            raise ValueError(
+                f"factor {i} is on {checks.describe(support.manifold)}, but factor {i} of the manifold is "
+                f"{checks.describe(own)}; pass the same manifold object to both."
+            )
+    elif support.is_discrete or (not isinstance(own, Euclidean) and not isinstance(_base(factor), _PERIODIC)):
         raise ValueError(
-            f"factor {i} is on {checks.describe(support.manifold)}, but factor {i} of the manifold is "
-            f"{checks.describe(own)}; pass the same manifold object to both."
+            f"factor {i} is {factor} on {support}, but must have a density with respect to the volume of factor {i} of "
+            f"the manifold, {checks.describe(own)}; use one whose support is on_manifold of it."
         )
+
+
+#: Distributions on circles and spheres whose support is not this library's. Torch calls that of some real.
+_PERIODIC = (dist.ProjectedNormal, dist.SineBivariateVonMises, dist.SineSkewed, dist.VonMises, dist.VonMises3D)
+
+
+def _base(factor: Any) -> Any:
+    """Returns the distribution within wrappers such as ``Independent``."""
+    while isinstance(factor, (torch.distributions.Independent, dist.MaskedDistribution, dist.ExpandedDistribution)):
+        factor = factor.base_dist
+    return factor

@@ -36,6 +36,14 @@ def uniform(manifold=SPHERE, dim=2, **kwargs):
     return hdist.Uniform(manifold, dim, **kwargs)
 
 
+def normal(n):
+    return dist.Normal(torch.zeros(n), 1.0).to_event(1)
+
+
+def counts(n):
+    return dist.Poisson(torch.ones(n)).to_event(1)
+
+
 def mixed(*batch):
     plane = hdist.WrappedNormal(G.origin(lorentz(4.0), 2).expand(*batch, 3), 0.5, lorentz(4.0))
     line = dist.Normal(torch.zeros(2), torch.ones(2)).to_event(1)
@@ -116,12 +124,23 @@ def test_a_product_without_reparameterised_factor():
         ((geoopt.ProductManifold((SPHERE, 3)), [3.0]), TypeError, ["factor 0", "3.0"]),
         ((geoopt.ProductManifold((SPHERE, 3)), [uniform(SPHERE, 3)]), ValueError, ["(4,)", "(3,)"]),
         ((geoopt.ProductManifold((lorentz(), 3)), [uniform()]), ValueError, ["Sphere", "Lorentz(k=1)"]),
+        ((geoopt.ProductManifold((lorentz(), 3)), [normal(3)]), ValueError, ["factor 0", "Real", "Lorentz(k=1)"]),
+        ((geoopt.ProductManifold((SPHERE, 3)), [normal(3)]), ValueError, ["factor 0", "Real", "Sphere"]),
+        ((geoopt.ProductManifold((TORUS, 2)), [normal(2)]), ValueError, ["factor 0", "Real", "Torus"]),
+        ((geoopt.ProductManifold((geoopt.Euclidean(1), 2)), [counts(2)]), ValueError, ["factor 0", "Integer"]),
     ],
 )
 def test_bad_product(arguments, error, parts):
     with pytest.raises(error) as caught:
         hdist.ProductDistribution(*arguments)
     assert all(part in str(caught.value) for part in parts)
+
+
+def test_a_product_of_distributions_of_pyro():
+    circles, ball = dist.VonMises(torch.zeros(2), 1.0).to_event(1), dist.ProjectedNormal(torch.ones(3))
+    d = hdist.ProductDistribution(geoopt.ProductManifold((TORUS, 2), (SPHERE, 3)), [circles.expand([4]), ball])
+    x = d.sample()
+    assert torch.allclose(d.log_prob(x), circles.log_prob(x[:, :2]) + ball.log_prob(x[:, 2:]))
 
 
 # Densities

@@ -6,7 +6,17 @@ import pytest
 import torch
 
 from pyro_hyperbolic.testing import density_laws, map_laws, object_laws, suites
-from tests.cases import AUTOMORPHISMS, DISTRIBUTIONS, TRANSFORMS, UNCHARTED, base_on, continuous, lorentz, points
+from tests.cases import (
+    AUTOMORPHISMS,
+    DISTRIBUTIONS,
+    MANIFOLDS,
+    TRANSFORMS,
+    UNCHARTED,
+    base_on,
+    continuous,
+    lorentz,
+    points,
+)
 
 # Pyro's autoregressive inverse makes tensors of the default dtype.
 pytestmark = pytest.mark.usefixtures("float64")
@@ -37,10 +47,10 @@ def test_round_trip_at_r_15(case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*UNCHARTED, "h2", "h3"])
+@pytest.mark.parametrize("name", [*UNCHARTED, "h2", "h3", "h2xh2xr"])
 def test_continuous_flow_laws(name):
     """With the default field on every kind of manifold, and its density: 10 to 60 seconds each."""
-    make, n = {**UNCHARTED, "h2": (lambda: lorentz(4.0), 2), "h3": (lorentz, 3)}[name]
+    make, n = {**UNCHARTED, **MANIFOLDS, "h2": (lambda: lorentz(4.0), 2), "h3": (lorentz, 3)}[name]
     M = make()
     flow, base = continuous(M, n, num_anchors=4, steps=3), base_on(M, n)
     suites.assert_transform_laws(flow, base.sample((8,)))

@@ -47,21 +47,23 @@ def points(M, n, count=8, seed=0):
 
 def make(name, scale=0.5, **kwargs):
     M, n = MANIFOLDS[name][0](), MANIFOLDS[name][1]
-    settings = {"steps": 2, "hidden_dims": [6], "num_anchors": 3, **kwargs}
-    return shaken(HT.continuous_flow(n, M, **settings), scale), points(M, n)
+    settings = {"steps": 1, "hidden_dims": [8], "num_anchors": 4, **kwargs}
+    return shaken(HT.continuous_flow(n, M, **settings), scale), points(M, n, 3)
 
 
-@pytest.mark.parametrize("name", ["s2", "h2"])
 @pytest.mark.parametrize("explicit", ["forward", "inverse"])
-def test_laws_with_anchors(name, explicit):
-    flow, x = make(name, explicit=explicit)
-    assert_transform_laws(flow, x[:4])
+def test_value_inverse_and_log_det(explicit):
+    flow, x = make("h2", explicit=explicit)
+    map_laws.round_trip(flow, x)
+    map_laws.log_det_matches_autograd(flow, x)
 
 
-@pytest.mark.parametrize("name", [name for name in MANIFOLDS if name not in ("s2", "h2")])
-def test_laws(name):
-    flow, x = make(name, field="dense")
-    assert_transform_laws(flow, x[:4])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MANIFOLDS)
+def test_laws_where_the_inverse_is_explicit(name):
+    """The other direction is in the tables of tests/laws."""
+    flow, x = make(name, explicit="inverse", field="dense")
+    assert_transform_laws(flow, x)
 
 
 class Textbook(HT.ContinuousFlow):
@@ -97,18 +99,12 @@ class Textbook(HT.ContinuousFlow):
 
 @pytest.mark.parametrize("law", [map_laws.round_trip, map_laws.log_det_matches_autograd])
 def test_a_divergence_that_is_integrated_breaks_laws(law):
-    flow, x = make("h2", steps=8)
+    flow, x = make("h2", steps=4)
     exact = flow.log_abs_det_jacobian(x, flow(x))
-    textbook = Textbook(flow.field, flow.manifold, steps=8)
+    textbook = Textbook(flow.field, flow.manifold, steps=4)
     assert (textbook.log_abs_det_jacobian(x, textbook(x)) - exact).abs().max() < 1e-3  # nearly right
     with pytest.raises(LawViolation):
         law(textbook, x)
-
-
-def frame_of_the_start(patch):
-    right = _Steps._step_and_jacobian
-    wrong = lambda self, s, begin, finish, base=None: right(self, s, begin, finish, s.detach())  # noqa: E731
-    patch.setattr(_Steps, "_step_and_jacobian", wrong)
 
 
 def volume_of_one_factor_dropped(patch):
@@ -121,18 +117,12 @@ def volume_of_the_end_dropped(patch):
     patch.setattr(hyperboloid.Hyperboloid, "point", lambda self, s: (right(self, s)[0], s.new_zeros(s.shape[:-1])))
 
 
-def last_step_dropped(patch):
-    right = _Steps._log_det
-    patch.setattr(_Steps, "_log_det", lambda self, jacobians: right(self, jacobians[:-1]))
-
-
 @pytest.mark.parametrize(
     ("mutate", "name"),
     [
-        (frame_of_the_start, "s2"),
         (volume_of_one_factor_dropped, "h2xh2xr"),
+        (volume_of_one_factor_dropped, "h2xs2xr"),
         (volume_of_the_end_dropped, "h2"),
-        (last_step_dropped, "t2"),
     ],
 )
 def test_the_log_det_law_catches(mutate, name, monkeypatch):
@@ -201,10 +191,79 @@ class Whirl(torch.nn.Module):
         return 50 * torch.stack([(3 * x[..., 1]).sin(), (3 * x[..., 0]).cos()], -1)
 
 
-def test_newton_that_does_not_converge_says_so():
-    flow = HT.ContinuousFlow(Whirl(), geoopt.Euclidean(1), steps=1)
-    with pytest.raises(ValueError, match=r"step 1 of 1 .*steps="):
-        flow.inv(points(geoopt.Euclidean(1), 2))
+@pytest.mark.parametrize("explicit", ["forward", "inverse"])
+def test_newton_that_does_not_converge_says_so(explicit):
+    M = geoopt.Euclidean(1)
+    flow = HT.ContinuousFlow(Whirl(), M, steps=1, explicit=explicit)
+    with pytest.raises(ValueError, match=r"step 1 of 1 has no inverse.*more steps="):
+        (flow.inv if explicit == "forward" else flow)(points(M, 2))
+
+
+class Push(torch.nn.Module):
+    """A field along one of the axes, which folds the map where it falls too fast for the step."""
+
+    def __init__(self, size, vector_size):
+        super().__init__()
+        self.size, self.axis = size, torch.eye(vector_size, dtype=torch.float64)[0]
+
+    def forward(self, x, t):
+        u = self.size * (3 * x[..., 0] + t).sin().unsqueeze(-1) * self.axis
+        return u if x.size(-1) > len(self.axis) else u - (u * x).sum(-1, keepdim=True) * x
+
+
+def orientations(flow, x):
+    """The sign of the Jacobian at each point: of tangent vectors and the position, in the space around the manifold."""
+    space = geometry.complete(flow.manifold)
+    steps = _Steps(space, flow.field, flow.steps, reverse=flow.explicit == "inverse")
+
+    def follow(s):
+        s = space.retract(s)
+        for begin, finish in steps.times:
+            s = steps._step(s, begin, finish)
+        return space.point(s)[0]
+
+    def determinant(map_, s):
+        columns = torch.autograd.functional.jacobian(lambda s: map_(s).sum(0), s).movedim(1, 0) @ space.frame(s).mT
+        return torch.linalg.det(torch.cat([columns, map_(s).unsqueeze(-1)], -1))
+
+    s = space.state(x)[0]
+    return determinant(follow, s).sign() * determinant(lambda s: space.point(space.retract(s))[0], s).sign()
+
+
+@pytest.mark.parametrize("explicit", ["forward", "inverse"])
+@pytest.mark.parametrize(("M", "size"), [(geoopt.Lorentz(), 1.0), (geoopt.Sphere(), 2.0)], ids=["h2", "s2"])
+def test_a_step_that_folds_is_refused(M, size, explicit):
+    x, field = points(M, 2, 40), Push(size, geometry.complete(M).vector_size(2))
+    coarse, fine = (HT.ContinuousFlow(field, M, steps=steps, explicit=explicit) for steps in (1, 16))
+    folded = orientations(coarse, x) < 0
+    assert 0 < folded.sum() < 40
+    with pytest.raises(
+        ValueError, match=rf"step 1 of 1 is not injective.*{folded.sum()} of 40 points; use more steps="
+    ):
+        (coarse if explicit == "forward" else coarse.inv)(x)
+    with pytest.raises(ValueError, match="step 1 of 1 "):
+        (coarse.inv if explicit == "forward" else coarse)(x)
+    with pyro.validation_enabled(False):
+        log_det = (coarse._forward if explicit == "forward" else coarse._backward)(x)[1]
+    assert torch.equal(log_det.isnan(), folded)
+    assert (orientations(fine, x) > 0).all()
+    (fine if explicit == "forward" else fine.inv)(x)
+
+
+def test_a_step_that_runs_away_asks_for_more_steps():
+    M = geoopt.Lorentz()
+
+    def field(x, t):
+        return 3 * x[..., 1:] * x[..., :1] ** 2
+
+    x = geometry.exp0(M, torch.tensor([[0.1, 0.0], [2.0, 0.0]], dtype=torch.float64))
+    for explicit in ("forward", "inverse"):
+        flow = HT.ContinuousFlow(field, M, steps=4, explicit=explicit)
+        for direction in (flow, flow.inv):
+            with pytest.raises(ValueError, match=r"step \d of 4 .* of 2 points; use more steps="):
+                direction(x)
+    with pytest.raises(ValueError, match="NaN in its parameters"):
+        HT.ContinuousFlow(lambda x, t: x[..., 1:] * torch.nan, M)(x)
 
 
 def test_own_samples_are_scored_without_newton(monkeypatch):
@@ -261,16 +320,16 @@ def test_anchors_start_far_apart():
 
 def test_a_field_of_distances_commutes_with_isometries():
     M = lorentz(4.0)
-    p, x = points(M, 2, 1, seed=3)[0], points(M, 2)
+    p, x = points(M, 2, 1, seed=3)[0], points(M, 2, 3)
     field = shaken(HT.AnchorField(2, M, points(M, 2, 3, seed=1), [6], equivariant=True), 0.5)
     moved = shaken(HT.AnchorField(2, M, points(M, 2, 3, seed=1), [6], equivariant=True), 0.5)
     anchors = geometry.translate(M, p, geometry.exp0(M, field.anchors))
     moved.anchors.data = geometry.log0(M, anchors).detach()
     # The end of many steps: a step in tangent coordinates does not commute, but what it approximates does.
-    here, there = (HT.ContinuousFlow(each, M, steps=steps) for each, steps in ((field, 200), (moved, 200)))
+    here, there = (HT.ContinuousFlow(each, M, steps=40) for each in (field, moved))
     with torch.no_grad():
         expected, found = geometry.translate(M, p, here(x)), there(geometry.translate(M, p, x))
-    torch.testing.assert_close(geometry.distance(M, expected, found), torch.zeros(8).double(), atol=1e-8, rtol=0)
+    torch.testing.assert_close(geometry.distance(M, expected, found), torch.zeros(3).double(), atol=5e-6, rtol=0)
     u, v = field(x, x[:, 0] * 0 + 0.3), moved(geometry.translate(M, p, x), x[:, 0] * 0 + 0.3)
     torch.testing.assert_close(u.norm(dim=-1), v.norm(dim=-1), atol=1e-10, rtol=1e-10)
 
@@ -366,7 +425,7 @@ def test_svi_with_the_flow_as_guide_and_as_density(explicit):
         model,
         guide,
         pyro.optim.Adam({"lr": 0.05}),
-        pyro.infer.Trace_ELBO(32, vectorize_particles=explicit == "forward"),
+        pyro.infer.Trace_ELBO(32, vectorize_particles=True) if explicit == "forward" else pyro.infer.Trace_ELBO(),
     )
-    losses = [svi.step() for _ in range(20)]
+    losses = [svi.step() for _ in range(12)]
     assert math.fsum(losses[-3:]) < math.fsum(losses[:3])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions.constraints import on_manifold
-from pyro_hyperbolic.geometry import Complete, checks
+from pyro_hyperbolic.geometry import Complete, Hadamard, checks
 from pyro_hyperbolic.manifolds import STANDARD
 
 from .base import ModuleTransform, broadcast, register_if_learnable, with_batch, without_autocast
@@ -71,7 +71,7 @@ class ContinuousFlow(ModuleTransform):
     Raises:
         TypeError: If the field is not a function, or the manifold is not complete.
         ValueError: If ``steps`` or ``explicit`` is out of range; on a call, while validating, if a point is off the
-            manifold, or a step is not injective.
+            manifold, or a step is not injective there, runs away or turns by more than a right angle.
 
     References:
         *Riemannian Continuous Normalizing Flows*, E. Mathieu, M. Nickel, 2020, arXiv:2006.10605.
@@ -154,6 +154,7 @@ class ContinuousFlow(ModuleTransform):
 
 #: Rounds of Newton's method, of two steps with one Jacobian each; two rounds nearly always reach rounding error.
 _ROUNDS, _MOST_ROUNDS = 2, 30
+_FOLD = "is not injective, or turns by more than a right angle"
 
 
 class _Steps:
@@ -171,28 +172,43 @@ class _Steps:
 
     def explicit(self, s: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the end of the path, and the log-determinant."""
-        jacobians = []
+        states, jacobians = [s], []
         for begin, finish in self.times:
             s, jacobian = self._step_and_jacobian(s, begin, finish)
+            states.append(s)
             jacobians.append(jacobian)
-        return s, self._log_det(jacobians)
+        fine, log_det = self._log_det(states, jacobians)
+        found = torch.stack([state.detach().isfinite().all(-1) for state in states[1:]])
+        self._check(states[0], self.times[0][0], {"reaches NaN or infinity": found, _FOLD: fine})
+        return s, log_det
 
     def implicit(self, s: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the start of the path to ``s``, and minus the log-determinant of the steps."""
         for rounds in (_ROUNDS, _MOST_ROUNDS):
-            start, jacobians, found = s, [], []
+            states = [s]
+            jacobians: list[Tensor] = []
+            found: list[Tensor] = []
             for begin, finish in reversed(self.times):
-                start, is_close = self._solve(start, begin, finish, rounds)
-                jacobians.append(self._step_and_jacobian(start, begin, finish)[1])
-                found.append(is_close)
-            close = torch.stack(found[::-1])
+                start, is_close = self._solve(states[0], begin, finish, rounds)
+                states.insert(0, start)
+                jacobians.insert(0, self._step_and_jacobian(start, begin, finish)[1])
+                found.insert(0, is_close)
+            close = torch.stack(found)
             if not _can_read(s) or bool(close.all()):
                 break
-        self._check(close, "has no inverse that Newton's method finds")
-        return start.masked_fill(~close.all(0).unsqueeze(-1), torch.nan), -self._log_det(jacobians[::-1])
+        fine, log_det = self._log_det(states, jacobians)
+        self._check(s, self.times[-1][1], {"has no inverse that Newton's method finds": close, _FOLD: fine})
+        return states[0].masked_fill(~close.all(0).unsqueeze(-1), torch.nan), -log_det
 
-    def _log_det(self, jacobians: list[Tensor]) -> Tensor:
-        return torch.linalg.slogdet(torch.stack(jacobians)).logabsdet.sum(0)
+    def _log_det(self, states: list[Tensor], jacobians: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Returns whether each step is injective near each point, ``(steps, *)``, and the sum of log-determinants."""
+        sign, log_det = torch.linalg.slogdet(torch.stack(jacobians))
+        if not isinstance(self.space, Hadamard):
+            # The frame may jump to another orientation. While a state turns by less than a right angle, this shows.
+            frames = self.space.frame(torch.stack(states).detach())
+            sign = sign.detach() * torch.linalg.slogdet(frames[1:] @ frames[:-1].mT)[0]
+        fine = sign.detach() > 0
+        return fine, log_det.sum(0).masked_fill(~fine.all(0), torch.nan)
 
     def _solve(self, target: Tensor, begin: float, finish: float, rounds: int) -> tuple[Tensor, Tensor]:
         """Returns the start of the step that ends at ``target``, and whether the method converged, ``(*)``."""
@@ -262,16 +278,22 @@ class _Steps:
             jacobian = torch.stack([torch.autograd.grad(end, s, row, **options)[0] for row in rows], -2) @ frame.mT
         return (end, jacobian) if create_graph else (end.detach(), jacobian.detach())
 
-    def _check(self, fine: Tensor, what: str) -> None:
-        """Raises unless all is fine, ``(steps, *)``; one sync."""
-        if not _can_read(fine) or bool(fine.all()):
+    def _check(self, s: Tensor, time: float, conditions: dict[str, Tensor]) -> None:
+        """Raises unless all conditions hold, each ``(steps, *)``, on the path of the state that was given; one sync."""
+        if not checks.validating() or checks.all_hold([fine.all() for fine in conditions.values()]):
             return
-        wrong = ~fine.flatten(1)
-        i = int(wrong.any(1).nonzero()[0])
-        raise ValueError(
-            f"step {i + 1} of {len(self.times)} {what}, for {int(wrong[i].sum())} of {wrong.size(1)} points; use more "
-            f"steps=, or a field that varies less (train longer at a lower learning rate)."
-        )
+        if not bool(self._velocity(s, time).isfinite().all()):
+            raise ValueError(
+                f"the field is NaN or infinite at time {time:.3g}, at a given point; look for NaN in its parameters or "
+                f"its context."
+            )
+        for i in range(len(self.times)):
+            for what, fine in conditions.items():
+                if not bool(fine[i].all()):
+                    raise ValueError(
+                        f"step {i + 1} of {len(self.times)} {what}, for {int((~fine[i]).sum())} of {fine[i].numel()} "
+                        f"points; use more steps=, or a field that varies less (train longer at a lower learning rate)."
+                    )
 
 
 def _dual(space: Complete, s: Tensor) -> Tensor:

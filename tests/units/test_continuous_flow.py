@@ -207,6 +207,31 @@ def test_newton_that_does_not_converge_says_so():
         flow.inv(points(geoopt.Euclidean(1), 2))
 
 
+class Folding(torch.nn.Module):
+    """A field that a single step follows back over its own trace, on the line and on the circle."""
+
+    def forward(self, x, t):
+        wave = 1.5 * torch.sin(6 * x[..., :1])
+        return wave if x.size(-1) == 1 else wave * torch.stack([-x[..., 1], x[..., 0]], -1)
+
+
+@pytest.mark.parametrize("M", [geoopt.Euclidean(1), geoopt.Sphere()], ids=["line", "circle"])
+@pytest.mark.parametrize("explicit", ["forward", "inverse"])
+def test_a_step_that_folds_says_so(M, explicit):
+    """Its mass would be more than 1, by as much as is covered three times."""
+    angle = torch.linspace(-1, 1, 41, dtype=torch.float64)
+    x = angle.unsqueeze(-1) if isinstance(M, geoopt.Euclidean) else torch.stack([angle.cos(), angle.sin()], -1)
+    folding = HT.ContinuousFlow(Folding(), M, steps=1, explicit=explicit)
+    fine = HT.ContinuousFlow(Folding(), M, steps=16, explicit=explicit)
+    for side in (False, True):
+        with pytest.raises(ValueError, match=r"step 1 of 1 .*of 41 points; use more steps="):
+            (folding.inv if side else folding)(x)
+        (fine.inv if side else fine)(x)
+    with pyro.validation_enabled(False):
+        lost = folding.log_abs_det_jacobian(x, x) if explicit == "forward" else folding.inverse_and_log_det(x)[1]
+    assert 0 < lost.isnan().sum() < 41
+
+
 def test_own_samples_are_scored_without_newton(monkeypatch):
     flow, _ = make("h2")
     base = hdist.WrappedNormal(geometry.origin(flow.manifold, 2), torch.ones(2, dtype=torch.float64), flow.manifold)

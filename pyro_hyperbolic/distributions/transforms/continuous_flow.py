@@ -63,7 +63,7 @@ class ContinuousFlow(ModuleTransform):
         field: Called as ``field(x, t)`` with points ``(*, *event)`` and times ``(*)``; returns tangent vectors
             ``(*, m)``, as :class:`geometry.Complete` has them. It must be smooth and map each point by itself.
         manifold: A geoopt manifold; the hyperboloid of curvature -1 by default.
-        steps: The number ``N`` of steps. Each must be injective.
+        steps: The number ``N`` of steps. Each must be injective; a reversal of orientation is noticed.
         explicit: The direction without Newton's method: ``"forward"`` (base to data) for guides, ``"inverse"`` (data to
             base) to train by likelihood and to score data.
         cache_size: 1 (default) to cache the last pair, 0 to cache nothing.
@@ -192,7 +192,13 @@ class _Steps:
         return start.masked_fill(~close.all(0).unsqueeze(-1), torch.nan), -self._log_det(jacobians[::-1])
 
     def _log_det(self, jacobians: list[Tensor]) -> Tensor:
-        return torch.linalg.slogdet(torch.stack(jacobians)).logabsdet.sum(0)
+        """Returns the log-determinant; NaN, or an error while validating, where a step reverses orientation."""
+        sign, log_det = torch.linalg.slogdet(torch.stack(jacobians))
+        # Such a step folds space and counts mass more than once, which maximum likelihood would reward.
+        fine = (sign > 0) | log_det.isnan()
+        if checks.validating():
+            self._check(fine, "is not injective")
+        return log_det.masked_fill(~fine, torch.nan).sum(0)
 
     def _solve(self, target: Tensor, begin: float, finish: float, rounds: int) -> tuple[Tensor, Tensor]:
         """Returns the start of the step that ends at ``target``, and whether the method converged, ``(*)``."""

@@ -565,9 +565,10 @@ injective. Budgets are seconds of processor time of one core of a busy machine, 
 quiet one takes more steps in them. Settings were chosen on seed 0; the tables have other seeds, all of them. Fields
 are "dense" networks, with Fourier features on boards, other planar targets and the earth; on `tree` `bump_field.py`:
 the velocity that would be optimal for a mixture of bumps at clusters of the data, corrected by a network. Settings of
-compact mixtures and of the earth are not tuned. KL(target || model) in nats, on {draws} fresh draws that all rows of a target share: the mean over seeds with a 95% t-interval, the value of
-each seed, and the largest standard error over draws. The mass is the one farthest from 1 in units of its error; "s" is
-the mean processor time of a run, scoring included.
+compact mixtures and of the earth are not tuned. KL(target || model) in nats, on {draws} fresh draws that all rows of a
+target share: the mean over seeds with a 95% t-interval, the value of each seed, and the largest standard error over
+draws. The mass is the one farthest from 1 in units of its error; "s" is the mean processor time of a run, scoring
+included.
 """
 
 WAITING = """The tables are not complete. Runs that have a record, of those planned: {rows}. The command above makes

@@ -176,6 +176,24 @@ def test_attraction_is_the_sum_of_vectors(name):
     torch.testing.assert_close(combine(weights), (weights.unsqueeze(-1) * u).sum(0), rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("radii", [(1e-3, 2e-3), (10.0, 9.0), (15.0, 14.0), (80.0, 1.0), (45.0, -45.0), (80.0, -9.0)])
+@pytest.mark.parametrize("n", [1, 2])
+def test_attraction_of_single_precision_far_out(radii, n):
+    """Against differences of signed radii on one ray: value and gradient are right where squares of points overflow."""
+    M = lorentz(4.0)
+    space = geometry.complete(M)
+    ray = torch.tensor([1.0, 0.0])[:n]
+    r = torch.tensor(radii[0], requires_grad=True)
+    x, y = (geometry.exp0(M, 2 * each * ray) for each in (r, torch.tensor([[radii[1]]])))
+    square, combine = space.attraction(x, y)
+    expected = 2 * (radii[1] - radii[0])
+    assert math.isclose(square.item(), expected**2, rel_tol=1e-5, abs_tol=1e-6)
+    along = combine(torch.ones(1)) @ ray
+    assert math.isclose(along.item(), expected, rel_tol=1e-4, abs_tol=1e-6)
+    (slope,) = torch.autograd.grad(along, r)
+    assert math.isclose(slope.item(), -2, rel_tol=1e-3)
+
+
 def test_the_flow_solves_its_equation_to_fourth_order():
     r"""Against scipy, in ambient coordinates: :math:`\dot x = \sum_i f_i E_i`, the boost frame at ``k = 1``."""
     M = geoopt.Lorentz()

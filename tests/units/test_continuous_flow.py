@@ -259,6 +259,22 @@ def test_own_samples_are_scored_without_newton(monkeypatch):
     assert d.log_prob(y).isfinite().all()
 
 
+class OwnField(torch.nn.Module):
+    """A user's class, of which nothing is remembered."""
+
+    def forward(self, x, t):
+        return 0.3 * (x[..., 1:] + t.unsqueeze(-1)).sin()
+
+
+@pytest.mark.usefixtures("float64")
+def test_data_are_scored_without_newton_in_the_explicit_direction(monkeypatch):
+    monkeypatch.setattr(_Steps, "implicit", None)
+    M = lorentz(1.0)
+    base = hdist.WrappedNormal(geometry.origin(M, 2), torch.ones(2), M)
+    flow = HT.ContinuousFlow(OwnField(), M, steps=2, explicit="inverse")
+    assert dist.TransformedDistribution(base, [flow]).log_prob(points(M, 2)).isfinite().all()
+
+
 def test_the_inverse_has_second_derivatives():
     flow, _ = make("s2", field="dense", steps=1)
     theta = torch.zeros((), dtype=torch.float64, requires_grad=True)

@@ -120,6 +120,9 @@ class ContinuousFlow(ModuleTransform):
         x, log_det = self._follow(y, explicit=self.explicit == "inverse")
         return x, -log_det
 
+    def _log_det_at(self, x: Tensor, y: Tensor) -> Tensor:
+        return self._forward(x)[1] if self.explicit == "forward" else self._backward(y)[1]
+
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         """Returns the field at points ``(*, *event)`` and times ``(*)``, tangent vectors ``(*, m)``."""
         return self.field(x, t)

@@ -231,7 +231,10 @@ class Complete(Geometry):
         return s
 
     def frame(self, s: Tensor) -> Tensor:
-        """Returns an orthonormal basis ``(*, n, p)`` of the velocities of states; it may jump as ``s`` moves."""
+        """Returns an orthonormal basis ``(*, n, p)`` of the velocities of states, of one orientation.
+
+        It may jump as ``s`` moves.
+        """
         return torch.eye(s.size(-1), dtype=s.dtype, device=s.device).expand(*s.shape, s.size(-1))
 
     def components(self, s: Tensor, velocity: Tensor) -> Tensor:
@@ -294,7 +297,7 @@ class Embedded(Complete):
 
     @abstractmethod
     def frame_at(self, x: Tensor) -> Tensor:
-        """Returns ``n`` orthonormal velocities in the flat space, shape ``(*, n, *event)``."""
+        """Returns ``n`` orthonormal velocities in the flat space, shape ``(*, n, *event)``, of one orientation."""
 
     @abstractmethod
     def components_at(self, x: Tensor, velocity: Tensor) -> Tensor:

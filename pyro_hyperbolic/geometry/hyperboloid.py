@@ -231,6 +231,9 @@ class Hyperboloid(Nested):
     def attraction(self, x: Tensor, y: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         # With q = sinh^2(d / 2), from the sum of squares in distance_matrix, log_x(y) is in the direction of
         # y_s - x_s - x_s (y_0 - x_0 + 2 q) / (1 + x_0), whose length is sinh(d).
+        # In single precision, near points at r = 15 would lose two digits of it, and products leave the range at 45.
+        like, wide = x, _wide(x)
+        x, y = x.to(wide), y.to(wide)
         radius = self.radius(x)
         a, b = x[..., 1:] / radius, y[..., 1:] / radius
         at, to = time_of(a), time_of(b)
@@ -245,9 +248,11 @@ class Hyperboloid(Nested):
 
         def combine(weights: Tensor) -> Tensor:
             weights = weights * length
-            return radius * (mixed(weights, b) - a * (weights * inward).sum(0).unsqueeze(-1))
+            found = radius * (mixed(weights, b) - a * (weights * inward).sum(0).unsqueeze(-1))
+            return found.to(like.dtype)
 
-        return (2 * half * radius.squeeze(-1) if radius.dim() else 2 * half * radius).square(), combine
+        distance = 2 * half * (radius.squeeze(-1) if radius.dim() else radius)
+        return distance.square().to(like.dtype), combine
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
         if x.size(-1) == 2:

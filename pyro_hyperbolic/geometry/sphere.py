@@ -90,12 +90,16 @@ class Sphere(Embedded):
         return torch.where(near, 4 * square * asinc(square) ** 2, far**2).squeeze(-1)
 
     def frame_at(self, x: Tensor) -> Tensor:
-        """Returns all but the first column of the mirror that carries the first axis to ``x`` or ``-x``."""
+        """Returns all but the first column of the mirror that carries the first axis to ``x`` or ``-x``.
+
+        The last one is reversed where it is ``x``, for one orientation everywhere.
+        """
         sign = torch.where(x[..., :1] < 0, -1.0, 1.0).to(x)
         normal = torch.cat([x[..., :1] + sign, x[..., 1:]], -1)
         normal = normal / torch.linalg.vector_norm(normal, dim=-1, keepdim=True)
         eye = torch.eye(x.size(-1), dtype=x.dtype, device=x.device)[1:]
-        return eye - 2 * normal[..., 1:, None] * normal[..., None, :]
+        frame = eye - 2 * normal[..., 1:, None] * normal[..., None, :]
+        return torch.cat([frame[..., :-1, :], sign.unsqueeze(-1) * frame[..., -1:, :]], -2)
 
     def components_at(self, x: Tensor, velocity: Tensor) -> Tensor:
         return (self.frame_at(x) @ velocity.unsqueeze(-1)).squeeze(-1)

@@ -99,13 +99,13 @@ def averages_to_the_prior(kernel: Kernel, number: int = 1000) -> None:
 for name, kernel in KERNELS.items():
     SAMPLERS.add(name, BY_QUADRATURE, one_chain, kernel)
 for name, kernel in KERNELS.items():
-    slow, two = "jit" not in name, ("scale", "far")
-    names = (*two, "coordinates", "distance") if slow else two
-    truth = f"{BY_QUADRATURE}, {'four' if slow else 'two'} models"
-    SAMPLERS.add(f"{name} on a plate", truth, on_a_plate, kernel, *names, slow=slow)
+    jit, two = "jit" in name, ("scale", "far")
+    names = two if jit else (*two, "coordinates", "distance")
+    truth = f"{BY_QUADRATURE}, {'two' if jit else 'four'} models"
+    SAMPLERS.add(f"{name} on a plate", truth, on_a_plate, kernel, *names, slow=name != "`NUTS(jit_compile=True)`")
 for name, kernel in KERNELS.items():
-    truth, slow = "calibration: posteriors average to the prior", name != "`NUTS(jit_compile=True)`"
-    SAMPLERS.add(f"{name}, a hierarchy on H^3", truth, averages_to_the_prior, kernel, slow=slow)
+    truth = "calibration: posteriors average to the prior"
+    SAMPLERS.add(f"{name}, a hierarchy on H^3", truth, averages_to_the_prior, kernel, slow=True)
 enumerating = partial(NUTS, max_plate_nesting=1, **JIT)
 SAMPLERS.add("`NUTS`, a discrete latent summed out", BY_QUADRATURE, on_a_plate, enumerating, "components", slow=True)
 
@@ -246,9 +246,10 @@ reparam(
     reparametrised,
     partial(AutoReparam, centered=0.0),
     "z_base_decentered",
+    slow=True,
 )
 REPARAMETRISATION.note("It applies `TransformReparam`, then `LocScaleReparam` on the normal base.")
-reparam("`MinimalReparam`", BY_QUADRATURE, reparametrised, MinimalReparam, "z")
+reparam("`MinimalReparam`", BY_QUADRATURE, reparametrised, MinimalReparam, "z", slow=True)
 REPARAMETRISATION.note("It leaves the sites unchanged.")
 
 
@@ -282,7 +283,7 @@ def neutra(make: Callable[[Model], Model]) -> None:
 
 
 for make in (AG.AutoMultivariateNormal, AG.AutoIAFNormal):
-    reparam(f"`NeuTraReparam({make.__name__})`", BY_QUADRATURE, neutra, make)
+    reparam(f"`NeuTraReparam({make.__name__})`", BY_QUADRATURE, neutra, make, slow=make is not AG.AutoIAFNormal)
 
 PRIORS = {
     "plane": wrapped_prior,

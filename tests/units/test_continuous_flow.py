@@ -166,6 +166,24 @@ def test_attraction_is_the_sum_of_vectors(name):
     torch.testing.assert_close(combine(weights), (weights.unsqueeze(-1) * u).sum(0), rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("radii", [(1e-3, 2e-3), (10.0, 9.0), (15.0, 14.0), (80.0, 1.0), (45.0, -45.0), (80.0, -9.0)])
+@pytest.mark.parametrize("n", [1, 2])
+def test_attraction_of_single_precision_far_out(radii, n):
+    """Against differences of signed radii on one ray: value and gradient are right where squares of points overflow."""
+    M = lorentz(4.0)
+    space = geometry.complete(M)
+    ray = torch.tensor([1.0, 0.0])[:n]
+    r = torch.tensor(radii[0], requires_grad=True)
+    x, y = (geometry.exp0(M, 2 * each * ray) for each in (r, torch.tensor([[radii[1]]])))
+    square, combine = space.attraction(x, y)
+    expected = 2 * (radii[1] - radii[0])
+    assert math.isclose(square.item(), expected**2, rel_tol=1e-5, abs_tol=1e-6)
+    along = combine(torch.ones(1)) @ ray
+    assert math.isclose(along.item(), expected, rel_tol=1e-4, abs_tol=1e-6)
+    (slope,) = torch.autograd.grad(along, r)
+    assert math.isclose(slope.item(), -2, rel_tol=1e-3)
+
+
 def test_the_flow_solves_its_equation_to_fourth_order():
     r"""Against scipy, in ambient coordinates: :math:`\dot x = \sum_i f_i E_i`, the boost frame at ``k = 1``."""
     M = geoopt.Lorentz()
@@ -258,12 +276,37 @@ def test_a_step_that_runs_away_asks_for_more_steps():
 
     x = geometry.exp0(M, torch.tensor([[0.1, 0.0], [2.0, 0.0]], dtype=torch.float64))
     for explicit in ("forward", "inverse"):
-        flow = HT.ContinuousFlow(field, M, steps=4, explicit=explicit)
+        flow = HT.ContinuousFlow(field, M, steps=2, explicit=explicit)
         for direction in (flow, flow.inv):
-            with pytest.raises(ValueError, match=r"step \d of 4 .* of 2 points; use more steps="):
+            with pytest.raises(ValueError, match=r"step \d of 2 .* of 2 points; use more steps="):
                 direction(x)
     with pytest.raises(ValueError, match="NaN in its parameters"):
         HT.ContinuousFlow(lambda x, t: x[..., 1:] * torch.nan, M)(x)
+
+
+class Folding(torch.nn.Module):
+    """A field that a single step follows back over its own trace, on the line and on the circle."""
+
+    def forward(self, x, t):
+        wave = 1.5 * torch.sin(6 * x[..., :1])
+        return wave if x.size(-1) == 1 else wave * torch.stack([-x[..., 1], x[..., 0]], -1)
+
+
+@pytest.mark.parametrize("M", [geoopt.Euclidean(1), geoopt.Sphere()], ids=["line", "circle"])
+@pytest.mark.parametrize("explicit", ["forward", "inverse"])
+def test_a_step_that_folds_says_so(M, explicit):
+    """Its mass would be more than 1, by as much as is covered three times."""
+    angle = torch.linspace(-1, 1, 41, dtype=torch.float64)
+    x = angle.unsqueeze(-1) if isinstance(M, geoopt.Euclidean) else torch.stack([angle.cos(), angle.sin()], -1)
+    folding = HT.ContinuousFlow(Folding(), M, steps=1, explicit=explicit)
+    fine = HT.ContinuousFlow(Folding(), M, steps=16, explicit=explicit)
+    for side in (False, True):
+        with pytest.raises(ValueError, match=r"step 1 of 1 .*of 41 points; use more steps="):
+            (folding.inv if side else folding)(x)
+        (fine.inv if side else fine)(x)
+    with pyro.validation_enabled(False):
+        lost = folding.log_abs_det_jacobian(x, x) if explicit == "forward" else folding.inverse_and_log_det(x)[1]
+    assert 0 < lost.isnan().sum() < 41
 
 
 def test_own_samples_are_scored_without_newton(monkeypatch):
@@ -273,6 +316,22 @@ def test_own_samples_are_scored_without_newton(monkeypatch):
     monkeypatch.setattr(_Steps, "implicit", None)
     y = d.rsample((3,))
     assert d.log_prob(y).isfinite().all()
+
+
+class OwnField(torch.nn.Module):
+    """A user's class, of which nothing is remembered."""
+
+    def forward(self, x, t):
+        return 0.3 * (x[..., 1:] + t.unsqueeze(-1)).sin()
+
+
+@pytest.mark.usefixtures("float64")
+def test_data_are_scored_without_newton_in_the_explicit_direction(monkeypatch):
+    monkeypatch.setattr(_Steps, "implicit", None)
+    M = lorentz(1.0)
+    base = hdist.WrappedNormal(geometry.origin(M, 2), torch.ones(2), M)
+    flow = HT.ContinuousFlow(OwnField(), M, steps=2, explicit="inverse")
+    assert dist.TransformedDistribution(base, [flow]).log_prob(points(M, 2)).isfinite().all()
 
 
 def test_the_inverse_has_second_derivatives():

@@ -84,17 +84,17 @@ VARIANTS = {
     "flow, long": PLANAR["tree"]._replace(seconds=500),
     "flow, anchors": PLANAR["tree"]._replace(field="anchors"),
 }
-BUMPS = Setting(120, anchors=32, steps=10)
+SMOOTH = Setting(120, field="dense", frequencies=0, hidden=(192, 192, 192), steps=12)
 COMPACT = {
-    "sphere-mixture": BUMPS,
+    "sphere-mixture": SMOOTH,
     "sphere-board": DENSE._replace(seconds=120),
     "torus-board": DENSE._replace(seconds=120),
-    "rotation-mixture": BUMPS,
-    "product-mixture": BUMPS,
+    "rotation-mixture": SMOOTH,
+    "product-mixture": SMOOTH,
 }
 EARTH = {"earthquake": "quakes_all.csv", "flood": "flood.csv", "fire": "fire.csv", "volcano": "volerup.csv"}
 SPLITS = ("random", "places")
-GLOBE = Setting(120, anchors=512, jitter=1e4)
+GLOBE = Setting(120, field="dense", frequencies=128, sharpness=4.0, hidden=(192, 192, 192), jitter=1e4)
 PARTS = 64  # of mixtures
 CENTRES = 3_000  # of kernel densities
 DRAWS = 4000  # for a divergence
@@ -493,7 +493,9 @@ def verdicts(found, runs):
             lists["open"].append(target)
             continue
         text = f"{target} ({fmean(values):.4g}, goal {goal:.4g})"
-        lists["met" if fmean(values) <= goal else "missed"].append(text)
+        records = found[target, "flow"]
+        sound = all(abs(record.get("mass", 1) - 1) <= 5 * record.get("mass_error", 1) + 0.01 for record in records)
+        lists["met" if sound and fmean(values) <= goal else "missed"].append(text)
     return {name: ", ".join(sorted(texts)) or "none" for name, texts in lists.items()}
 
 
@@ -561,11 +563,12 @@ HEAD = """## Flows on manifolds
 A flow is the exact map of its Runge-Kutta steps, so its density is exact and has mass one as long as each step is
 injective. Budgets are seconds of processor time of one core of a busy machine, including draws from the target; a
 quiet one takes more steps in them. Settings were chosen on seed 0; the tables have other seeds, all of them. Fields
-are "dense" networks with Fourier features on boards and other planar targets, elsewhere `bump_field.py`: the velocity
-that would be optimal for a mixture of bumps at clusters of the data, corrected by a network. KL(target || model) in
-nats, on {draws} fresh draws that all rows of a target share: the mean over seeds with a 95% t-interval, the value of
-each seed, and the largest standard error over draws. The mass is the one farthest from 1 in units of its error; "s" is
-the mean processor time of a run, scoring included.
+are "dense" networks, with Fourier features on boards, other planar targets and the earth; on `tree` `bump_field.py`:
+the velocity that would be optimal for a mixture of bumps at clusters of the data, corrected by a network. Settings of
+compact mixtures and of the earth are not tuned. KL(target || model) in nats, on {draws} fresh draws that all rows of a
+target share: the mean over seeds with a 95% t-interval, the value of each seed, and the largest standard error over
+draws. The mass is the one farthest from 1 in units of its error; "s" is the mean processor time of a run, scoring
+included.
 """
 
 WAITING = """The tables are not complete. Runs that have a record, of those planned: {rows}. The command above makes
@@ -605,6 +608,9 @@ by the mean of the seeds so far: {met}. Flows that do not: {missed}. Without a r
 - Flow matching learns the coarse shape in seconds and edges slowly. Boards need Fourier features: on torus-board the
   dense field reached 0.14 in 20 s, the bump field 0.26 (seed 0). Pairs by optimal transport, in minibatches of 128,
   halved the number of steps, and were worse at equal time: 0.28.
+- Watch the mass. The bump field is stiff between narrow bumps: on sphere-mixture with 10 steps it had KL 0.011 and
+  mass 1.036, by a quadrature whose error is 0.0006. Its steps are then not injective, and the KL means nothing; that
+  run (seed 11) was discarded, and compact targets and the earth have dense fields since.
 - Maximum likelihood with the exact map was not used: at 8 steps and batches of 256 on $H^2$, one of its updates takes
   as long as 150 of flow matching.
 - On `tree`, a rate of 0.01 in place of 0.003 was worse (seed 0, 40 s: 0.88 against 0.71), and a base of scale 1 took

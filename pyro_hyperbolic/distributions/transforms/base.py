@@ -161,9 +161,9 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         r"""Returns :math:`\log |\det dy/dx|` with respect to Riemannian volume on both sides, shape ``(*)``."""
         pair = self._own_sample.recall(self, x=x, y=y)
-        return self._log_det_at(x) if pair is None else pair.log_det
+        return self._log_det_at(x, y) if pair is None else pair.log_det
 
-    def _log_det_at(self, x: Tensor) -> Tensor:
+    def _log_det_at(self, x: Tensor, y: Tensor) -> Tensor:
         return self._forward(x)[1]
 
     @property
@@ -249,7 +249,7 @@ class TangentModule(ModuleTransform):
         y, volume_at_w = space.exp0(w)
         return y, log_det + volume_at_w - volume_at_v
 
-    def _log_det_at(self, x: Tensor, **mask: Tensor) -> Tensor:
+    def _log_det_at(self, x: Tensor, y: Tensor, **mask: Tensor) -> Tensor:
         space = self._geometry
         v, volume_at_v = space.overflow_safe_log(x)
         w, log_det = self._tangent_forward(v, **mask)

@@ -311,6 +311,15 @@ def test_a_field_on_another_manifold_is_refused():
             HT.continuous_flow(2, M, field=HT.DenseField(2, other, [4]))
 
 
+@pytest.mark.parametrize("field", ["anchor", "dense"])
+def test_points_of_another_dimension_or_dtype_are_refused(field):
+    flow = HT.continuous_flow(2, geoopt.Lorentz(), field=field, hidden_dims=[4], steps=1)
+    with pytest.raises(TypeError, match=r"torch\.float32, points is torch\.float64"):
+        flow(points(geoopt.Lorentz(), 2))
+    with pytest.raises(ValueError, match=r"\(8, 4\).*dim = 2.*\(\*, 3\)"):
+        flow(points(geoopt.Lorentz(), 3).float())
+
+
 def test_anchors_start_far_apart():
     M = geoopt.Lorentz()
     v = torch.tensor([[0.0, 0.0], [0.1, 0.0], [3.0, 0.0], [0.0, -2.0], [2.9, 0.1], [0.0, 0.0]])

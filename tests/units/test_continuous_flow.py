@@ -320,6 +320,14 @@ def test_points_of_another_dimension_or_dtype_are_refused(field):
         flow(points(geoopt.Lorentz(), 3).float())
 
 
+@pytest.mark.parametrize("name", ["s2", "h2"])
+def test_flows_can_be_vmapped(name):
+    flow, x = make(name)
+    y = flow(x).detach()
+    torch.testing.assert_close(torch.func.vmap(flow)(x), y)
+    torch.testing.assert_close(torch.func.vmap(flow.inv)(y.clone()), x)
+
+
 def test_anchors_start_far_apart():
     M = geoopt.Lorentz()
     v = torch.tensor([[0.0, 0.0], [0.1, 0.0], [3.0, 0.0], [0.0, -2.0], [2.9, 0.1], [0.0, 0.0]])

@@ -262,7 +262,8 @@ class _Steps:
             def along(direction: Tensor) -> Any:
                 return torch.func.jvp(lambda s: self._step(s, begin, finish), (s,), (direction,))
 
-            end, velocities = torch.func.vmap(along, in_dims=-2, out_dims=(None, -2))(frame)  # type: ignore[arg-type]
+            ends, velocities = torch.func.vmap(along, in_dims=-2, out_dims=(0, -2))(frame)
+            end = ends[0]
             return end, _dual(space, end if base is None else base) @ velocities.mT
         # In small batches backward passes take a third of the time of torch.func.jvp, which is slow for each operation.
         create_graph = torch.is_grad_enabled()

@@ -30,6 +30,7 @@ class VectorField(torch.nn.Module):
     """Abstract base of the fields of this library: they know their manifold, dimension and context."""
 
     manifold: Manifold
+    network: torch.nn.Sequential
 
     def __init__(self, dim: int, manifold: Manifold | None, context_dim: int | None) -> None:
         super().__init__()
@@ -48,7 +49,7 @@ class VectorField(torch.nn.Module):
 
     def _space_of(self, x: Tensor) -> Complete:
         """Returns the geometry, or raises unless points have the dimension and the dtype of the field."""
-        space, network = self._space, self.network[-1].weight
+        space, network = self._space, next(self.network.parameters())
         if space.dim(x.shape) != self.dim:
             raise ValueError(
                 f"points have shape {tuple(x.shape)}, but the field was built for dim = {self.dim}, points "

@@ -222,7 +222,7 @@ def flow_matching_loss(flow: HT.ContinuousFlow, x0: Tensor, x1: Tensor, t: Tenso
         )
         raise TypeError(f"flow = {checks.shown(flow)}, but must be an HT.ContinuousFlow; {remedy}.")
     space: Any = checks.check_pair(geometry.complete(flow.manifold), x0=x0, x1=x1)
-    batch = torch.broadcast_shapes(space.batch_of(x0.shape), space.batch_of(x1.shape), *space.batch_shapes())
+    batch = flow.batch_shape(space, space.batch_of(x0.shape), space.batch_of(x1.shape))
     if t is None:
         t = torch.rand(batch, dtype=x1.dtype, device=x1.device)
     t = torch.as_tensor(t, dtype=x1.dtype, device=x1.device)

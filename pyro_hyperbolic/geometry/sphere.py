@@ -66,9 +66,14 @@ class Sphere(Embedded):
         """Returns the part of ``y`` orthogonal to ``x``, of length ``sin(r)``, times ``r / sin(r)``."""
         near, square, root, chord = _half_angle(x, y)
         side = self.tangent(x, chord)  # from the shorter one of y - x and y + x, so that nothing cancels
-        far = (torch.pi / 2 - root * asinc(root**2)) / root
-        u = side * torch.where(near, asinc(square), far) / (1 - square).sqrt()
-        antipodal = ~near & (square == 0)  # every direction is a shortest one
+        # Next to the antipode the chord is mostly rounding error along x, so it is removed twice, and of the side only
+        # the direction is used. If there is none, every direction is a shortest one.
+        side = torch.where(near, side, self.tangent(x, side))
+        antipodal = ~near & (side == 0).all(-1, keepdim=True)
+        length = torch.linalg.vector_norm(side.masked_fill(near | antipodal, 1.0), dim=-1, keepdim=True)
+        u = side * torch.where(
+            near, asinc(square) / (1 - square).sqrt(), (torch.pi - 2 * root * asinc(root**2)) / length
+        )
         return torch.where(antipodal, torch.pi * self.frame_at(x)[..., 0, :], u)
 
     def towards(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

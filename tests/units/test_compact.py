@@ -219,6 +219,19 @@ def test_antipodes():
             assert all(bool(g.isfinite().all()) for g in first)
 
 
+@pytest.mark.parametrize("n", [1, 2, 7])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_antipodes_up_to_rounding(n, dtype):
+    """The difference of points is rounding error there, but log is tangent and as long as the distance."""
+    x = points(SPHERE, n, 200).to(dtype)
+    x = G.project(SPHERE, x)
+    eps = torch.finfo(dtype).eps
+    for y in (G.project(SPHERE, -1.7 * x), -x * (1 + 8 * eps), G.exp_at(SPHERE, x, G.log_at(SPHERE, x, -x))):
+        u = G.log_at(SPHERE, x, y)
+        assert torch.allclose(u.norm(dim=-1), G.distance(SPHERE, x, y), rtol=16 * eps)
+        assert ((u * x).sum(-1).abs() <= 64 * eps).all()
+
+
 def at(M, x):
     """Points near ``x``, as a smooth function of as many numbers as a state has."""
     space = G.bind(M)

@@ -367,6 +367,42 @@ def test_a_flow_needs_its_context():
         ph.flows.flow_matching_loss(conditional, *2 * [geometry.origin(geoopt.Lorentz(), 2)])
 
 
+def test_flow_matching_broadcasts_with_contexts():
+    M = geoopt.Sphere()
+    flow = shaken(HT.continuous_flow(2, M, context_dim=3, hidden_dims=[4], num_anchors=3), 0.5)
+    x0, x1 = points(M, 2, 5), points(M, 2, 5, seed=1)
+    contexts = torch.randn(4, 1, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = ph.flows.flow_matching_loss(flow.condition(contexts), x0, x1, 0.3)
+    one = ph.flows.flow_matching_loss(flow.condition(contexts[2, 0]), x0, x1, 0.3)
+    assert found.shape == (4, 5)
+    torch.testing.assert_close(found[2], one)
+    with pytest.raises(ValueError, match=r"\(5,\).*\(4,\)"):
+        ph.flows.flow_matching_loss(flow.condition(contexts[:, 0]), x0, x1)
+
+
+def test_a_field_on_another_manifold_is_refused():
+    for M, other in ((geoopt.Lorentz(), lorentz(4.0)), (geoopt.Sphere(), geoopt.Lorentz())):
+        with pytest.raises(ValueError, match="one manifold"):
+            HT.continuous_flow(2, M, field=HT.DenseField(2, other, [4]))
+
+
+@pytest.mark.parametrize("field", ["anchor", "dense"])
+def test_points_of_another_dimension_or_dtype_are_refused(field):
+    flow = HT.continuous_flow(2, geoopt.Lorentz(), field=field, hidden_dims=[4], steps=1)
+    with pytest.raises(TypeError, match=r"torch\.float32, points is torch\.float64"):
+        flow(points(geoopt.Lorentz(), 2))
+    with pytest.raises(ValueError, match=r"\(8, 4\).*dim = 2.*\(\*, 3\)"):
+        flow(points(geoopt.Lorentz(), 3).float())
+
+
+@pytest.mark.parametrize("name", ["s2", "h2"])
+def test_flows_can_be_vmapped(name):
+    flow, x = make(name)
+    y = flow(x).detach()
+    torch.testing.assert_close(torch.func.vmap(flow)(x), y)
+    torch.testing.assert_close(torch.func.vmap(flow.inv)(y.clone()), x)
+
+
 def test_anchors_start_far_apart():
     M = geoopt.Lorentz()
     v = torch.tensor([[0.0, 0.0], [0.1, 0.0], [3.0, 0.0], [0.0, -2.0], [2.9, 0.1], [0.0, 0.0]])

@@ -15,7 +15,7 @@ from pyro_hyperbolic.manifolds import STANDARD
 
 from .base import ModuleTransform, broadcast, register_if_learnable, with_batch, without_autocast
 from .conditional import NeedsContext
-from .fields import AnchorField, DenseField, farthest_points
+from .fields import AnchorField, DenseField, VectorField, farthest_points
 
 __all__ = ["ConditionalContinuousFlow", "ConditionedField", "ContinuousFlow", "continuous_flow"]
 
@@ -70,8 +70,8 @@ class ContinuousFlow(ModuleTransform):
 
     Raises:
         TypeError: If the field is not a function, or the manifold is not complete.
-        ValueError: If ``steps`` or ``explicit`` is out of range; on a call, while validating, if a point is off the
-            manifold, or a step is not injective there or runs away.
+        ValueError: If ``steps`` or ``explicit`` is out of range, or the field is on another manifold; on a call, while
+            validating, if a point is off the manifold, or a step is not injective there or runs away.
 
     References:
         *Riemannian Continuous Normalizing Flows*, E. Mathieu, M. Nickel, 2020, arXiv:2006.10605.
@@ -107,6 +107,12 @@ class ContinuousFlow(ModuleTransform):
         checks.check_count("steps", steps, 1, "it is the number of Runge-Kutta steps, 16 by default")
         if explicit not in _DIRECTIONS:
             raise ValueError(f"explicit = {checks.shown(explicit)}, but must be one of {', '.join(_DIRECTIONS)}.")
+        inner = field.field if isinstance(field, ConditionedField) else field
+        if isinstance(inner, VectorField) and not geometry.same(inner.manifold, self.manifold):
+            raise ValueError(
+                f"the field is on {checks.describe(inner.manifold)} and the flow on {checks.describe(self.manifold)}; "
+                f"build both on one manifold."
+            )
         self.field, self.steps, self.explicit = field, steps, explicit
 
     @property
@@ -131,7 +137,7 @@ class ContinuousFlow(ModuleTransform):
         """Returns the end of the path from ``x``, and the log-determinant of the map from ``x`` to it."""
         with without_autocast(x):
             space = self._space
-            batch = self._batch(space, x.shape)
+            batch = self.batch_shape(space, space.batch_of(x.shape))
             x = x.expand(batch + x.shape[x.dim() - space.event_dim :])
             s, volume = space.state(x)
             s = space.retract(s)
@@ -142,15 +148,15 @@ class ContinuousFlow(ModuleTransform):
             y, end = space.point(s)
             return y, log_det + end - volume
 
-    def _batch(self, space: Complete, shape: torch.Size) -> torch.Size:
+    def batch_shape(self, space: Complete, *batches: torch.Size) -> torch.Size:
+        """Returns what batch shapes broadcast to with those of the manifold and the context, or raises."""
         contexts = [self.field.batch_shape] if isinstance(self.field, ConditionedField) else []
-        return broadcast(space.batch_of(shape), *space.batch_shapes(), *contexts)
+        return broadcast(*batches, *space.batch_shapes(), *contexts)
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         """Returns ``shape``, with its batch part broadcast with the batch shapes of ``k`` and the context."""
         space = self._space
-        contexts = [self.field.batch_shape] if isinstance(self.field, ConditionedField) else []
-        return with_batch(shape, *space.batch_shapes(), *contexts, event_dim=space.event_dim)
+        return with_batch(shape, self.batch_shape(space), event_dim=space.event_dim)
 
     inverse_shape = forward_shape
 
@@ -266,7 +272,8 @@ class _Steps:
             def along(direction: Tensor) -> Any:
                 return torch.func.jvp(lambda s: self._step(s, begin, finish), (s,), (direction,))
 
-            end, velocities = torch.func.vmap(along, in_dims=-2, out_dims=(None, -2))(frame)  # type: ignore[arg-type]
+            ends, velocities = torch.func.vmap(along, in_dims=-2, out_dims=(0, -2))(frame)
+            end = ends[0]
             return end, _dual(space, end if base is None else base) @ velocities.mT
         # In small batches backward passes take a third of the time of torch.func.jvp, which is slow for each operation.
         create_graph = torch.is_grad_enabled()

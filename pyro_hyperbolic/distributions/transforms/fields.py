@@ -17,7 +17,7 @@ from pyro_hyperbolic.geometry import Complete, Embedded, Hadamard, checks
 from pyro_hyperbolic.geometry.product import MixedProduct
 from pyro_hyperbolic.manifolds import STANDARD
 
-from .base import register_if_learnable
+from .base import autocasts, register_if_learnable
 from .networks import start_near_zero, widths_of
 
 __all__ = ["AnchorField", "DenseField", "VectorField", "farthest_points"]
@@ -30,6 +30,7 @@ class VectorField(torch.nn.Module):
     """Abstract base of the fields of this library: they know their manifold, dimension and context."""
 
     manifold: Manifold
+    network: torch.nn.Sequential
 
     def __init__(self, dim: int, manifold: Manifold | None, context_dim: int | None) -> None:
         super().__init__()
@@ -45,6 +46,18 @@ class VectorField(torch.nn.Module):
     @property
     def _space(self) -> Complete:
         return geometry.complete(self.manifold)
+
+    def _space_of(self, x: Tensor) -> Complete:
+        """Returns the geometry, or raises unless points have the dimension and the dtype of the field."""
+        space, network = self._space, next(self.network.parameters())
+        if space.dim(x.shape) != self.dim:
+            raise ValueError(
+                f"points have shape {tuple(x.shape)}, but the field was built for dim = {self.dim}, points "
+                f"(*, {', '.join(map(str, space.event_shape(self.dim)))})."
+            )
+        if not autocasts(x):
+            checks.check_same_dtype(field=network, points=x)
+        return space
 
     def _joined(self, parts: list[Tensor], t: Tensor, context: Tensor | None) -> Tensor:
         """Returns the argument of the network: features of the point, of the time, and the context."""
@@ -114,7 +127,7 @@ class DenseField(VectorField):
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
         """Returns the tangent vectors."""
-        space = self._space
+        space = self._space_of(x)
         features = [space.features(x)]
         if self.frequencies.size(-1):
             phases = features[0] @ self.frequencies
@@ -186,7 +199,7 @@ class AnchorField(VectorField):
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
         """Returns the tangent vectors."""
-        space = self._space
+        space = self._space_of(x)
         batch = (1,) * (x.dim() - space.event_dim)
         anchors = space.point(space.retract(self.anchors).unflatten(0, (-1, *batch)))[0]
         square, combine = space.attraction(x, anchors)

@@ -1,5 +1,7 @@
 """Densities of a continuous flow, and of Runge-Kutta steps by hand with the integrated divergence: the same field."""
 
+import copy
+
 import geoopt
 import pyro.distributions as dist
 import torch
@@ -52,7 +54,7 @@ def densities(n, steps, batch, device, compiled=False):
 
     found = {"RK4 by hand": theirs, "ContinuousFlow": ours}
     if compiled:
-        fast = HT.ContinuousFlow(flow.field, M, steps=steps, explicit="inverse")
+        fast = HT.ContinuousFlow(copy.deepcopy(flow.field), M, steps=steps, explicit="inverse")
         fast.compile()
         other = dist.TransformedDistribution(base, [fast], validate_args=False)
         found["ContinuousFlow, compiled"] = torch.no_grad()(lambda: other.log_prob(x))

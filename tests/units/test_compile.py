@@ -68,6 +68,20 @@ def test_a_masked_flow_of_sets_is_one_graph():
     assert torch.allclose(compiled.log_abs_det_jacobian(x, y), eager.log_abs_det_jacobian(x, y.clone()), rtol=1e-10)
 
 
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("manifold", [M, geoopt.Sphere()], ids=["h2", "s2"])
+def test_the_field_of_a_continuous_flow_is_compiled(manifold, backend):
+    eager, compiled = (shaken(HT.continuous_flow(2, manifold, None, 4, [8], 2), 0.3) for _ in range(2))
+    compiled.load_state_dict(eager.state_dict())  # random anchors
+    compiled.compile(backend=backend)
+    x = ph.geometry.project(manifold, torch.randn(5, 3, dtype=torch.float64))
+    with torch.no_grad():
+        for found, expected in zip(compiled._forward(x), eager._forward(x), strict=True):
+            assert torch.allclose(found, expected, rtol=1e-10, atol=1e-12)
+        for found, expected in zip(compiled._backward(x), eager._backward(x), strict=True):
+            assert torch.allclose(found, expected, rtol=1e-10, atol=1e-12)
+
+
 def test_copies_are_not_compiled():
     compiled = flow(HT.tangent_coupling)
     compiled.compile()

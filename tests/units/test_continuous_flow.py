@@ -524,3 +524,16 @@ def test_svi_with_the_flow_as_guide_and_as_density(explicit):
     )
     losses = [svi.step() for _ in range(12)]
     assert math.fsum(losses[-3:]) < math.fsum(losses[:3])
+
+
+@pytest.mark.parametrize("context_dim", [None, 2])
+@pytest.mark.parametrize("other", [{"steps": 3}, {"explicit": "inverse"}])
+def test_a_file_of_another_map_is_refused(context_dim, other):
+    flow = HT.continuous_flow(2, geoopt.Sphere(), steps=2, num_anchors=2, context_dim=context_dim)
+    same, another = (
+        HT.continuous_flow(2, geoopt.Sphere(), num_anchors=2, context_dim=context_dim, **{"steps": 2, **options})
+        for options in ({}, other)
+    )
+    same.load_state_dict(flow.state_dict())
+    with pytest.raises(ValueError, match=next(iter(other)).replace("explicit", "forward explicit")):
+        another.load_state_dict(flow.state_dict())

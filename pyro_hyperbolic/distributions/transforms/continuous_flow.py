@@ -126,6 +126,9 @@ class ContinuousFlow(ModuleTransform):
         x, log_det = self._follow(y, explicit=self.explicit == "inverse")
         return x, -log_det
 
+    def _settings(self) -> dict[str, Tensor]:
+        return _settings(self.steps, self.explicit)
+
     def _log_det_at(self, x: Tensor, y: Tensor) -> Tensor:
         return self._forward(x)[1] if self.explicit == "forward" else self._backward(y)[1]
 
@@ -332,6 +335,11 @@ def _can_read(x: Tensor) -> bool:
     return not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
 
 
+def _settings(steps: int, explicit: str) -> dict[str, Tensor]:
+    """Returns what a file of a flow says besides its weights: other steps are another map."""
+    return {"steps": torch.tensor(float(steps)), "forward explicit": torch.tensor(float(explicit == "forward"))}
+
+
 class ConditionalContinuousFlow(NeedsContext):
     r"""A :class:`ContinuousFlow` along a field that depends on a context; ``condition(context)`` returns the flow.
 
@@ -354,6 +362,10 @@ class ConditionalContinuousFlow(NeedsContext):
     def manifold(self) -> Manifold:
         """The geoopt manifold on which the flow acts."""
         return self._on_manifold.manifold
+
+    def _settings(self) -> dict[str, Tensor]:
+        flow = ContinuousFlow(self.field, self.manifold, **self.kwargs)
+        return _settings(flow.steps, flow.explicit)
 
     def condition(self, context: Tensor) -> ContinuousFlow:
         """Returns the flow at ``context``, a tensor ``(*, context_dim)`` that broadcasts with points."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from geoopt.manifolds.base import Manifold
+from torch import Tensor
 
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.geometry import checks
@@ -33,7 +34,12 @@ class SavesSpace(torch.nn.Module):
     def get_extra_state(self) -> dict[str, Any]:
         """Returns the name of the geometry and its fixed parameters."""
         is_fixed = not any(value.requires_grad for value in self.manifold.parameters())
-        return self._current_space() if is_fixed else {"manifold": geometry.bind(self.manifold).name}
+        space = self._current_space() if is_fixed else {"manifold": geometry.bind(self.manifold).name}
+        return {**space, **self._settings()}
+
+    def _settings(self) -> dict[str, Tensor]:
+        """Returns the numbers besides weights and manifold without which the map is another one; none by default."""
+        return {}
 
     def _current_space(self) -> dict[str, Any]:
         manifold = self.manifold
@@ -53,11 +59,14 @@ class SavesSpace(torch.nn.Module):
                 stacklevel=2,
             )
             state_dict[key] = ours  # torch passes a copy; with the key set, nothing is reported missing
-        elif not (is_same_space(ours, state_dict[key]) or is_same_space(self._current_space(), state_dict[key])):
+        elif not (
+            is_same_space(ours, state_dict[key])
+            or is_same_space({**self._current_space(), **self._settings()}, state_dict[key])
+        ):
             raise ValueError(
                 f"this state_dict is of {type(self).__name__} on {describe_space(state_dict[key])}, but is loaded onto "
-                f"{describe_space(ours)}, where its densities would be wrong; build the module on the manifold of the "
-                f"file."
+                f"{describe_space(ours)}, where its densities would be wrong; build the module on the manifold, and with "
+                f"the settings, of the file."
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
 

@@ -59,14 +59,13 @@ class SavesSpace(torch.nn.Module):
                 stacklevel=2,
             )
             state_dict[key] = ours  # torch passes a copy; with the key set, nothing is reported missing
-        elif not (
-            is_same_space(ours, state_dict[key])
-            or is_same_space({**self._current_space(), **self._settings()}, state_dict[key])
+        elif not any(
+            is_same_space(space, state_dict[key]) for space in (ours, self._current_space() | self._settings())
         ):
             raise ValueError(
                 f"this state_dict is of {type(self).__name__} on {describe_space(state_dict[key])}, but is loaded onto "
-                f"{describe_space(ours)}, where its densities would be wrong; build the module on the manifold, and with "
-                f"the settings, of the file."
+                f"{describe_space(ours)}, where its densities would be wrong; build the module on the manifold, and "
+                f"with the settings, of the file."
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
 

@@ -24,3 +24,4 @@ def _names(doctest_namespace: dict[str, Any]) -> None:
 def _clean_state() -> None:
     pyro.clear_param_store()
     pyro.set_rng_seed(0)
+    pyro.enable_validation(True)  # experiments turn it off in their own processes

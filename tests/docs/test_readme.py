@@ -28,7 +28,14 @@ def test_every_public_transform_and_distribution_is_in_the_table():
     import pyro_hyperbolic.distributions as hdist
     import pyro_hyperbolic.distributions.transforms as HT
 
-    bases = {"Coupling", "ConditionalCoupling", "ManifoldTransform", "TangentModule", "WrappedDistribution"}
+    bases = {
+        "Coupling",
+        "ConditionalCoupling",
+        "ManifoldTransform",
+        "TangentModule",
+        "VectorField",
+        "WrappedDistribution",
+    }
     for name in {*HT.__all__, *hdist.__all__} - bases - {"constraints", "transforms"}:
         if not name.lower().startswith("conditional"):
             assert f"`{name}" in README, name

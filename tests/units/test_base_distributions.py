@@ -560,7 +560,6 @@ def test_float32_agrees_with_float64(family, loc, start):
     assert (x.dtype, single.log_prob(x).dtype) == (torch.float32, torch.float32)
     pyro.enable_validation(False)  # rounded points
     assert torch.allclose(d.log_prob(x.double()), single.log_prob(x).double(), atol=1e-5)
-    pyro.enable_validation(True)
 
 
 @pytest.mark.parametrize("name", [name for name in AROUND if "ball" not in name])  # flat where it is finite

@@ -78,7 +78,7 @@ class Setting(NamedTuple):
 
 
 DENSE = Setting(60, rate=5e-3, field="dense", hidden=(128, 128, 128), steps=10)
-PLANAR = dict.fromkeys(ph.datasets.DENSITY_TARGETS, DENSE) | {"tree": Setting(200, scale=1.0)}
+PLANAR = dict.fromkeys(ph.datasets.DENSITY_TARGETS, DENSE) | {"tree": Setting(200, scale=1.0, steps=32)}
 #: More rows of `tree`: a longer run, and the anchor field of the library.
 VARIANTS = {
     "flow, long": PLANAR["tree"]._replace(seconds=500),
@@ -87,8 +87,8 @@ VARIANTS = {
 SMOOTH = Setting(120, field="dense", frequencies=0, hidden=(192, 192, 192), steps=12)
 COMPACT = {
     "sphere-mixture": SMOOTH,
-    "sphere-board": DENSE._replace(seconds=120),
-    "torus-board": DENSE._replace(seconds=120),
+    "sphere-board": DENSE._replace(seconds=120, steps=32),
+    "torus-board": DENSE._replace(seconds=120, steps=32),
     "rotation-mixture": SMOOTH,
     "product-mixture": SMOOTH,
 }

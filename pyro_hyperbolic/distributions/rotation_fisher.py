@@ -7,11 +7,8 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_hyperbolic.distributions.axial_distribution import CONCENTRATION_REMEDY
-from pyro_hyperbolic.distributions.manifold_distribution import ManifoldDistribution, checked_number
+from pyro_hyperbolic.distributions.concentrated_distribution import ConcentratedDistribution
 from pyro_hyperbolic.distributions.radial_law import RadialLaw
-from pyro_hyperbolic.distributions.transforms.base import LEARN_LOC_HINT
-from pyro_hyperbolic.geometry import checks
 from pyro_hyperbolic.geometry.rotations import RotationGroup, Rotations
 from pyro_hyperbolic.numerics import norm
 
@@ -21,7 +18,7 @@ _ROTATIONS = Rotations()
 _LOG_VOLUME = RotationGroup(_ROTATIONS).log_total_volume(3)
 
 
-class RotationFisher(ManifoldDistribution):
+class RotationFisher(ConcentratedDistribution):
     r"""Isotropic Fisher distribution of rotations, :math:`p(X) \propto e^{c \operatorname{tr}(loc^\top X)}`.
 
     .. math:: \log p(X) = c \operatorname{tr}(loc^\top X) - c - \log 8 \pi^2 - \log\big(I_0(2c) - I_1(2c)\big)
@@ -59,27 +56,7 @@ class RotationFisher(ManifoldDistribution):
     }
 
     def __init__(self, loc: Tensor, concentration: Tensor | float, *, validate_args: bool | None = None) -> None:
-        checks.check_points(_ROTATIONS, loc, "loc", validate=validate_args, advice=LEARN_LOC_HINT)
-        self._loc = loc
-        self._concentration = checked_number("concentration", concentration, loc, CONCENTRATION_REMEDY, validate_args)
-        checks.check_same_dtype(loc=loc, concentration=self._concentration)
-        batch_shape = checks.check_batches(loc=loc.shape[:-2], concentration=self._concentration.shape)
-        self._finish(_ROTATIONS, batch_shape, loc.shape[-2:], validate_args)
-
-    @property
-    def loc(self) -> Tensor:
-        """The mode, shape ``(*, 3, 3)``."""
-        return self._expanded("loc")
-
-    @property
-    def concentration(self) -> Tensor:
-        """The concentration, shape ``(*)``."""
-        return self._expanded("concentration")
-
-    @property
-    def mode(self) -> Tensor:
-        """The mode, a copy of ``loc``."""
-        return self.loc.clone()
+        super().__init__(_ROTATIONS, loc, concentration, validate_args)
 
     def _log_prob(self, value: Tensor) -> Tensor:
         # tr(loc^T X) - 3 = -|X - loc|^2 / 2 is accurate near loc.
@@ -96,16 +73,10 @@ class RotationFisher(ManifoldDistribution):
         axis = torch.randn(*angle.shape, 3, dtype=loc.dtype, device=loc.device)
         return RotationGroup(_ROTATIONS).exp(loc, angle.unsqueeze(-1) * (axis / norm(axis)))
 
-    def entropy(self) -> Tensor:
-        """Returns the entropy, the logarithm of the volume less the divergence from the uniform, shape ``(*)``."""
-        return _LOG_VOLUME - self.divergence_from_uniform()
-
-    def divergence_from_uniform(self) -> Tensor:
-        """Returns the Kullback-Leibler divergence from the uniform distribution, shape ``(*)``."""
+    def _divergence_from_uniform(self) -> Tensor:
         c = self._concentration.double()
         law = _law(c)
-        found = -law.log_normaliser() - c * law.expectation(_versine)
-        return found.to(self._concentration.dtype).expand(self.batch_shape)
+        return -law.log_normaliser() - c * law.expectation(_versine)
 
 
 def _versine(angle: Tensor) -> Tensor:

@@ -281,8 +281,9 @@ def sum_of_squares(x: Tensor, y: Tensor) -> Tensor:
 class Embedded(Complete):
     r"""A compact manifold in a flat space, without a global chart: sphere, torus, rotations.
 
-    Implement ``project``, ``exp``, ``log``, ``features``, ``frame_at``, ``ambient``, ``uniform`` and
-    ``log_total_volume``, and for inference ``lift_shape``, ``of_directions`` and ``directions``.
+    Implement ``project``, ``exp``, ``log``, ``features``, ``uniform`` and ``log_total_volume``. Where velocities are
+    not all of R^p, implement ``frame`` and ``components``; for inference ``lift_shape``, ``of_directions`` and
+    ``directions``.
     """
 
     remedy = "move coordinates to the manifold with geometry.project(M, x)"
@@ -290,18 +291,6 @@ class Embedded(Complete):
     @abstractmethod
     def project(self, x: Tensor) -> Tensor:
         """Returns the points nearest to ``x``, an event of the flat space."""
-
-    @abstractmethod
-    def ambient(self, x: Tensor, u: Tensor) -> Tensor:
-        """Returns the velocity in the flat space, shape ``(*, *event)``, of a point with tangent vector ``u``."""
-
-    @abstractmethod
-    def frame_at(self, x: Tensor) -> Tensor:
-        """Returns ``n`` orthonormal velocities in the flat space, shape ``(*, n, *event)``, of one orientation."""
-
-    @abstractmethod
-    def components_at(self, x: Tensor, velocity: Tensor) -> Tensor:
-        """Returns the components ``(*, n)`` of a velocity in the flat space, in :meth:`frame_at`."""
 
     @abstractmethod
     def log_total_volume(self, n: int) -> float:
@@ -323,19 +312,13 @@ class Embedded(Complete):
         return s, s.new_zeros(()).expand(s.shape[:-1])
 
     def velocity(self, s: Tensor, u: Tensor) -> Tensor:
-        return self.ambient(s, u)
+        return u
 
     def retract(self, s: Tensor) -> Tensor:
         return self.project(s)
 
     def away_from_zero(self, s: Tensor) -> Tensor:
         return torch.where((s == 0).all(-1, keepdim=True), 1.0, s)
-
-    def frame(self, s: Tensor) -> Tensor:
-        return self.frame_at(s)
-
-    def components(self, s: Tensor, velocity: Tensor) -> Tensor:
-        return self.components_at(s, velocity)
 
     def lift_shape(self, n: int) -> tuple[int, int]:
         """Returns the number and the size of the vectors whose directions determine a point."""

@@ -136,9 +136,6 @@ class RotationGroup(Embedded):
     def project(self, x: Tensor) -> Tensor:
         return _nearest(x)
 
-    def ambient(self, x: Tensor, u: Tensor) -> Tensor:
-        return x @ _hat(u)
-
     def exp(self, x: Tensor, u: Tensor) -> Tensor:
         return _exp_at(x, u)
 
@@ -167,12 +164,6 @@ class RotationGroup(Embedded):
         far = torch.atan2(torch.linalg.vector_norm(sin.masked_fill(near.unsqueeze(-1), 1.0), dim=-1), cos[..., 0].abs())
         sin2 = sin2.masked_fill(~near, 0.0)
         return 4 * torch.where(near, sin2 * asinc(sin2) ** 2, far**2)
-
-    def frame_at(self, x: Tensor) -> Tensor:
-        return x.unsqueeze(-3) @ _hat(torch.eye(3, dtype=x.dtype, device=x.device))
-
-    def components_at(self, x: Tensor, velocity: Tensor) -> Tensor:
-        return _vee(x.mT @ velocity)
 
     def state_size(self, n: int) -> int:
         return 4

@@ -54,9 +54,6 @@ class Sphere(Embedded):
     def tangent(self, x: Tensor, u: Tensor) -> Tensor:
         return u - (x * u).sum(-1, keepdim=True) * x
 
-    def ambient(self, x: Tensor, u: Tensor) -> Tensor:
-        return u
-
     def exp(self, x: Tensor, u: Tensor) -> Tensor:
         z = (u * u).sum(-1, keepdim=True)
         # cos r = 1 - 2 sin(r / 2)^2
@@ -74,7 +71,7 @@ class Sphere(Embedded):
         u = side * torch.where(
             near, asinc(square) / (1 - square).sqrt(), (torch.pi - 2 * root * asinc(root**2)) / length
         )
-        return torch.where(antipodal, torch.pi * self.frame_at(x)[..., 0, :], u)
+        return torch.where(antipodal, torch.pi * self.frame(x)[..., 0, :], u)
 
     def towards(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         chord = y - x
@@ -94,20 +91,20 @@ class Sphere(Embedded):
         far = torch.pi - (2 * root * asinc(root**2)).masked_fill(square == 0, 0.0)
         return torch.where(near, 4 * square * asinc(square) ** 2, far**2).squeeze(-1)
 
-    def frame_at(self, x: Tensor) -> Tensor:
-        """Returns all but the first column of the mirror that carries the first axis to ``x`` or ``-x``.
+    def frame(self, s: Tensor) -> Tensor:
+        """Returns all but the first column of the mirror that carries the first axis to ``s`` or ``-s``.
 
-        The last one is reversed where it is ``x``, for one orientation everywhere.
+        The last one is reversed where it is ``s``, for one orientation everywhere.
         """
-        sign = torch.where(x[..., :1] < 0, -1.0, 1.0).to(x)
-        normal = torch.cat([x[..., :1] + sign, x[..., 1:]], -1)
+        sign = torch.where(s[..., :1] < 0, -1.0, 1.0).to(s)
+        normal = torch.cat([s[..., :1] + sign, s[..., 1:]], -1)
         normal = normal / torch.linalg.vector_norm(normal, dim=-1, keepdim=True)
-        eye = torch.eye(x.size(-1), dtype=x.dtype, device=x.device)[1:]
+        eye = torch.eye(s.size(-1), dtype=s.dtype, device=s.device)[1:]
         frame = eye - 2 * normal[..., 1:, None] * normal[..., None, :]
         return torch.cat([frame[..., :-1, :], sign.unsqueeze(-1) * frame[..., -1:, :]], -2)
 
-    def components_at(self, x: Tensor, velocity: Tensor) -> Tensor:
-        return (self.frame_at(x) @ velocity.unsqueeze(-1)).squeeze(-1)
+    def components(self, s: Tensor, velocity: Tensor) -> Tensor:
+        return (self.frame(s) @ velocity.unsqueeze(-1)).squeeze(-1)
 
     def log_total_volume(self, n: int) -> float:
         return math.log(2) + (n + 1) / 2 * math.log(math.pi) - math.lgamma((n + 1) / 2)

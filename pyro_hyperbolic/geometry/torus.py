@@ -148,9 +148,6 @@ class FlatTorus(Embedded):
     def project(self, x: Tensor) -> Tensor:
         return wrap(x)
 
-    def ambient(self, x: Tensor, u: Tensor) -> Tensor:
-        return u
-
     def exp(self, x: Tensor, u: Tensor) -> Tensor:
         return wrap(x + u)
 
@@ -173,12 +170,6 @@ class FlatTorus(Embedded):
 
     def squared_distance(self, x: Tensor, y: Tensor) -> Tensor:
         return (wrap(y - x) ** 2).sum(-1)
-
-    def frame_at(self, x: Tensor) -> Tensor:
-        return torch.eye(x.size(-1), dtype=x.dtype, device=x.device).expand(*x.shape, x.size(-1))
-
-    def components_at(self, x: Tensor, velocity: Tensor) -> Tensor:
-        return velocity
 
     def difference(self, s: Tensor, target: Tensor) -> Tensor:
         return wrap(target - s)

@@ -213,7 +213,7 @@ class Whirl(torch.nn.Module):
 def test_newton_that_does_not_converge_says_so(explicit):
     M = geoopt.Euclidean(1)
     flow = HT.ContinuousFlow(Whirl(), M, steps=1, explicit=explicit)
-    with pytest.raises(ValueError, match=r"step 1 of 1 has no inverse.*more steps="):
+    with pytest.raises(ValueError, match=r"step 1 of 1 has no inverse.*\(correction .*\d\).*more steps="):
         (flow.inv if explicit == "forward" else flow)(points(M, 2))
 
 
@@ -420,11 +420,15 @@ def test_a_field_of_distances_commutes_with_isometries():
     moved = shaken(HT.AnchorField(2, M, points(M, 2, 3, seed=1), [6], equivariant=True), 0.5)
     anchors = geometry.translate(M, p, geometry.exp0(M, field.anchors))
     moved.anchors.data = geometry.log0(M, anchors).detach()
-    # The end of many steps: a step in tangent coordinates does not commute, but what it approximates does.
-    here, there = (HT.ContinuousFlow(each, M, steps=40) for each in (field, moved))
-    with torch.no_grad():
-        expected, found = geometry.translate(M, p, here(x)), there(geometry.translate(M, p, x))
-    torch.testing.assert_close(geometry.distance(M, expected, found), torch.zeros(3).double(), atol=5e-6, rtol=0)
+    # A step in tangent coordinates does not commute, but what the steps converge to does, in fourth order.
+    gaps = []
+    for steps in (10, 20, 40):
+        here, there = (HT.ContinuousFlow(each, M, steps=steps) for each in (field, moved))
+        with torch.no_grad():
+            expected, found = geometry.translate(M, p, here(x)), there(geometry.translate(M, p, x))
+        gaps.append(geometry.distance(M, expected, found))
+    assert (gaps[1] < gaps[0] / 8).all()
+    assert (gaps[2] < gaps[1] / 8).all()
     u, v = field(x, x[:, 0] * 0 + 0.3), moved(geometry.translate(M, p, x), x[:, 0] * 0 + 0.3)
     torch.testing.assert_close(u.norm(dim=-1), v.norm(dim=-1), atol=1e-10, rtol=1e-10)
 

@@ -78,7 +78,7 @@ def test_artists_are_returned_and_on_the_given_axes(drawn):
 def test_areas_are_true(drawn):
     """Of parallelograms of velocities on the page, by differences."""
     ax, M, x = drawn
-    u = ph.geometry.complete(M).frame_at(x)
+    u = ph.geometry.complete(M).frame(x)
     h = 1e-5
     columns = [
         (page(ax, positions(ax, M, exp(M, x, h * v))) - page(ax, positions(ax, M, exp(M, x, -h * v)))) / (2 * h)

@@ -209,7 +209,7 @@ class _Steps:
             jacobians.append(jacobian)
         fine, log_det = self._log_det(jacobians)
         found = torch.stack([state.detach().isfinite().all(-1) for state in states[1:]])
-        self._check(states[0], self.times[0][0], {"reaches NaN or infinity": found, _FOLD: fine})
+        self._check(states[0], self.times[0][0], {"reaches NaN or infinity": found, _FOLD: fine}, {})
         return s, log_det
 
     def implicit(self, s: Tensor) -> tuple[Tensor, Tensor]:
@@ -217,17 +217,19 @@ class _Steps:
         for rounds in (_ROUNDS, _MOST_ROUNDS):
             states = [s]
             jacobians: list[Tensor] = []
-            found: list[Tensor] = []
+            gaps: list[Tensor] = []
             for begin, finish in reversed(self.times):
-                start, is_close = self._solve(states[0], begin, finish, rounds)
+                start, gap = self._solve(states[0], begin, finish, rounds)
                 states.insert(0, start)
                 jacobians.insert(0, self._step_and_jacobian(start, begin, finish)[1])
-                found.insert(0, is_close)
-            close = torch.stack(found)
+                gaps.insert(0, gap)
+            gap = torch.stack(gaps)
+            close = gap <= _close(s)
             if not _can_read(s) or bool(close.all()):
                 break
         fine, log_det = self._log_det(jacobians)
-        self._check(s, self.times[-1][1], {"has no inverse that Newton's method finds": close, _FOLD: fine})
+        what = "has no inverse that Newton's method finds"
+        self._check(s, self.times[-1][1], {what: close, _FOLD: fine}, {what: gap})
         return states[0].masked_fill(~close.all(0).unsqueeze(-1), torch.nan), -log_det
 
     def _log_det(self, jacobians: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -238,27 +240,26 @@ class _Steps:
         return fine, log_det.sum(0).masked_fill(~fine.all(0), torch.nan)
 
     def _solve(self, target: Tensor, begin: float, finish: float, rounds: int) -> tuple[Tensor, Tensor]:
-        """Returns the start of the step that ends at ``target``, and whether the method converged, ``(*)``."""
+        """Returns the start of the step that ends at ``target``, and the size of the last correction, ``(*)``."""
         space = self.space
         with torch.no_grad():
             goal = target.detach()
-            s, close = self._step(goal, finish, begin), torch.zeros((), dtype=torch.bool)
+            s, gap = self._step(goal, finish, begin), goal.new_full((), torch.inf)
             for _ in range(rounds):
-                if rounds > _ROUNDS and bool(close.all()):
+                if rounds > _ROUNDS and bool((gap <= _close(s)).all()):
                     break
                 frame = space.frame(s)
                 reached, jacobian = self._step_and_jacobian(s, begin, finish, goal)
                 factors = torch.linalg.lu_factor_ex(jacobian)[:2]
                 s = self._corrected(s, reached, goal, factors, frame)
                 last = self._corrected(s, self._step(s, begin, finish), goal, factors, frame)
-                size = torch.finfo(s.dtype).eps ** 0.75 * (1 + s.norm(dim=-1))
-                close = space.difference(s, last).norm(dim=-1) <= size
+                gap = space.difference(s, last).norm(dim=-1) / (1 + s.norm(dim=-1))
                 s = last
         if torch.is_grad_enabled():
             # The implicit function theorem: each correction with this constant Jacobian makes one more order right.
             for _ in range(2):
                 s = self._corrected(s, self._step(s, begin, finish), target, factors, frame)
-        return s, close
+        return s, gap
 
     def _corrected(
         self, s: Tensor, reached: Tensor, target: Tensor, factors: tuple[Tensor, Tensor], frame: Tensor
@@ -306,7 +307,7 @@ class _Steps:
             jacobian = torch.stack([torch.autograd.grad(end, s, row, **options)[0] for row in rows], -2) @ frame.mT
         return (end, jacobian) if create_graph else (end.detach(), jacobian.detach())
 
-    def _check(self, s: Tensor, time: float, conditions: dict[str, Tensor]) -> None:
+    def _check(self, s: Tensor, time: float, conditions: dict[str, Tensor], residuals: dict[str, Tensor]) -> None:
         """Raises unless all conditions hold, each ``(steps, *)``, on the path of the state that was given; one sync."""
         if not checks.validating() or checks.all_hold([fine.all() for fine in conditions.values()]):
             return
@@ -318,10 +319,20 @@ class _Steps:
         for i in range(len(self.times)):
             for what, fine in conditions.items():
                 if not bool(fine[i].all()):
+                    wrong = ~fine[i]
+                    left = f" (correction {residuals[what][i][wrong][0].item():.3g})" if what in residuals else ""
                     raise ValueError(
-                        f"step {i + 1} of {len(self.times)} {what}, for {int((~fine[i]).sum())} of {fine[i].numel()} "
+                        f"step {i + 1} of {len(self.times)} {what}{left}, for {int(wrong.sum())} of {wrong.numel()} "
                         f"points; use more steps=, or a field that varies less (train longer at a lower learning rate)."
                     )
+
+
+def _close(s: Tensor) -> float:
+    """Returns the last correction, relative to the state, at which Newton's method has converged.
+
+    It converges quadratically, so the state is then right to rounding.
+    """
+    return float(torch.finfo(s.dtype).eps ** 0.75)
 
 
 def _dual(space: Complete, s: Tensor) -> Tensor:

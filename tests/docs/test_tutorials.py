@@ -18,7 +18,7 @@ from tutorials.experiments import records
 FOLDER = Path(__file__).parents[2] / "tutorials"
 #: Modules that scripts import, and scripts that test_scale_out.py and test_experiments.py run, or the last test here.
 ELSEWHERE = {
-    *("mnist.py", "workers.py", "experiments/records.py", "experiments/runs_together.py"),
+    *("mnist.py", "workers.py", "distance_data.py", "experiments/records.py", "experiments/runs_together.py"),
     *("scale_out.py", "scale_out_lightning.py"),
     *("continuous_flow.py", "earth.py", "product_vae.py", "bring_your_own_manifold.py"),
     *(
@@ -42,6 +42,7 @@ ARGUMENTS = {
     ],
     "hyperbolic_location.py": [["--steps", "10"]],
     "curvature.py": [["--steps", "10", "--samples", "5"]],
+    "tree_from_distances.py": [["--manifold", "hyperbolic"]],
     "experiments/vae_mnist.py": [["--data", "MNIST", "--processes", "1"]],
     "experiments/vae_bdp.py": [["--processes", "1"]],
     "experiments/link_prediction.py": [
@@ -65,6 +66,7 @@ PRINTED = {
     "hyperbolic_location.py": (3 * ["evidence"], "location.png"),
     "hyperbolic_vae.py": ([], "embedding.png"),
     "graph_vae.py": (["AUC of hidden edges"], "graph_vae.png"),
+    "tree_from_distances.py": (["log score"], "tree.png"),
 }
 SECONDS = 40  # of a processor: briefly is a quarter of that where nothing else runs
 

@@ -32,6 +32,7 @@ OFF, NANS, FAR, BEYOND = t(1.0, 0.5, 0.0), t(1.0, NAN, 0.0), point(1.0, 500.0, 0
 EYE = torch.eye(2, dtype=torch.float64)
 PRODUCT = geoopt.ProductManifold((M, 3), (FLAT, 1))
 RING = torch.tensor([[u, (u + 1) % 6] for u in range(6)])
+DIST = t([0.0, 1.0, 2.0], [1.0, 0.0, 1.0], [2.0, 1.0, 0.0])  # of a path of three nodes
 MATRICES = dist.transforms.AffineTransform(0.0, 2.0, event_dim=2)
 
 
@@ -270,6 +271,15 @@ ARGUMENTS = [
     (data.random_trees, {"seed": 0, "count": 1}, ["seed", "count", "nodes"]),
     (data.lobsters, {"seed": 0, "count": 1}, ["p1", "p2", "legs"]),
     (ph.metrics.roc_auc, {"scores": t(0, 1), "labels": t(0, 1)}, ["scores", "labels"]),
+    (ph.metrics.mean_rank, {"distances": DIST, "adjacent": DIST == 1}, ["distances", "adjacent", "nodes"]),
+    (ph.metrics.distortion, {"distances": t(1, 2), "targets": t(1, 2)}, ["distances", "targets", "rescale"]),
+    (ph.metrics.coverage, {"lower": t(0), "upper": t(1), "values": t(2)}, ["lower", "upper", "values"]),
+    (
+        ph.metrics.calibration_error,
+        {"probabilities": t(0, 1), "labels": t(0, 1)},
+        ["probabilities", "labels", "bins", "strategy"],
+    ),
+    (ph.metrics.gromov_delta, {"distances": DIST}, ["distances", "base"]),
     (data.split_edges, {"edges": RING, "num_nodes": 6, "seed": 0}, ["edges", "num_nodes", "seed", "val", "test"]),
 ]
 NONSENSE = {
@@ -407,6 +417,30 @@ SHAPES = {
     "labels, -1": (lambda: ph.metrics.roc_auc(t(1, 2), t(-1, 1)), "labels", "-1.0", "0 or 1"),
     "labels, all equal": (lambda: ph.metrics.average_precision(t(1, 2), t([0, 1], [1, 1])), "2 positives among 2"),
     "labels, none": (lambda: ph.metrics.roc_auc(t(), t()), "0 positives among 0"),
+    "ranks, sizes": (lambda: ph.metrics.mean_rank(DIST, DIST[:2] == 1), "(3, 3)", "(2, 3)", "nodes"),
+    "ranks, a block": (lambda: ph.metrics.mean_rank(DIST[:2], DIST[:2] == 1), "2 rows of 3 nodes", "nodes, (2,)"),
+    "ranks, no such node": (
+        lambda: ph.metrics.mean_average_precision(DIST[:2], DIST[:2] == 1, torch.tensor([1, 3])),
+        *("nodes = 1..3", "0 to 2"),
+    ),
+    "ranks, its own neighbour": (lambda: ph.metrics.mean_rank(DIST, DIST < 2), "adjacent", "fill_diagonal_(False)"),
+    "ranks, no edge": (lambda: ph.metrics.mean_rank(DIST, DIST > 2), "adjacent", "needs an edge"),
+    "ranks, NaN": (lambda: ph.metrics.mean_rank((1.5 - DIST).log(), DIST == 1), "distances", "NaN"),
+    "distortion, target 0": (lambda: ph.metrics.distortion(t(1, 2), t(1, 0)), "targets", "holds 0", "> 0"),
+    "distortion, negative": (lambda: ph.metrics.distortion(t(1, -2), t(1, 1)), "distances", "-2", ">= 0"),
+    "distortion, no pairs": (lambda: ph.metrics.distortion(t(), t()), "distances", "(0,)", "nothing"),
+    "coverage, swapped": (lambda: ph.metrics.coverage(t(1, 2), t(3, 1), t(0, 0)), "lower", "holds 2", "swap"),
+    "coverage, sizes": (lambda: ph.metrics.coverage(t(1), t(3), t(0, 0)), "values (2,)", "(*, N)"),
+    "coverage, NaN": (lambda: ph.metrics.coverage(t(1), t(3), t(NAN)), "values", "nan"),
+    "calibration, logits": (lambda: ph.metrics.calibration_error(t(1, -2), t(0, 1)), "-2", "[0, 1]", "sigmoid"),
+    "calibration, labels": (lambda: ph.metrics.calibration_error(t(1, 0), t(0, 2)), "labels", "2", "0 or 1"),
+    "calibration, bins": (lambda: ph.metrics.calibration_error(t(1), t(1), 0), "bins = 0", "at least 1"),
+    "calibration, strategy": (lambda: ph.metrics.calibration_error(t(1), t(1), 3, "mass"), "'mass'", "'quantile'"),
+    "delta, not square": (lambda: ph.metrics.gromov_delta(DIST[:2]), "distances", "(2, 3)", "(*, N, N)"),
+    "delta, asymmetric": (lambda: ph.metrics.gromov_delta(DIST.triu()), "D - D.mT", "1", "(D + D.mT) / 2"),
+    "delta, diagonal": (lambda: ph.metrics.gromov_delta(DIST + 1), "diagonal", "1", "fill_diagonal_(0)"),
+    "delta, a hole": (lambda: ph.metrics.gromov_delta(1 / (DIST - 1)), "inf", "shortest paths"),
+    "delta, base": (lambda: ph.metrics.gromov_delta(DIST, 3), "base = 3", "below 3"),
     "unknown conditional": (lambda: flow(2, 2, lambda: None, context_dim=2), "ConditionalCouplingFlow"),
 }
 NO_CONTEXT = ("ConditionalTangentCoupling", ".condition(context)")

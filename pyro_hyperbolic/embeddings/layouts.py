@@ -114,7 +114,7 @@ def _place(geometry: Hadamard, tree: Rooted, dim: int, dtype: torch.dtype) -> Te
     if not bool(x.isfinite().all()):
         raise ValueError(
             f"a node is at distance {tree.depths().max():.4g} from the root, where coordinates in {dtype} overflow or "
-            f"round to the boundary; use a smaller scale, float64, or geoopt.Lorentz."
+            f"round to the boundary; use a smaller scale, or float64."
         )
     points = torch.empty_like(x)
     points[torch.from_numpy(tree.order).long()] = x

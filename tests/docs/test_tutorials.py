@@ -15,7 +15,7 @@ from tutorials.experiments import records
 
 FOLDER = Path(__file__).parents[2] / "tutorials"
 #: Modules that scripts import, and scripts that test_scale_out.py runs.
-MODULES = {"mnist.py", "workers.py", "distance_data.py", "scale_out.py", "scale_out_lightning.py"} | {
+MODULES = {"mnist.py", "workers.py", "phylogeny.py", "scale_out.py", "scale_out_lightning.py"} | {
     f"experiments/{name}.py"
     for name in (
         *("records", "runs_together", "set_flows", "set_pointers", "growth", "graph_scores", "graph_pictures"),

@@ -112,6 +112,11 @@ class PoincareBall(Nested):
         w, _ = self.translate_tangent(2 * p / _gap(p / self._radius(p)), v, inverse=True)
         return w, self.log_volume(w)
 
+    def drift(self, x: Tensor, v: Tensor) -> Tensor:
+        # The same components as on the hyperboloid, whose time coordinate is 1 + 2 |x|^2 / (1 - |x|^2).
+        x = x / self._radius(x)
+        return v + 2 * (v * square_norm(x) - x * (x * v).sum(-1, keepdim=True)) / _gap(x)
+
     def log_volume(self, v: Tensor) -> Tensor:
         return self._hyperboloid().log_volume(v)
 

@@ -119,6 +119,11 @@ class PoincareBall(Nested):
         m = self._hyperboloid().midpoint(torch.cat([time, space], -1), weights.double())
         return self._rim_to_infinity((m[..., 1:] / (1 + m[..., :1] / radius)).to(dtype))
 
+    def drift(self, x: Tensor, v: Tensor) -> Tensor:
+        # The same components as on the hyperboloid, whose time coordinate is 1 + 2 |x|^2 / (1 - |x|^2).
+        x = x / self._radius(x)
+        return v + 2 * (v * square_norm(x) - x * (x * v).sum(-1, keepdim=True)) / _gap(x)
+
     def log_volume(self, v: Tensor) -> Tensor:
         return self._hyperboloid().log_volume(v)
 

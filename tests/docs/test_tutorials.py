@@ -15,7 +15,7 @@ from tutorials.experiments import records
 
 FOLDER = Path(__file__).parents[2] / "tutorials"
 #: Modules that scripts import, and scripts that test_scale_out.py runs.
-MODULES = {"mnist.py", "workers.py", "scale_out.py", "scale_out_lightning.py"} | {
+MODULES = {"mnist.py", "workers.py", "phylogeny.py", "scale_out.py", "scale_out_lightning.py"} | {
     f"experiments/{name}.py"
     for name in (
         *("records", "runs_together", "set_flows", "set_pointers", "growth", "graph_scores", "graph_pictures"),
@@ -49,6 +49,7 @@ RUNS = {
         Run(("--epochs", 1, "--data", MNIST, "--posterior", "whc", "--manifold", "hyperbolic", "--fixed-curvature")),
     ],
     "product_vae.py": [Run((), ("h2,s2",), "product_vae.png")],
+    "tree_from_distances.py": [Run(("--manifold", "hyperbolic"), ("log score",), "tree.png")],
     "write_your_own_layer.py": [Run((), ("volume terms are dropped", *2 * ("every law holds",)), "posterior.png")],
     "experiments/density_estimation.py": [
         Run(("--runs", "table", "--flows", "TC", "polar", "--processes", 1), ("| tree |",))

@@ -210,7 +210,7 @@ class Native(Picture):
         v, w = (self.place(ends).unsqueeze(-2) / self._unit for ends in (x, y))
         apart = self.geometry.distance(x, y).reshape(-1, 1, 1) / self._unit
         f = torch.linspace(0, 1, samples, dtype=torch.float64).unsqueeze(-1)
-        # sinh((1 - f) d) / sinh(d) and sinh(f d) / sinh(d), of points of the hyperboloid.
+        # x sinh((1 - f) d) / sinh(d) + y sinh(f d) / sinh(d), of v sinh(r) / r for each point.
         a, b = (_sinh_ratio(t, apart) * sinhc(u.square().sum(-1, keepdim=True)) * u for t, u in ((1 - f, v), (f, w)))
         space = a + b
         length = norm(space)

@@ -96,6 +96,13 @@ class Geometry(ABC):
         apart = apart.masked_fill((pairs[0] == pairs[1]).flatten(node + 1).all(-1), 0.0)
         return (apart + apart.mT) / 2 if y is x else apart
 
+    def midpoint(self, x: Tensor, weights: Tensor) -> Tensor:
+        """Returns the normalised weighted sum of points ``(N, *, *event)`` over the first dimension, ``(*, *event)``.
+
+        Weights ``(N, *)`` sum to one. Implement it if it is a closed form.
+        """
+        raise TypeError(f"{self.name} has no midpoint in closed form; use frechet_mean.")
+
     def explain(self, outside: Tensor, where: Tensor) -> tuple[str, str]:
         """Returns what is wrong with the first event off the manifold, and the remedy, for an error message.
 
@@ -198,6 +205,45 @@ class Complete(Geometry):
         u, square = self.towards(x, y)
         return square, lambda weights: (weights.unsqueeze(-1) * u).sum(0)
 
+    def path(self, x0: Tensor, x1: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the point at time ``t`` on the way from ``x0`` to ``x1`` that flow matching takes, and its velocity.
+
+        Here it is the geodesic.
+
+        Args:
+            x0: Points, shape ``(*, *event)``.
+            x1: Points of the same shape.
+            t: Times in [0, 1], shape ``(*)``.
+
+        Returns:
+            Points ``(*, *event)`` and tangent vectors ``(*, m)`` there.
+        """
+        x = self.exp(x1, (1 - t).unsqueeze(-1) * self.log(x1, x0))
+        return x, self._geodesic_velocity(x, x0, x1, t)
+
+    def _geodesic_velocity(self, x: Tensor, x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:
+        """Returns the velocity at ``x``, the point at ``t`` of the geodesic from ``x0`` to ``x1``."""
+        # From the end that is further away: at the other it is 0 / 0.
+        early = t < 0.5
+        further = torch.where(early.reshape(early.shape + (1,) * self.event_dim), x1, x0)
+        return self.log(x, further) / torch.where(early, 1 - t, -t).unsqueeze(-1)
+
+    def guidance(self, x: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
+        r"""Returns squared distances ``(J, *)`` to the targets at time ``t`` of paths that end at states ``s``, and
+        the map from weights and gains to vectors :math:`w, g \mapsto \sum_j w_j (k_j + g_j u_j)`.
+
+        It is from pairs of ``(J, *)`` to ``(*, m)``. :math:`u_j` points to the target, as :meth:`towards` has it, and
+        :math:`k_j` is the velocity of the isometries that carry the target. Here targets are the ends of paths, which
+        do not move.
+
+        Args:
+            x: Points, shape ``(*, *event)``.
+            s: A list of states, shape ``(J, *, p)``.
+            t: Times, shape ``(*)``.
+        """
+        square, combine = self.attraction(x, self.point(s)[0])
+        return square, lambda weights, gains: combine(weights * gains)
+
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
         """Returns numbers ``(*, f)`` that determine the point and depend smoothly on it, for a network to read."""
@@ -291,6 +337,9 @@ class Embedded(Complete):
     @abstractmethod
     def project(self, x: Tensor) -> Tensor:
         """Returns the points nearest to ``x``, an event of the flat space."""
+
+    def midpoint(self, x: Tensor, weights: Tensor) -> Tensor:
+        return self.project((weights.reshape(weights.shape + (1,) * self.event_dim) * x).sum(0))
 
     @abstractmethod
     def log_total_volume(self, n: int) -> float:
@@ -411,6 +460,36 @@ class Hadamard(Complete):
 
     def log(self, x: Tensor, y: Tensor) -> Tensor:
         return self.log_at(x, y)[0]
+
+    def path(self, x0: Tensor, x1: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Returns :math:`x_t = T_{\gamma(t)} \exp_o((1 - t) v_0)` and its velocity, :math:`\gamma(t) = \exp_o(t v_1)`.
+
+        With :math:`v_i = \log_o(x_i)`. In flat space this is the geodesic. If ``x0`` has a wrapped normal distribution
+        of scale ``s`` about the origin, then ``x_t`` has one of scale ``(1 - t) s`` about :math:`\gamma(t)`. Geodesics
+        would pass between the ends through a waist of a width that falls exponentially with their length.
+        """
+        v0, v1 = self.state(x0)[0], self.state(x1)[0]
+        target = self.exp0(t.unsqueeze(-1) * v1)[0]
+        x = self.exp_at(target, (1 - t).unsqueeze(-1) * v0)[0]
+        return x, self._geodesic_velocity(x, self.translate(target, x0), target, t) + self.drift(x, v1)
+
+    def drift(self, x: Tensor, v: Tensor) -> Tensor:
+        r"""Returns the velocity ``(*, n)`` of translations, :math:`\frac{d}{d\epsilon} T_{\exp_o(\epsilon v)} x`.
+
+        It is linear in ``v``, shape ``(*, n)``.
+        """
+        v = v.expand(torch.broadcast_shapes(v.shape, (*self.batch_of(x.shape), 1)))
+        zero = torch.zeros_like(v)
+        found: Tensor = torch.func.jvp(lambda v: self.log(x, self.translate(self.exp0(v)[0], x)), (zero,), (v,))[1]
+        return found
+
+    def guidance(self, x: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
+        square, combine = self.attraction(x, self.exp0(t.unsqueeze(-1) * s)[0])
+
+        def guide(weights: Tensor, gains: Tensor) -> Tensor:
+            return self.drift(x, mixed(weights, s)) + combine(weights * gains)
+
+        return square, guide
 
     def features(self, x: Tensor) -> Tensor:
         return self.log0(x)[0]

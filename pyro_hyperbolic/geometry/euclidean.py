@@ -67,8 +67,14 @@ class Euclidean(Nested):
         square = sum_of_squares(x, y)
         return square, lambda weights: mixed(weights, y) - x * weights.sum(0).unsqueeze(-1)
 
+    def drift(self, x: Tensor, v: Tensor) -> Tensor:
+        return v.expand(torch.broadcast_shapes(x.shape, v.shape))
+
     def velocity(self, s: Tensor, u: Tensor) -> Tensor:
         return u.expand(torch.broadcast_shapes(s.shape, u.shape))
+
+    def midpoint(self, x: Tensor, weights: Tensor) -> Tensor:
+        return (weights.unsqueeze(-1) * x).sum(0)
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
         return norm(x - y).squeeze(-1)

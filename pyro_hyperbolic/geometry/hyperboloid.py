@@ -16,6 +16,7 @@ Shapes: points ``(*, n + 1)``, tangent coordinates ``(*, n)``, ``k`` ``()`` or a
 
 import math
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -228,23 +229,34 @@ class Hyperboloid(Nested):
         moved = moved.to(x.dtype)
         return radius * torch.cat([time_of(moved), moved], dim=-1)
 
+    def midpoint(self, x: Tensor, weights: Tensor) -> Tensor:
+        like, x = x, _widened(x)
+        radius, weights = self.radius(x), _widened(weights).unsqueeze(-1)
+
+        def centroid(at: Tensor) -> tuple[Tensor, Tensor]:
+            """Returns the centroid, and the mean of cosh of distances from ``at``, computed in the frame of ``at``."""
+            near = self.translate(at, x, inverse=True)[..., 1:] / radius
+            time = (weights * time_of(near)).sum(0)
+            flat = (weights * near).sum(0) / time
+            # The square is lost to rounding if the centroid is 18 radii from `at`; then this is a step towards it.
+            square = (1 - square_norm(flat)).clamp(min=torch.finfo(x.dtype).eps)
+            moved = radius * flat * square.rsqrt()
+            return self.translate(at, self.project(torch.cat([time, moved], -1))), time
+
+        with torch.no_grad():
+            starts = torch.zeros_like(x[0]), x[0]
+            (a, cost_a), (b, cost_b) = (centroid(self.project(start)) for start in starts)
+            at = torch.where(cost_b < cost_a, b, a)
+            at = centroid(centroid(at)[0])[0]
+        return self.project(centroid(at)[0].to(like.dtype))
+
     def attraction(self, x: Tensor, y: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        # With q = sinh^2(d / 2), from the sum of squares in distance_matrix, log_x(y) is in the direction of
-        # y_s - x_s - x_s (y_0 - x_0 + 2 q) / (1 + x_0), whose length is sinh(d).
-        # In single precision, near points at r = 15 would lose two digits of it, and products leave the range at 45.
         like, wide = x, _wide(x)
         x, y = x.to(wide), y.to(wide)
         radius = self.radius(x)
         a, b = x[..., 1:] / radius, y[..., 1:] / radius
         at, to = time_of(a), time_of(b)
-        time, times = at.squeeze(-1), to.squeeze(-1)
-        rise, product = time - times, time * times / 4
-        # The floor is lost in rounding, and saves the Taylor branch of asinhc.
-        q = product * sum_of_squares(a / at, b / to) + rise * rise / (16 * product) + torch.finfo(x.dtype).eps
-        root = q.sqrt()
-        half = root.asinh()
-        length = half / (root * (1 + q).sqrt())
-        inward = 1 + (2 * q - rise) / (1 + time)
+        half, length, inward = _pull(at.squeeze(-1), to.squeeze(-1), sum_of_squares(a / at, b / to))
 
         def combine(weights: Tensor) -> Tensor:
             weights = weights * length
@@ -253,6 +265,36 @@ class Hyperboloid(Nested):
 
         distance = 2 * half * (radius.squeeze(-1) if radius.dim() else radius)
         return distance.square().to(like.dtype), combine
+
+    def guidance(self, x: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
+        # As attraction, without the coordinates of the targets, which are many: their directions do not move.
+        like, wide = x, _wide(x)
+        x, s, t = x.to(wide), s.to(wide), t.to(wide)
+        radius = self.radius(x)
+        a, v = x[..., 1:] / radius, s / radius
+        at = time_of(a)
+        size = (square_norm(v).squeeze(-1) + _floor(x) ** 2).sqrt()
+        to, stretch = (t * size).cosh(), (t * size).sinh() / size
+        flat = stretch / to
+        columns = zip((a / at).unbind(-1), v.unbind(-1), strict=True)
+        apart = reduce(torch.add, ((p - flat * q).square() for p, q in columns))
+        half, length, inward = _pull(at.squeeze(-1), to, apart)
+
+        def guide(weights: Tensor, gains: Tensor) -> Tensor:
+            pull = weights * gains * length
+            found = radius * (mixed(pull * stretch, v) - a * (pull * inward).sum(0).unsqueeze(-1))
+            return (found + self.drift(x, mixed(weights.to(wide), s))).to(like.dtype)
+
+        distance = 2 * half * (radius.squeeze(-1) if radius.dim() else radius)
+        return distance.square().to(like.dtype), guide
+
+    def drift(self, x: Tensor, v: Tensor) -> Tensor:
+        # The part along x is moved by v, the part across by x_0 v. Written so, neither cancels.
+        space = _widened(x[..., 1:] / self.radius(x))
+        square = square_norm(space)
+        unit = space / (square + _floor(x) ** 2).sqrt()
+        across = v - unit * (unit * v).sum(-1, keepdim=True)
+        return (v + square / (1 + time_of(space)) * across).to(x.dtype)
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
         if x.size(-1) == 2:
@@ -395,6 +437,21 @@ class Hyperboloid(Nested):
         ball_x, half_x, inverse_x = _in_ball(_widened(x[..., 1:] / self._diameter(x)), x)
         ball_y, half_y, inverse_y = _in_ball(_widened(-y[..., 1:] / self._diameter(x)), y)
         return radius, _meet(ball_x, inverse_x, ball_y, inverse_y) * half_x.sqrt() * half_y.sqrt()
+
+
+def _pull(time: Tensor, times: Tensor, flat_square: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Returns half the distance, and factors of the vectors to points, from the square of ``x_s / x_0 - y_s / y_0``.
+
+    With q = sinh^2(d / 2), from the sum of squares in distance_matrix, log_x(y) is in the direction of
+    y_s - x_s - x_s (y_0 - x_0 + 2 q) / (1 + x_0), whose length is sinh(d). In single precision, near points at r = 15
+    would lose two digits of it, and products leave the range at 45.
+    """
+    rise, product = time - times, time * times / 4
+    # The floor is lost in rounding, and saves the Taylor branch of asinhc.
+    q = product * flat_square + rise * rise / (16 * product) + torch.finfo(time.dtype).eps
+    root = q.sqrt()
+    half = root.asinh()
+    return half, half / (root * (1 + q).sqrt()), 1 + (2 * q - rise) / (1 + time)
 
 
 def _meet(ball_x: Tensor, inverse_x: Tensor, ball_t: Tensor, inverse_t: Tensor) -> Tensor:

@@ -150,6 +150,15 @@ class MixedProduct(Complete):
         parts = [f.attraction(a, b) for f, a, b in self._zip(self.split(x), self.split(y))]
         return _sum(square for square, _ in parts), lambda weights: _cat([mix(weights) for _, mix in parts])
 
+    def path(self, x0: Tensor, x1: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        points, vectors = zip(*(f.path(a, b, t) for f, a, b in self._zip(self.split(x0), self.split(x1))), strict=True)
+        return self._join(points), _cat(vectors)
+
+    def guidance(self, x: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
+        parts = [f.guidance(a, b, t) for f, a, b in self._zip(self.split(x), s.split(self._state_sizes, -1))]
+        square = _sum(square for square, _ in parts)
+        return square, lambda weights, gains: _cat([guide(weights, gains) for _, guide in parts])
+
     def features(self, x: Tensor) -> Tensor:
         return _cat([f.features(part) for f, part in self._zip(self.split(x))])
 
@@ -172,6 +181,9 @@ class MixedProduct(Complete):
 
     def away_from_zero(self, s: Tensor) -> Tensor:
         return _cat([f.away_from_zero(part) for f, part in self._zip(s.split(self._state_sizes, -1))])
+
+    def midpoint(self, x: Tensor, weights: Tensor) -> Tensor:
+        return self._join([f.midpoint(part, weights) for f, part in self._zip(self.split(x))])
 
     def frame(self, s: Tensor) -> Tensor:
         """Returns the block-diagonal basis of the frames of the factors."""
@@ -242,6 +254,9 @@ class Product(MixedProduct, Hadamard):
 
     def log_volume(self, v: Tensor) -> Tensor:
         return _sum(f.log_volume(part) for f, part in self._zip(self.split_tangent(v)))
+
+    def drift(self, x: Tensor, v: Tensor) -> Tensor:
+        return _cat([f.drift(a, b) for f, a, b in self._zip(self.split(x), self.split_tangent(v))])
 
     def translate(self, p: Tensor, x: Tensor, inverse: bool = False) -> Tensor:
         return self._join([f.translate(a, b, inverse) for f, a, b in self._zip(self.split(p), self.split(x))])

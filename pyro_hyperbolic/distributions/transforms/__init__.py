@@ -5,7 +5,7 @@ from .continuous_flow import ConditionalContinuousFlow, ContinuousFlow, continuo
 from .coupling import ConditionalCoupling, Coupling
 from .exponential_map import ExponentialMap
 from .factor_coupling import FactorCoupling, factor_coupling
-from .fields import AnchorField, DenseField, VectorField, farthest_points
+from .fields import AnchorField, DenseField, MixtureField, VectorField, farthest_points
 from .networks import AttentionNN
 from .polar_coupling import PolarCoupling, polar_coupling
 from .projection import Projection
@@ -39,6 +39,7 @@ __all__ = [
     "ExponentialMap",
     "FactorCoupling",
     "ManifoldTransform",
+    "MixtureField",
     "PolarCoupling",
     "Projection",
     "Reflection",

@@ -15,7 +15,7 @@ from pyro_hyperbolic.manifolds import STANDARD
 
 from .base import ModuleTransform, broadcast, register_if_learnable, with_batch, without_autocast
 from .conditional import NeedsContext
-from .fields import AnchorField, DenseField, VectorField, farthest_points
+from .fields import AnchorField, DenseField, MixtureField, VectorField, farthest_points
 
 __all__ = ["ConditionalContinuousFlow", "ConditionedField", "ContinuousFlow", "continuous_flow"]
 
@@ -463,12 +463,14 @@ def continuous_flow(
     Args:
         dim: Intrinsic dimension ``n``.
         manifold: A geoopt manifold; the hyperboloid of curvature -1 by default.
-        anchors: Data, points ``(N, *event)``: the anchors start at at most ``num_anchors`` of them, far from each
-            other (:func:`~.fields.farthest_points`). Random by default.
-        num_anchors: The number of anchors of the :class:`~.AnchorField`.
+        anchors: Data, points ``(N, *event)``: anchors start at at most ``num_anchors`` of them, far from each other
+            (:func:`~.fields.farthest_points`), and components of a mixture at their clusters. Anchors are random by
+            default.
+        num_anchors: The number of anchors or components.
         hidden_dims: Widths of the hidden layers; ``[128, 128]`` by default.
         steps: The number of Runge-Kutta steps.
-        field: ``"anchor"`` (default) for an :class:`~.AnchorField`, ``"dense"`` for a :class:`~.DenseField`, or a
+        field: ``"anchor"`` (default) for an :class:`~.AnchorField`, ``"mixture"`` for a :class:`~.MixtureField`, which
+            needs ``anchors`` and does not start near the identity, ``"dense"`` for a :class:`~.DenseField`, or a
             module, called as ``field(x, t)`` or ``field(x, t, context)``.
         context_dim: Length of a context vector. If given, the result is conditional.
         explicit: The direction without Newton's method, ``"forward"`` or ``"inverse"``; see :class:`ContinuousFlow`.
@@ -495,8 +497,12 @@ def continuous_flow(
         field = AnchorField(dim, manifold, chosen, hidden_dims, context_dim)
     elif field == "dense":
         field = DenseField(dim, manifold, hidden_dims, context_dim)
+    elif field == "mixture":
+        if anchors is None:
+            raise ValueError("field = 'mixture' starts at clusters of data; give points of them as anchors=.")
+        field = MixtureField(dim, manifold, anchors, num_anchors, hidden_dims=hidden_dims, context_dim=context_dim)
     if not isinstance(field, torch.nn.Module):
-        raise TypeError(f"field = {checks.shown(field)}, but must be 'anchor', 'dense' or a module.")
+        raise TypeError(f"field = {checks.shown(field)}, but must be 'anchor', 'mixture', 'dense' or a module.")
     options: dict[str, Any] = {"steps": steps, "explicit": explicit, "hutchinson_terms": hutchinson_terms}
     if context_dim is None:
         return ContinuousFlow(field, manifold, **options)

@@ -20,7 +20,7 @@ from pyro_hyperbolic.manifolds import STANDARD
 from .base import autocasts, register_if_learnable
 from .networks import start_near_zero, widths_of
 
-__all__ = ["AnchorField", "DenseField", "VectorField", "farthest_points"]
+__all__ = ["AnchorField", "DenseField", "MixtureField", "VectorField", "farthest_points"]
 
 #: The number of frequencies of the time features.
 _TIMES = 4
@@ -211,6 +211,84 @@ class AnchorField(VectorField):
         return found if self.equivariant else found + space.tangent(x, free)
 
 
+class MixtureField(VectorField):
+    r"""The field that turns a wrapped normal into a mixture, :math:`V(x, t) = \sum_j w_j (k_j + g_j \log_x c_j) + f`.
+
+    On a manifold with a global chart the target :math:`c_j = \exp_o(t\, a_j)` moves from the origin to the component
+    :math:`a_j`, of scale :math:`\sigma_j`; :math:`k_j` is the velocity at x of the isometries that carry it; and
+
+    .. math:: w_j \propto \pi_j v_j^{-n/2} e^{-d(x, c_j)^2 / 2 v_j + l_j}, \quad
+        g_j = \frac{(1 - t) s^2 - t \sigma_j^2}{v_j}, \quad v_j = (1 - t)^2 s^2 + t^2 \sigma_j^2 .
+
+    With one component and without ``l`` and ``f`` it carries ``WrappedNormal(o, s)`` to
+    ``WrappedNormal(a, sigma)``; with more, nearly to their mixture, exactly so in flat space. A network of the point,
+    the time and the distances to the targets gives ``l`` and ``f``, so that the flow can learn any density. On compact
+    factors targets do not move, ``k`` is zero, and the chord replaces log, which jumps there.
+
+    Shapes: points ``(*, *event)`` and times ``(*)`` to tangent vectors ``(*, m)``.
+
+    Args:
+        dim: Intrinsic dimension ``n``.
+        manifold: A geoopt manifold; the hyperboloid of curvature -1 by default.
+        data: Points ``(N, *event)``. Components start at their clusters: the farthest points, moved by Lloyd's
+            algorithm. All of them are learned.
+        components: The number of components; fewer if there are fewer points.
+        base_scale: The scale ``s`` at which the base is expected, about the origin; it is learned too.
+        hidden_dims: Widths of the hidden layers.
+        context_dim: Length of a context vector; None for no context.
+
+    Raises:
+        TypeError: If a size is not an integer.
+        ValueError: If a size or the scale is out of range, or a point is off the manifold.
+
+    Example:
+        Two places, and a point between them that moves up with both:
+
+        >>> field = MixtureField(2, geoopt.Euclidean(1), torch.tensor([[-3.0, 4.0], [3.0, 4.0]]), hidden_dims=[8])
+        >>> field(torch.tensor([0.0, 0.0]), torch.tensor(0.0)).detach().round()
+        tensor([0., 4.])
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        manifold: Manifold | None,
+        data: Tensor,
+        components: int = 48,
+        base_scale: float = 1.0,
+        hidden_dims: Sequence[int] | None = None,
+        context_dim: int | None = None,
+    ) -> None:
+        super().__init__(dim, manifold, context_dim)
+        checks.check_number("base_scale", base_scale, "it is the scale of the base", above=0)
+        space = self._space
+        with torch.no_grad():
+            states, shares, scales = _clusters(self.manifold, data, components)
+            features = space.features(space.point(states[:1])[0]).size(-1)
+        count, size = len(states), space.vector_size(dim)
+        self.anchors = torch.nn.Parameter(states)
+        self.log_weights = torch.nn.Parameter(shares.log())
+        self.log_scales = torch.nn.Parameter(scales.log())
+        self.log_base_scale = torch.nn.Parameter(torch.tensor(float(base_scale)).log())
+        self._outputs = [count, size]
+        inputs = count + features + 2 * _TIMES + 1 + (context_dim or 0)
+        self.network = dense(inputs, widths_of(hidden_dims, [128, 128]), sum(self._outputs))
+
+    def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
+        """Returns the tangent vectors."""
+        space = self._space_of(x)
+        lists = (-1, *(1,) * (x.dim() - space.event_dim))
+        states = space.retract(self.anchors.unflatten(0, lists))
+        square, guide = space.guidance(x, states, t)
+        length = (1 + square).sqrt().movedim(0, -1)  # smooth where the distance is zero
+        logits, free = self.network(self._joined([length, space.features(x)], t, context)).split(self._outputs, -1)
+        base, own = (2 * self.log_base_scale).exp(), (2 * self.log_scales).exp().view(lists)
+        variance = (1 - t) ** 2 * base + t**2 * own
+        prior = self.log_weights.view(lists) - self.dim / 2 * variance.log()
+        weights = (prior - square / (2 * variance) + logits.movedim(-1, 0)).softmax(0)
+        return guide(weights, ((1 - t) * base - t * own) / variance) + space.tangent(x, free)
+
+
 def time_features(t: Tensor) -> Tensor:
     r"""Returns :math:`t, \cos \pi j t, \sin \pi j t` for ``j = 1 .. 4``, shape ``(*, 9)``."""
     t = t.unsqueeze(-1)
@@ -247,6 +325,35 @@ def farthest_points(manifold: Manifold, x: Tensor, count: int) -> Tensor:
         equal = (x == last).flatten(1).all(-1)  # whose distance may round to more than zero
         apart = torch.minimum(apart, space.distance(x, last).masked_fill(equal, 0.0))
     return x[chosen]
+
+
+def _clusters(manifold: Manifold, x: Tensor, count: int, rounds: int = 3) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns states ``(J, p)``, shares and scales of clusters: farthest points, then Lloyd's algorithm."""
+    space = geometry.complete(manifold)
+    centres = farthest_points(manifold, x, count)
+    for _ in range(rounds + 1):
+        nearest = space.distance_matrix(x, centres).argmin(-1)
+        members = [x[nearest == j] for j in range(len(centres))]
+        members = [own if len(own) else centres[j : j + 1] for j, own in enumerate(members)]
+        last, centres = centres, torch.stack([_mean(space, own) for own in members])
+    n = space.dim(x.shape)
+    pairs = zip(members, last, strict=True)
+    scales = torch.stack([space.squared_distance(own, centre).mean() / n for own, centre in pairs]).sqrt()
+    # A cluster of one place has no scale of its own.
+    middle = scales.median() if bool(scales.median() > 0) else scales.max()
+    middle = middle if bool(middle > 0) else torch.ones_like(middle)
+    scales = torch.where(scales > 0.05 * middle, scales, middle)
+    shares = torch.tensor([float(len(own)) for own in members]) / len(x)
+    default = torch.get_default_dtype()
+    return space.state(last)[0].to(default, copy=True), shares.to(default), scales.to(default)
+
+
+def _mean(space: Complete, x: Tensor) -> Tensor:
+    """Returns the mean of points, by three steps of its fixed-point iteration."""
+    mean = x[:1]
+    for _ in range(3):
+        mean = space.exp(mean, space.log(mean.expand_as(x), x).mean(0, keepdim=True))
+    return mean[0]
 
 
 def dense(inputs: int, widths: list[int], outputs: int) -> torch.nn.Sequential:

@@ -1,4 +1,4 @@
-"""Matrices of distances, from files or made by a seed; where their models start; the picture of a tree."""
+"""Matrices of distances, from files or made by a seed; starts, scores and pictures of their models."""
 
 import csv
 import math
@@ -6,9 +6,11 @@ import re
 
 import geoopt
 import numpy as np
+import pyro.distributions as dist
 import scipy.cluster.hierarchy
 import scipy.sparse
 import torch
+from matplotlib.figure import Figure
 
 import pyro_hyperbolic as ph
 
@@ -86,31 +88,66 @@ def completed(D, seen):
     return ph.embeddings.complete_distances(gaps)
 
 
-def layout(edges, lengths, n, dim, radius=10.0):
-    """Returns a layout of a tree in hyperbolic space, and the length of a unit; the longest path is ``2 radius``."""
+def layout(edges, lengths, n, dim, radius):
+    """Returns tangent coordinates of a layout in the hyperbolic space of curvature -1, and what a unit is in lengths.
+
+    The longest path gets twice the radius.
+    """
     unit = ph.embeddings.path_lengths(edges, lengths).max() / (2 * radius)
-    return ph.embeddings.tree(geoopt.Lorentz(), edges, lengths, dim=dim, scale=1 / unit.item())[:n], unit
+    M = geoopt.Lorentz()
+    points = ph.embeddings.tree(M, edges, lengths, dim=dim, scale=1 / unit.item(), dtype=torch.float64)
+    return ph.geometry.log0(M, points[:n]), unit
 
 
-def scaling(edges, lengths, n, dim):
-    """Returns a layout of a tree in Euclidean space, by classical scaling, and the length of a unit."""
+def scaling(edges, lengths, n, dim, spread):
+    """Returns coordinates by classical scaling, of standard deviation ``spread``, and what a unit is in lengths."""
     squares = ph.embeddings.path_lengths(edges, lengths)[:n, :n].square()
     squares = squares - squares.mean(0) - squares.mean(1, keepdim=True) + squares.mean()
     values, vectors = torch.linalg.eigh(-squares / 2)
-    points = vectors[:, -dim:] * values[-dim:].clamp(min=1e-6).sqrt()
-    return points / points.std(), points.std()
+    v = vectors[:, -dim:] * values[-dim:].clamp(min=1e-6).sqrt()
+    return v * (spread / v.std()), v.std() / spread
 
 
-def start_of(place, M, D, seen, pendant, dim):
-    """Returns initial latents: a layout of the tree of neighbour joining, without its pendant branches if these are."""
+#: The runs of a manifold: where they start, and the squared radius ``k`` of their hyperbolic space.
+STARTS = {
+    "euclidean": ((scaling, 1.0, math.inf), (layout, 3.0, math.inf)),
+    "hyperbolic": ((scaling, 1.0, 10.0), (layout, 10.0, 1.0)),
+}
+
+
+def start_of(name, D, seen, pendant, dim):
+    """Returns the manifold of the runs, and initial latents, by the tree of neighbour joining.
+
+    If the model has pendant branches, those of the tree are left out of its layout.
+    """
     n = len(D)
     edges, lengths = ph.embeddings.neighbour_joining(completed(D, seen))
     leaves = edges[:, 1] < n
     a = torch.zeros(n, dtype=torch.float64).index_put((edges[leaves, 1],), lengths[leaves])
-    z, unit = place(edges, lengths * ~(leaves & pendant), n, dim)
-    spread = ph.geometry.log0(M, z).square().mean().sqrt()
-    start = {"z": z, "c": unit, "s": spread, "sigma": torch.tensor(0.1)}
-    return start | ({"a": a.clamp(min=0.02)} if pendant else {})
+    inner = lengths * ~(leaves & pendant)
+    places = [place(edges, inner, n, dim, size) for place, size, _ in STARTS[name]]
+    v, unit = map(torch.stack, zip(*places, strict=True))
+    k = torch.tensor([[k] for *_, k in STARTS[name]], dtype=torch.float64)
+    M = geoopt.Euclidean(1) if name == "euclidean" else geoopt.Lorentz(k)
+    start = {"z": ph.geometry.exp0(M, v), "c": unit, "s": v.square().mean((1, 2)).sqrt(), "sigma": 0.1 + 0 * unit}
+    start = {site: value.unsqueeze(-1) if value.dim() == 1 else value for site, value in start.items()}
+    return M, start | ({"a": a.clamp(min=0.02).expand(len(k), n)} if pendant else {})
+
+
+# ---- Scores ----
+
+
+def quantiles(draws, df):
+    """Returns lower ends, medians and upper ends of 90% intervals of ``log D``, by draws of ``log d`` and ``sigma``."""
+    predicted = dist.StudentT(df, *draws).sample((5,)).flatten(0, 1)
+    return predicted.quantile(torch.tensor([0.05, 0.5, 0.95]).to(predicted), dim=0)
+
+
+def scores(draws, log_D, df):
+    """Returns the relative error of the median, log score in nats, and coverage of the 90% interval, of each pair."""
+    lower, median, upper = quantiles(draws, df)
+    density = dist.StudentT(df, *draws).log_prob(log_D).logsumexp(0) - math.log(len(draws[0]))
+    return torch.expm1(median - log_D).abs(), density, ((lower <= log_D) & (log_D <= upper)).to(log_D)
 
 
 # ---- The picture ----
@@ -118,31 +155,37 @@ def start_of(place, M, D, seen, pendant, dim):
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999999", "#000000"]  # Okabe and Ito
 
 
-def picture(ax, M, D, names, guide, star):
-    """Draws the posterior, with radius = distance from the origin.
+def draw(file, M, D, names, guide, run, star):
+    """Draws the posterior of a run, with radius = distance from the origin.
 
-    Clouds are draws of the points, lines outwards pendant branches. Clusters of the completed matrix have colours.
+    Clouds are draws of the points, lines are pendant branches, to scale but not in direction. Colours are clusters of
+    all known distances.
     """
-    pairs = tuple(torch.triu_indices(len(D), len(D), 1))
+    n, pairs = len(D), tuple(torch.triu_indices(len(D), len(D), 1))
     tree = scipy.cluster.hierarchy.linkage(completed(D, D[pairs] > 0)[pairs], "average")
     groups = scipy.cluster.hierarchy.fcluster(tree, len(COLOURS), "maxclust") - 1
     median = guide.median()
-    v = ph.geometry.log0(M, median["z"])
-    clouds = ph.geometry.log0(M, torch.stack([guide()["z"] for _ in range(200)])).detach()
-    ends = v * (1 + (median.get("a", torch.zeros(len(D))) / median["c"] / v.norm(dim=-1)).unsqueeze(-1))
-    reach = 1.08 * ends.norm(dim=-1).max()
+    v = ph.geometry.log0(M, median["z"])[run]
+    clouds = ph.geometry.log0(M, torch.stack([guide()["z"] for _ in range(200)]).detach())[:, run]
+    lengths = (median["a"] / median["c"])[run] if "a" in median else torch.zeros(n)
     order = torch.atan2(v[:, 1], v[:, 0]).argsort()
     turn = torch.atan2(*v[order[0]].flip(0)).item()
+    reach = (v.norm(dim=-1) + 1.3 * lengths).max()
+    figure = Figure(figsize=(8.0, 8.0), layout="constrained")
+    ax = figure.subplots()
     ax.set_aspect("equal")
     ax.axis("off")
     for rank, node in enumerate(order.tolist()):
-        angle = turn + 2 * math.pi * rank / len(D)
+        angle = turn + 2 * math.pi * rank / n
         place = reach * torch.tensor([math.cos(angle), math.sin(angle)])
+        out = place - v[node]
+        end = v[node] + lengths[node] * out / out.norm()
         colour, flip = COLOURS[groups[node]], math.cos(angle) < 0
         style = {"alpha": 0.5, "markersize": 4} if node == star else {"alpha": 0.05, "markersize": 3}
         ax.plot(*clouds[:, node].T, ".", color=colour, markeredgewidth=0, **style)
-        ax.plot(*torch.stack([v[node], ends[node]]).T, color=colour, linewidth=1.2)
-        ax.plot(*torch.stack([ends[node], 0.98 * place]).T, color=colour, linewidth=0.4, linestyle=":")
+        ax.plot(*torch.stack([v[node], end]).T, color=colour, linewidth=1.2)
+        ax.plot(*torch.stack([end, 0.98 * place]).T, color=colour, linewidth=0.4, linestyle=":")
         style = {"fontsize": 9, "weight": "bold"} if node == star else {"fontsize": 6.5}
         style |= {"rotation": math.degrees(angle) + 180 * flip, "rotation_mode": "anchor", "va": "center"}
         ax.text(*place, names[node], color=colour, ha="right" if flip else "left", **style)
+    figure.savefig(file, dpi=150)

@@ -5,11 +5,16 @@ import math
 import geoopt
 import networkx as nx
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer import SVI, Trace_ELBO
+from pyro.infer.autoguide.initialization import init_to_mean, init_to_value
 
 import pyro_hyperbolic as ph
-from pyro_hyperbolic.embeddings import complete_distances, neighbour_joining, path_lengths, tree
+import pyro_hyperbolic.distributions as hdist
+from pyro_hyperbolic.embeddings import complete_distances, graph, neighbour_joining, path_lengths, tree
 
 G, NAN = ph.geometry, math.nan
 LORENTZ = geoopt.Lorentz()
@@ -159,6 +164,38 @@ def test_a_chain_of_distances_fills_all_by_upper_bounds():
         complete_distances(D, torch.block_diag(torch.ones(4, 4), torch.ones(4, 4)).bool())
 
 
+def test_a_hierarchy_is_found_in_its_closure():
+    heap = nx.balanced_tree(3, 4, create_using=nx.DiGraph)
+    edges = torch.tensor(list(nx.transitive_closure(heap).edges))
+    x = graph(LORENTZ, edges.flip(1), dtype=torch.float64)
+    behind = torch.tensor([1 + len(nx.descendants(heap, node)) for node in range(len(heap))]).double()
+    depth = 2 * (len(heap) / behind).log()
+    assert (G.log0(LORENTZ, x).norm(dim=-1) < depth + 1e-9).all()
+    parents = torch.tensor(list(heap.edges))
+    lengths = depth[parents[:, 1]] - depth[parents[:, 0]]
+    assert torch.allclose(G.distance(LORENTZ, x[parents[:, 0]], x[parents[:, 1]]), lengths)
+    far = graph(geoopt.Lorentz(k=9.0), edges, dtype=torch.float64)
+    assert torch.allclose(G.distance_matrix(geoopt.Lorentz(k=9.0), far), 3 * G.distance_matrix(LORENTZ, x), atol=1e-6)
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_near_nodes_of_a_graph_have_edges(dim):
+    karate = nx.karate_club_graph()
+    scores = -G.distance_matrix(LORENTZ, graph(LORENTZ, list(karate.edges), dim=dim))
+    i, j = torch.triu_indices(34, 34, 1)
+    labels = torch.tensor(nx.to_numpy_array(karate, weight=None))[i, j]
+    assert ph.metrics.roc_auc(scores[i, j], labels) > 0.85
+
+
+def test_loops_repeated_edges_and_lone_nodes_do_not_disturb():
+    edges = [(0, 1), (0, 2), (3, 2)]
+    x = graph(LORENTZ, edges, 6)
+    assert x.shape == (6, 3)
+    assert torch.equal(x, graph(LORENTZ, [*edges, (1, 0), (0, 2), (5, 5)]))
+    assert (G.distance_matrix(LORENTZ, x) + torch.eye(6) > 0.5).all()
+    assert graph(LORENTZ, [], 1).shape == (1, 3)
+
+
 SQUARE = torch.ones(3, 3) - torch.eye(3)
 BAD = {
     "a cycle": (lambda: tree(LORENTZ, [(0, 1), (1, 2), (2, 0)]), ValueError, "tree"),
@@ -173,6 +210,8 @@ BAD = {
     "too far": (lambda: tree(LORENTZ, [(0, 1)], [100.0]), ValueError, "distance 100 .*smaller scale"),
     "a sphere": (lambda: tree(geoopt.Sphere(), [(0, 1)]), TypeError, "chart"),
     "a batch of k": (lambda: tree(geoopt.Lorentz(torch.ones(2)), [(0, 1)]), ValueError, "not a batch"),
+    "a node too many": (lambda: graph(LORENTZ, [(0, 3)], 3), ValueError, "nodes 0 to 3, but there are 3"),
+    "a negative node": (lambda: graph(LORENTZ, [(0, -1)]), ValueError, "nodes -1 to 0.*renumber"),
     "one point": (lambda: neighbour_joining(torch.zeros(1, 1)), ValueError, "n >= 2"),
     "NaN": (
         lambda: neighbour_joining(SQUARE.clone().fill_diagonal_(NAN)),
@@ -193,3 +232,37 @@ def test_bad_input(name):
     call, error, message = BAD[name]
     with pytest.raises(error, match=message):
         call()
+
+
+# ---- Starts of guides ----
+
+
+def distances_model(D):
+    scale = torch.tensor(3.0)
+    i, j = torch.triu_indices(len(D), len(D), 1)
+    with pyro.plate("leaves", len(D)):
+        z = pyro.sample("z", hdist.WrappedNormal(G.origin(LORENTZ, 2), scale, LORENTZ))
+    with pyro.plate("pairs", len(i)):
+        pyro.sample("D", dist.Normal(G.distance_matrix(LORENTZ, z)[i, j], 0.3), obs=D[i, j])
+
+
+@pytest.mark.parametrize("guide", [ph.infer.AutoWrappedNormal, ph.infer.AutoWrappedMultivariateNormal])
+def test_a_guide_starts_at_a_layout(guide):
+    edges, lengths = random_tree(12, binary=True)
+    D, start = path_lengths(edges, lengths)[:12, :12].float(), tree(LORENTZ, edges, lengths)[:12]
+    auto = guide(distances_model, init_loc_fn=init_to_value(values={"z": start}))
+    assert G.distance(LORENTZ, auto.median(D)["z"], start).max() < 1e-4
+
+
+def test_from_a_layout_a_guide_ends_nearer_than_from_the_mean_of_the_prior():
+    edges, lengths = random_tree(12, binary=True)
+    D, start = 2 * path_lengths(edges, lengths)[:12, :12].float(), tree(LORENTZ, edges, lengths, scale=2.0)[:12]
+    errors = []
+    for init in (init_to_value(values={"z": start}), init_to_mean):
+        pyro.clear_param_store()
+        guide = ph.infer.AutoWrappedNormal(distances_model, init_loc_fn=init)
+        svi = SVI(distances_model, guide, pyro.optim.Adam({"lr": 0.1}), Trace_ELBO())
+        for _ in range(25):
+            svi.step(D)
+        errors.append((G.distance_matrix(LORENTZ, guide.median(D)["z"]) - D).abs().mean().item())
+    assert errors[0] < errors[1] / 2, errors

@@ -706,3 +706,78 @@ def test_a_partial_table_says_what_is_missing(tmp_path):
     other = {**done.fields, "setting": {**done.fields["setting"], "rate": 1.0}}
     with pytest.raises(ValueError, match="setting"):
         records.missing(tmp_path / "manifolds", {done.name: other})
+
+
+# ---- Distances with holes ----
+
+NEWICK = "((A:1,B:2):0.5,(C:1.5,'D x':0.25)inner:1,E:3);"
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("suffix", [".nwk", ".csv", ".npz"])
+def test_a_file_of_distances_is_read(suffix, tmp_path):
+    """Path lengths of a tree in Newick's format are networkx's; csv and npz hold the same matrix."""
+    import distances as script
+    import numpy as np
+
+    branches = {("r", "1"): 0.5, ("1", "A"): 1, ("1", "B"): 2, ("r", "2"): 1, ("2", "C"): 1.5, ("2", "D x"): 0.25}
+    tree, names = networkx.Graph(), ["A", "B", "C", "D x", "E"]
+    tree.add_weighted_edges_from([(*ends, length) for ends, length in {**branches, ("r", "E"): 3}.items()])
+    lengths = dict(networkx.all_pairs_dijkstra_path_length(tree))
+    expected = torch.tensor([[lengths[a][b] for b in names] for a in names]).double()
+    file = tmp_path / f"D{suffix}"
+    if suffix == ".nwk":
+        file.write_text(NEWICK)
+    elif suffix == ".csv":
+        expected[0, 1] = expected[1, 0] = math.nan
+        rows = [
+            [name, *("" if math.isnan(x) else str(x) for x in row.tolist())]
+            for name, row in zip(names, expected, strict=True)
+        ]
+        file.write_text("\n".join(",".join(row) for row in [["", *names], *rows]))
+    else:
+        np.savez(file, distances=expected.numpy(), names=np.array(names))
+    D, found = script.phylogeny.read(file)
+    assert found == names
+    assert torch.allclose(D, expected, equal_nan=True)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("manifold", ["euclidean", "hyperbolic"])
+def test_models_know_nothing_of_hidden_distances(manifold, monkeypatch):
+    import distances as script
+
+    monkeypatch.setattr(script, "STEPS", 4)
+    monkeypatch.setattr(script, "DRAWS", 3)
+    D, _ = script.phylogeny.made_by(0, n=9)
+    _, hidden = script.phylogeny.hide(D, 0.3, 0)
+    i, j = torch.triu_indices(9, 9, 1)[:, hidden]
+    other = D.clone()
+    other[i, j] = other[j, i] = 7 * D[i, j]
+    found = [script.run(each, manifold, True, 2, ["student"], [0], lambda _: None)["student"] for each in (D, other)]
+    for key in ("elbo", "fit"):
+        assert found[0][key] == pytest.approx(found[1][key])
+    assert found[0]["score"] != pytest.approx(found[1]["score"])
+
+
+@pytest.mark.usefixtures("float64")
+def test_rivals_without_a_model_are_exact_on_a_tree():
+    """Where the others tell the distance: A and C are no siblings."""
+    import distances as script
+
+    D, _ = script.phylogeny.newick(NEWICK)
+    seen = torch.ones(10, dtype=torch.bool)
+    seen[1] = False
+    assert script.anchors(D, seen, ~seen) == pytest.approx(dict.fromkeys(script.anchors(D, seen, ~seen), 0.0), abs=1e-9)
+
+
+@pytest.mark.usefixtures("float64")
+def test_scores_of_known_draws():
+    """With one draw the predictive distribution is the noise: a log-density by scipy, and 90% of it in the interval."""
+    import distances as script
+
+    df, sigma, log_D = 4.0, 0.1, 0.3 + 0.1 * torch.from_numpy(scipy.stats.t(4.0).rvs(4000, random_state=0))
+    draws = torch.full((200, 4000), 0.3), torch.full((200, 1), sigma)
+    _, score, covered = script.phylogeny.scores(draws, log_D, df)
+    assert torch.allclose(score, torch.from_numpy(scipy.stats.t(df, 0.3, sigma).logpdf(log_D)))
+    assert abs(covered.mean() - 0.9) < 0.02

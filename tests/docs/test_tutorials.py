@@ -27,7 +27,6 @@ ELSEWHERE = {
         "experiments/growth.py",
         "experiments/graph_scores.py",
         "experiments/graph_pictures.py",
-        "experiments/bump_field.py",
         "experiments/kernels.py",
     ),
 }

@@ -6,7 +6,20 @@ r"""Hyperbolic distributions and normalizing flows for Pyro; every density is wi
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import charts, datasets, distributions, flows, geometry, infer, manifolds, metrics, nn, numerics, testing
+from . import (
+    charts,
+    datasets,
+    distributions,
+    embeddings,
+    flows,
+    geometry,
+    infer,
+    manifolds,
+    metrics,
+    nn,
+    numerics,
+    testing,
+)
 
 if TYPE_CHECKING:
     from . import viz as viz
@@ -16,6 +29,7 @@ __all__ = [
     "charts",
     "datasets",
     "distributions",
+    "embeddings",
     "flows",
     "geometry",
     "infer",

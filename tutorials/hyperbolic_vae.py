@@ -300,14 +300,14 @@ def main():
     parser.add_argument("--epochs", type=int, default=2 if "SMOKE_TEST" in os.environ else 1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--processes", type=int, default=2, help="models trained side by side; one on a GPU")
     parser.add_argument("--out", type=Path, default=Path("results/hyperbolic_vae"), help="where results are written")
     args = parser.parse_args()
     models = [(args.manifold, posterior) for posterior in ("normal", "tc")] if "," in (args.manifold or "") else NAMES
     chosen = [model for model in models if args.manifold in (None, model[0]) and args.posterior in (None, model[1])]
     args.out.mkdir(parents=True, exist_ok=True)
-    rows = run_all(
-        run, {name_of(*model): (args, *model) for model in chosen}, args.epochs, 2 if args.device == "cpu" else 1
-    )
+    jobs = {name_of(*model): (args, *model) for model in chosen}
+    rows = run_all(run, jobs, args.epochs, args.processes if args.device == "cpu" else 1)
     (args.out / "results.json").write_text(json.dumps(rows, indent=2))
     table = Table("model", "test ELBO", "test log-likelihood", "curvature", "seconds")
     for row in rows:

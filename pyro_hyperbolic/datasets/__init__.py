@@ -6,7 +6,8 @@ Density targets are distributions, and sample from the global generator.
 
 from .diffusion import BranchingDiffusion, branching_diffusion
 from .earth import PointSplit, earth, split_points
-from .graphs import EdgeSplit, edge_list, lobsters, random_trees, split_edges
+from .edges import EdgeSplit, edge_list, split_edges
+from .graphs import lobsters, random_trees
 from .manifold_targets import MANIFOLD_TARGETS, Board, ManifoldTarget, manifold_target
 from .planar import Checkerboard, TwoSpirals
 from .targets import DENSITY_TARGETS, binary_tree, density_target

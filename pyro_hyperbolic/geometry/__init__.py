@@ -37,8 +37,10 @@ from .checks import (
     check_shape,
     check_tangent,
     check_vectors,
+    describe,
+    validating,
 )
-from .means import mean
+from .means import along, mean
 from .origins import is_known_origin, known_tangent, remember_origin, remember_tangent
 from .registry import bind, chart, complete, register, same
 
@@ -63,6 +65,7 @@ __all__ = [
     "log0",
     "log_at",
     "log_volume",
+    "midpoint",
     "origin",
     "project",
     "register",
@@ -512,7 +515,55 @@ def frechet_mean(manifold: Manifold, x: Tensor, weights: Tensor | None = None, d
         )
     geometry = check_chart(space)
     check_points(geometry, x)
-    return mean(geometry, x, weights, dim)
+    return mean(geometry, *along(geometry, x, weights, dim))
+
+
+def midpoint(manifold: Manifold, x: Tensor, weights: Tensor | None = None, dim: int = 0) -> Tensor:
+    r"""Returns the normalised weighted sum :math:`s / \sqrt{-\langle s, s \rangle / k}`, :math:`s = \sum_i w_i x_i`.
+
+    On the hyperboloid this Lorentzian centroid minimises :math:`\sum_i w_i \cosh(d(m, x_i) / \sqrt k)`. It is the
+    geodesic midpoint of two points of equal weight, and moves with the points under isometries, as :func:`frechet_mean`
+    does, at a fraction of the cost. Far points pull more strongly than in a Fréchet mean. Computed in float64, in a
+    frame near the result, where the norm of the sum does not cancel.
+
+    Euclidean space has the weighted mean, the Poincaré ball the point of the hyperboloid, the sphere and rotations the
+    point nearest to the weighted mean, the torus the angles of :math:`\sum_j w_j e^{i x_j}`. On a product each factor
+    has its own.
+
+    Args:
+        manifold: A geoopt manifold.
+        x: Points, shape ``(*, N, *, n + 1)``.
+        weights: Nonnegative weights, shape ``(N,)`` or the batch shape of ``x``; they need not sum to one. Equal by
+            default.
+        dim: The batch dimension to average over.
+
+    Returns:
+        Points, shape of ``x`` without dimension ``dim``.
+
+    Raises:
+        TypeError: If an argument is not a floating point tensor, or the manifold has no midpoint in closed form.
+        ValueError: If ``x`` has no batch dimension ``dim`` or no points along it or, while validating, a point is off
+            the manifold, weights are negative or sum to zero, or the sum has no nearest point, as for antipodes.
+
+    References:
+        Marc T. Law, Renjie Liao, Jake Snell, Richard S. Zemel, *Lorentzian Distance Learning for Hyperbolic
+        Representations*, 2019.
+
+    Example:
+        >>> M = geoopt.Lorentz()
+        >>> x = exp0(M, torch.tensor([[-1.0, 0.0], [3.0, 0.0]]))
+        >>> log0(M, midpoint(M, x)).round(decimals=4)
+        tensor([1., 0.])
+    """
+    geometry = check_manifold(manifold)
+    check_points(geometry, x)
+    y = geometry.midpoint(*along(geometry, x, weights, dim))
+    if validating() and not bool(geometry.contains(y).all()):
+        raise ValueError(
+            f"x has no midpoint on {describe(geometry)}: the weighted sum is zero, as of antipodes, or distances "
+            f"overflow; change a weight or remove the farthest points."
+        )
+    return y
 
 
 def translate_tangent(manifold: Manifold, t: Tensor, v: Tensor, *, inverse: bool = False) -> tuple[Tensor, Tensor]:

@@ -96,6 +96,13 @@ class Geometry(ABC):
         apart = apart.masked_fill((pairs[0] == pairs[1]).flatten(node + 1).all(-1), 0.0)
         return (apart + apart.mT) / 2 if y is x else apart
 
+    def midpoint(self, x: Tensor, weights: Tensor) -> Tensor:
+        """Returns the normalised weighted sum of points ``(N, *, *event)`` over the first dimension, ``(*, *event)``.
+
+        Weights ``(N, *)`` sum to one. Implement it if it is a closed form.
+        """
+        raise TypeError(f"{self.name} has no midpoint in closed form; use frechet_mean.")
+
     def explain(self, outside: Tensor, where: Tensor) -> tuple[str, str]:
         """Returns what is wrong with the first event off the manifold, and the remedy, for an error message.
 
@@ -331,6 +338,9 @@ class Embedded(Complete):
     @abstractmethod
     def project(self, x: Tensor) -> Tensor:
         """Returns the points nearest to ``x``, an event of the flat space."""
+
+    def midpoint(self, x: Tensor, weights: Tensor) -> Tensor:
+        return self.project((weights.reshape(weights.shape + (1,) * self.event_dim) * x).sum(0))
 
     @abstractmethod
     def log_total_volume(self, n: int) -> float:

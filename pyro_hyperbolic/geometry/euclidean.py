@@ -73,6 +73,9 @@ class Euclidean(Nested):
     def velocity(self, s: Tensor, u: Tensor) -> Tensor:
         return u.expand(torch.broadcast_shapes(s.shape, u.shape))
 
+    def midpoint(self, x: Tensor, weights: Tensor) -> Tensor:
+        return (weights.unsqueeze(-1) * x).sum(0)
+
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
         return norm(x - y).squeeze(-1)
 

@@ -229,6 +229,27 @@ class Hyperboloid(Nested):
         moved = moved.to(x.dtype)
         return radius * torch.cat([time_of(moved), moved], dim=-1)
 
+    def midpoint(self, x: Tensor, weights: Tensor) -> Tensor:
+        like, x = x, _widened(x)
+        radius, weights = self.radius(x), _widened(weights).unsqueeze(-1)
+
+        def centroid(at: Tensor) -> tuple[Tensor, Tensor]:
+            """Returns the centroid, and the mean of cosh of distances from ``at``, computed in the frame of ``at``."""
+            near = self.translate(at, x, inverse=True)[..., 1:] / radius
+            time = (weights * time_of(near)).sum(0)
+            flat = (weights * near).sum(0) / time
+            # The square is lost to rounding if the centroid is 18 radii from `at`; then this is a step towards it.
+            square = (1 - square_norm(flat)).clamp(min=torch.finfo(x.dtype).eps)
+            moved = radius * flat * square.rsqrt()
+            return self.translate(at, self.project(torch.cat([time, moved], -1))), time
+
+        with torch.no_grad():
+            starts = torch.zeros_like(x[0]), x[0]
+            (a, cost_a), (b, cost_b) = (centroid(self.project(start)) for start in starts)
+            at = torch.where(cost_b < cost_a, b, a)
+            at = centroid(centroid(at)[0])[0]
+        return self.project(centroid(at)[0].to(like.dtype))
+
     def attraction(self, x: Tensor, y: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         like, wide = x, _wide(x)
         x, y = x.to(wide), y.to(wide)

@@ -1,19 +1,19 @@
-r"""The Fréchet mean on a Hadamard manifold."""
+r"""Weighted means: their arguments, and the Fréchet mean on a Hadamard manifold."""
 
 import torch
 from torch import Tensor
 
-from .base import Hadamard
+from .base import Geometry, Hadamard
 from .checks import check_batches, check_floating, check_same_dtype, shown, validating
 
-__all__ = ["mean"]
+__all__ = ["along", "mean"]
 
 #: Far above what is needed: Newton's method takes five to ten steps, backtracking a few more.
 _MAX_STEPS = 100
 
 
-def mean(geometry: Hadamard, x: Tensor, weights: Tensor | None, dim: int) -> Tensor:
-    """Returns the Fréchet mean of checked points over one batch dimension; see :func:`geometry.frechet_mean`."""
+def along(geometry: Geometry, x: Tensor, weights: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
+    """Returns checked points with the dimension ``dim`` first, and weights that sum to one over it and broadcast."""
     batch_dim = x.dim() - geometry.event_dim
     if not isinstance(dim, int) or isinstance(dim, bool):
         raise TypeError(f"dim = {shown(dim)}, but must be an integer, one of the {batch_dim} batch dimensions of x.")
@@ -24,8 +24,12 @@ def mean(geometry: Hadamard, x: Tensor, weights: Tensor | None, dim: int) -> Ten
     dim %= batch_dim
     if x.size(dim) == 0:
         raise ValueError(f"x has shape {tuple(x.shape)}, but the mean of no points is undefined; pass at least 1.")
-    w = _normalised_weights(x, weights, dim, batch_dim)
-    dtype, x, w = x.dtype, x.movedim(dim, 0).double(), w.double()
+    return x.movedim(dim, 0), _normalised_weights(x, weights, dim, batch_dim)
+
+
+def mean(geometry: Hadamard, x: Tensor, w: Tensor) -> Tensor:
+    """Returns the Fréchet mean over the first dimension; see :func:`geometry.frechet_mean`."""
+    dtype, x, w = x.dtype, x.double(), w.double()
     with torch.no_grad():
         u = _minimiser(geometry, x.detach(), w.detach())
     # One more Newton step, now differentiable, has the gradient of the minimiser (implicit function theorem).

@@ -112,6 +112,13 @@ class PoincareBall(Nested):
         w, _ = self.translate_tangent(2 * p / _gap(p / self._radius(p)), v, inverse=True)
         return w, self.log_volume(w)
 
+    def midpoint(self, x: Tensor, weights: Tensor) -> Tensor:
+        radius, dtype, p = self._radius(x).double(), x.dtype, x.double()
+        space = 2 * p / _gap(p / radius)  # of the points of the hyperboloid
+        time = (radius**2 + square_norm(space)).sqrt()
+        m = self._hyperboloid().midpoint(torch.cat([time, space], -1), weights.double())
+        return self._rim_to_infinity((m[..., 1:] / (1 + m[..., :1] / radius)).to(dtype))
+
     def drift(self, x: Tensor, v: Tensor) -> Tensor:
         # The same components as on the hyperboloid, whose time coordinate is 1 + 2 |x|^2 / (1 - |x|^2).
         x = x / self._radius(x)

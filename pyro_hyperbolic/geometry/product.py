@@ -182,6 +182,9 @@ class MixedProduct(Complete):
     def away_from_zero(self, s: Tensor) -> Tensor:
         return _cat([f.away_from_zero(part) for f, part in self._zip(s.split(self._state_sizes, -1))])
 
+    def midpoint(self, x: Tensor, weights: Tensor) -> Tensor:
+        return self._join([f.midpoint(part, weights) for f, part in self._zip(self.split(x))])
+
     def frame(self, s: Tensor) -> Tensor:
         """Returns the block-diagonal basis of the frames of the factors."""
         blocks, sizes, before = [], self._state_sizes, 0

@@ -165,6 +165,10 @@ class FlatTorus(Embedded):
     def features(self, x: Tensor) -> Tensor:
         return torch.cat([x.cos(), x.sin()], -1)
 
+    def midpoint(self, x: Tensor, weights: Tensor) -> Tensor:
+        w = weights.unsqueeze(-1)
+        return torch.atan2((w * x.sin()).sum(0), (w * x.cos()).sum(0))
+
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
         return norm(wrap(y - x)).squeeze(-1)
 

@@ -1,7 +1,20 @@
-r"""Inference on manifolds: autoguides with wrapped posteriors, latents lifted to R^n, KL rules, a guard."""
+r"""Inference on manifolds: autoguides with wrapped posteriors, latents lifted to R^n, KL rules, summaries."""
 
 from . import kl, reparam
 from .autoguide import AutoWrappedMultivariateNormal, AutoWrappedNormal, GeodesicBall
 from .lift import LiftReparam
+from .posterior import Diagnostics, SiteSummary, Summary, summary, to_arviz
 
-__all__ = ["AutoWrappedMultivariateNormal", "AutoWrappedNormal", "GeodesicBall", "LiftReparam", "kl", "reparam"]
+__all__ = [
+    "AutoWrappedMultivariateNormal",
+    "AutoWrappedNormal",
+    "Diagnostics",
+    "GeodesicBall",
+    "LiftReparam",
+    "SiteSummary",
+    "Summary",
+    "kl",
+    "reparam",
+    "summary",
+    "to_arviz",
+]

@@ -128,11 +128,11 @@ def cache_survives_an_optimiser_step(transform: Transform, x: Tensor) -> None:
     if not leaves:
         return
     data, kept = made.detach().clone(), [leaf.detach().clone() for leaf in leaves]
-    generator = torch.Generator().manual_seed(0)
+    fresh, generator = copy.deepcopy(trained), torch.Generator().manual_seed(0)
     try:
         for through_data in (False, True):
             for _ in range(2):
-                _check_scores(trained, x, data, leaves)
+                _check_scores(trained, fresh, x, data, leaves)
                 made = trained(x.clone())
                 if through_data:
                     torch.autograd.grad(made.sum(), leaves, allow_unused=True)
@@ -143,18 +143,19 @@ def cache_survives_an_optimiser_step(transform: Transform, x: Tensor) -> None:
                     else:
                         with torch.no_grad():
                             leaf.add_(step)
-                _check_scores(trained, x, made, [])
+                fresh = copy.deepcopy(trained)
+                _check_scores(trained, fresh, x, made, [])
     finally:
         with torch.no_grad():
             for leaf, value in zip(leaves, kept, strict=True):
                 leaf.copy_(value)
 
 
-def _check_scores(trained: Any, x: Tensor, y: Tensor, leaves: list[Tensor]) -> None:
-    """Checks the score of ``y`` against that of a clone by a copy, and that its gradients exist."""
+def _check_scores(trained: Any, fresh: Any, x: Tensor, y: Tensor, leaves: list[Tensor]) -> None:
+    """Checks the score of ``y`` against that of a clone by a fresh copy, and that its gradients exist."""
     law, cause = "cache_survives_an_optimiser_step", "a stale cache: it is keyed on the identity of its argument only"
     formula = "t.inv(y) and its log-det use the parameters of this step"
-    found, expected = _score(trained, y), _score(copy.deepcopy(trained), y.detach().clone())
+    found, expected = _score(trained, y), _score(fresh, y.detach().clone())
     bound, domain = tolerance(trained, x, y, power=1), Space(trained.domain)
     vectors_agree(law, formula, expected[0], found[0], x, bound, cause, of=domain, at=domain)
     scalars_agree(law, formula, expected[1], found[1], x, bound, cause, at=domain)

@@ -1,13 +1,12 @@
 """The benchmarks run, briefly under SMOKE_TEST, and write what they say."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pyro
 import pytest
+
+from tests.docs.scripts import run
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 #: Modules of speed.py.
@@ -17,10 +16,7 @@ SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if path.name not in P
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_benchmark_runs(script, tmp_path):
-    command = [sys.executable, "-W", "ignore", str(FOLDER / script), "--out", str(tmp_path)]
-    environment = {**os.environ, "SMOKE_TEST": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run(FOLDER / script, "--out", tmp_path, log=tmp_path / "log")
     name = script.removesuffix(".py")
     facts = json.loads((tmp_path / f"{name}.json").read_text())
     assert (tmp_path / f"{name}.png").stat().st_size > 10_000
@@ -42,10 +38,7 @@ def test_a_benchmark_runs(script, tmp_path):
 
 def test_a_part_alone_is_drawn(tmp_path):
     """What was not asked for leaves its axes empty."""
-    command = [sys.executable, "-W", "ignore", str(FOLDER / "speed.py"), "--parts", "kernel", "--out", str(tmp_path)]
-    environment = {**os.environ, "SMOKE_TEST": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run(FOLDER / "speed.py", "--parts", "kernel", "--out", tmp_path, log=tmp_path / "log")
     assert {row["part"] for row in json.loads((tmp_path / "speed.json").read_text())["rows"]} == {"kernel"}
     assert (tmp_path / "speed.png").exists()
 

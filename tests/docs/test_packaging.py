@@ -44,13 +44,14 @@ def imports(file):
     ("folder", "extras"),
     [
         ("pyro_hyperbolic", []),
+        ("pyro_hyperbolic/infer", ["arviz"]),
         ("pyro_hyperbolic/viz", ["viz"]),
         ("pyro_hyperbolic/testing", ["testing"]),
         ("tutorials", ["experiments"]),
     ],
 )
 def test_every_import_is_declared(folder, extras):
-    own = {ROOT / "pyro_hyperbolic" / name for name in ("viz", "testing")}
+    own = {ROOT / "pyro_hyperbolic" / name for name in ("viz", "testing", "infer")}
     for file in (ROOT / folder).rglob("*.py"):
         if folder != "pyro_hyperbolic" or not own & {*file.parents}:
             assert {*imports(file)} <= {*floors(*extras)}, file

@@ -4,9 +4,11 @@ Row i of a batch in process r of two is row 2 i + r of the batch of one process,
 out. The one process draws its noise from two generators, seeded as the two processes are, in the same order.
 """
 
+import multiprocessing
 import os
-import subprocess
+import socket
 import sys
+import warnings
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,15 +16,16 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
+from tests.docs.scripts import run
+
 TUTORIALS = Path(__file__).parents[2] / "tutorials"
 EPOCHS, BATCH_SIZE = 2, 200
 # The same filters as in setup.cfg, and what Lightning does.
 WARNINGS = [
-    "error",
-    "ignore:`torch.jit:DeprecationWarning",
-    "ignore:`isinstance(treespec, LeafSpec):FutureWarning",
-    "ignore:The 'train_dataloader' does not have many workers",
-    "ignore:Precision bf16-mixed is not supported by the model summary",
+    ("`torch.jit", DeprecationWarning),
+    (r"`isinstance\(treespec, LeafSpec\)", FutureWarning),
+    ("The 'train_dataloader' does not have many workers", Warning),
+    ("Precision bf16-mixed is not supported by the model summary", Warning),
 ]
 DOUBLED, MIXED = "one with the noise of two", "lightning in mixed precision"
 OPTIONS = {
@@ -31,10 +34,6 @@ OPTIONS = {
     DOUBLED: ["--batch-size", str(2 * BATCH_SIZE)],
     MIXED: ["--batch-size", str(2 * BATCH_SIZE), "--processes", "1", "--precision", "bf16-mixed"],
 }
-PYTHON = [sys.executable, __file__]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
-# Each command makes the runs that are named beside it; most of the time goes into imports.
-COMMANDS = [(TORCHRUN, ["torchrun"]), (PYTHON, ["lightning ddp"]), (PYTHON, [DOUBLED, MIXED])]
 
 
 class NoiseOfTwo(TorchFunctionMode):
@@ -53,14 +52,16 @@ class NoiseOfTwo(TorchFunctionMode):
         return noise
 
 
-def worker(name, out):
+def worker(name, out, environ):
     """Runs the tutorial, and saves the losses and the parameters of this process."""
-    sys.path.insert(0, str(TUTORIALS))
     import scale_out  # here only: it changes a setting of Pyro for the whole process
+    import scale_out_lightning
 
-    if "lightning" in name:
-        import scale_out_lightning
-
+    os.environ.update({key: str(value) for key, value in environ.items()})
+    torch.set_default_dtype(torch.float32 if name == MIXED else torch.float64)
+    warnings.simplefilter("error")
+    for message, category in WARNINGS:
+        warnings.filterwarnings("ignore", message, category)
     make_elbo, losses, vaes, noise = scale_out.make_elbo, [], [], ExitStack()
 
     def recorded(data, seed):
@@ -78,30 +79,36 @@ def worker(name, out):
             scale_out.main(scale_out_lightning.run, scale_out_lightning.parser())
         else:
             scale_out.main()
-    rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))
+    rank = os.environ.get("RANK", "0")
     assert rank != "0" or (out / "vae.pt").exists()
     out.mkdir(exist_ok=True)
     torch.save({"losses": torch.stack(losses), "state": vaes[0].state_dict()}, out / f"rank{rank}.pt")
 
 
+def all_runs(out):
+    """Forks the processes of all runs, those of a group with the variables that torchrun gives them."""
+    context, started = multiprocessing.get_context("fork"), []
+    import scale_out_lightning  # noqa: F401  once for all
+
+    for name in OPTIONS:
+        world = 1 if name in (DOUBLED, MIXED) else 2
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            group = {"WORLD_SIZE": world, "MASTER_ADDR": "localhost", "MASTER_PORT": free.getsockname()[1]}
+        for rank in range(world):
+            environ = {**group, "RANK": rank, "LOCAL_RANK": rank} if world > 1 else {}
+            started.append(context.Process(target=worker, args=(name, out / name, environ), daemon=True))
+            started[-1].start()
+    for process in started:
+        process.join(50)  # what still runs then is waiting for one that failed
+    assert all(process.exitcode == 0 for process in started)
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """The records of all processes of each run; the commands run side by side."""
+    """The records of all processes of each run, which go side by side."""
     out = tmp_path_factory.mktemp("scale_out")
-    environ = {**os.environ, "PYTHONWARNINGS": ",".join(WARNINGS), "OMP_NUM_THREADS": "1", "OUT": str(out)}
-    with ExitStack() as stack:
-        started = []
-        for command, names in COMMANDS:
-            log = stack.enter_context((out / f"{names[0]}.log").open("w+"))
-            process = subprocess.Popen(command, stdout=log, stderr=log, env={**environ, "RUNS": ",".join(names)})
-            stack.callback(process.wait)
-            stack.callback(process.terminate)  # has no effect on one that has ended
-            started.append((process, log))
-        for process, log in started:
-            status = process.wait(timeout=300)
-            log.seek(0)
-            output = log.read()
-            assert status == 0, output[-3000:]
+    run(Path(__file__), out, log=out / "log")
     return {name: [torch.load(file) for file in sorted((out / name).glob("rank*.pt"))] for name in OPTIONS}
 
 
@@ -137,6 +144,5 @@ def test_mixed_precision_trains_as_well(runs):
 
 
 if __name__ == "__main__":
-    for run in os.environ["RUNS"].split(","):
-        torch.set_default_dtype(torch.float32 if run == MIXED else torch.float64)
-        worker(run, Path(os.environ["OUT"]) / run)
+    sys.path.insert(0, str(TUTORIALS))
+    all_runs(Path(sys.argv[1]))

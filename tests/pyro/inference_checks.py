@@ -79,8 +79,8 @@ def posterior_by(guide: Model, posterior: Posterior, efficiency: float = 0.0) ->
 def fitted(
     model: Model,
     guide: Model,
-    steps: int = 100,
-    lr: float = 0.05,
+    steps: int = 70,
+    lr: float = 0.07,
     elbo: Any = Trace_ELBO,
     particles: int = 8,
     decay: float = 0.1,

@@ -140,7 +140,15 @@ auto = AUTOGUIDES.add
 auto("`AutoNormal`", EVIDENCE, trained, AG.AutoNormal)
 auto("`AutoDiagonalNormal`", EVIDENCE, trained, AG.AutoDiagonalNormal)
 auto("`AutoMultivariateNormal`", EVIDENCE, trained, AG.AutoMultivariateNormal)
-auto("`AutoLowRankMultivariateNormal`", EVIDENCE, trained, AG.AutoLowRankMultivariateNormal)
+auto(
+    "`AutoLowRankMultivariateNormal`",
+    EVIDENCE,
+    trained,
+    AG.AutoLowRankMultivariateNormal,
+    steps=100,
+    lr=0.05,
+    slow=True,
+)
 auto("`AutoIAFNormal`", EVIDENCE, trained, partial(AG.AutoIAFNormal, hidden_dim=[16]))
 auto("`AutoNormalizingFlow`", EVIDENCE, trained, pyro_flow, efficiency=0.6)
 AUTOGUIDES.note("Its transform acts on the chart, R^n, so it takes any flow of Pyro, but no flow of the manifold.")
@@ -182,7 +190,9 @@ AUTOGUIDES.note(
     "draws by `poutine.block(guide, hide_types=['observe'])`: `vectorized_importance_weights` counts observed sites as "
     "its own. `poutine.block(model, expose=...)` hides its parameters from the optimiser. `TraceEnum_ELBO` rejects it."
 )
-auto("`AutoHierarchicalNormalMessenger`", EVIDENCE, trained, AG.AutoHierarchicalNormalMessenger, "scale", 0.3)
+auto(
+    "`AutoHierarchicalNormalMessenger`", EVIDENCE, trained, AG.AutoHierarchicalNormalMessenger, "scale", 0.3, slow=True
+)
 AUTOGUIDES.note("It reads `.mean`, the Fréchet mean, in the chart.")
 auto("`AutoRegressiveMessenger`", EVIDENCE, trained, AG.AutoRegressiveMessenger)
 auto("`ph.infer.AutoWrappedNormal`", EVIDENCE, trained, ph.infer.AutoWrappedNormal, "scale", 0.3)
@@ -193,7 +203,7 @@ AUTOGUIDES.note(
 )
 auto("`ph.infer.AutoWrappedMultivariateNormal`", EVIDENCE, trained, ph.infer.AutoWrappedMultivariateNormal)
 AUTOGUIDES.note("The same with full covariances.")
-enumerating = partial(trained, elbo=infer.TraceEnum_ELBO, steps=200)
+enumerating = partial(trained, elbo=infer.TraceEnum_ELBO, steps=130)
 SUMMED = ", summed over the components"
 auto("`AutoGuideList`, `AutoDiscreteParallel`", EVIDENCE + SUMMED, enumerating, guide_list, "components", 0.3)
 AUTOGUIDES.note("For a model whose discrete latent chooses the component.")
@@ -208,7 +218,7 @@ AUTOGUIDES.note(
 auto("`EasyGuide`", EVIDENCE, trained, EasyWrapped)
 auto("`EasyGuide.map_estimate`", MODE, finds_the_mode, EasyMap)
 AUTOGUIDES.note("As `AutoDelta`.")
-auto("`EasyGuide.group(...).map_estimate`", MODE, finds_the_mode, EasyMapGroup)
+auto("`EasyGuide.group(...).map_estimate`", MODE, finds_the_mode, EasyMapGroup, slow=True)
 GROUP_SIZES = (ValueError, "shapes disagree at site 'z': torch.Size([3]) vs torch.Size([4])", EasyGroup)
 auto("`EasyGuide.group(...).sample`", "the error", raises, *GROUP_SIZES, status="not in Pyro")
 AUTOGUIDES.note(
@@ -264,19 +274,19 @@ def conditional_flow_guide(_: Model) -> Model:
 
 
 hand = HAND_WRITTEN.add
-ring = partial(trained, which="distance", steps=150, elbo=partial(infer.RenyiELBO, alpha=0.5), particles=100)
+ring = partial(trained, which="distance", steps=150, lr=0.05, elbo=partial(infer.RenyiELBO, alpha=0.5), particles=100)
 whc_guide = partial(coupling_guide, coupling=HT.wrapped_hyperboloid_coupling)
 hand("`WrappedNormal`, `pyro.param(constraint=on_manifold(M))`", EVIDENCE, trained, lambda _: wrapped_guide)
 hand("`WrappedMultivariateNormal`", EVIDENCE, trained, lambda _: wrapped_multivariate_guide)
-hand("`coupling_flow` of tangent couplings, a ring", EVIDENCE, ring, coupling_guide, efficiency=0.4)
+hand("`coupling_flow` of tangent couplings, a ring", EVIDENCE, ring, coupling_guide, efficiency=0.4, slow=True)
 HAND_WRITTEN.note(
     "Trained by `RenyiELBO(alpha=0.5)`: under `Trace_ELBO` it leaves out the thin side of the ring, at a good "
     "effective sample size."
 )
 hand("`coupling_flow` of wrapped hyperboloid couplings, a ring", EVIDENCE, ring, whc_guide, efficiency=0.4)
 HAND_WRITTEN.note("Trained the same way.")
-hand("`TangentTransform(spline_coupling)`", EVIDENCE, trained, spline_guide, efficiency=0.6)
-hand("`TangentTransform(spline_coupling)`, a ring", EVIDENCE, ring, spline_guide, efficiency=0.2)
+hand("`TangentTransform(spline_coupling)`", EVIDENCE, trained, spline_guide, efficiency=0.6, steps=100, lr=0.05)
+hand("`TangentTransform(spline_coupling)`, a ring", EVIDENCE, ring, spline_guide, efficiency=0.2, slow=True)
 hand("a conditional flow given another latent", EVIDENCE, trained, conditional_flow_guide, "scale", 0.5)
 HAND_WRITTEN.note("`ConditionalTransformedDistribution(base, [flow]).condition(s)`.")
 
@@ -298,7 +308,7 @@ def one_network_serves_six_observations() -> None:
         with pyro.plate("data", len(seen)):
             pyro.sample("z", hdist.WrappedNormal(G.exp0(M, v), softplus(scale), M))
 
-    log_weights, trace = importance_weights(model, fitted(model, guide, 150))
+    log_weights, trace = importance_weights(model, fitted(model, guide, 110))
     posteriors = [Posterior(partial(coordinates_model, x)) for x in seen]
     means = torch.stack([posterior.mean(moments) for posterior in posteriors])
     evidence = sum(posterior.log_evidence for posterior in posteriors)

@@ -24,11 +24,7 @@ on_manifold = hdist.constraints.on_manifold
 each_manifold = pytest.mark.parametrize("manifold", [M, FLAT], ids=["k2", "flat"])
 
 
-@pytest.fixture(autouse=True)
-def _float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def numbers(low, high, *shape):

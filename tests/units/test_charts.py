@@ -8,13 +8,10 @@ import torch
 
 import pyro_hyperbolic as ph
 from pyro_hyperbolic import charts
+from tests.cases import lorentz
 
 G = ph.geometry
 EPS = torch.finfo(torch.float64).eps
-
-
-def lorentz(k):
-    return geoopt.Lorentz(k=torch.tensor(k, dtype=torch.float64))
 
 
 def tangents(M, n, radius, size=20, seed=0):
@@ -48,47 +45,45 @@ every_n = pytest.mark.parametrize("n", [1, 2, 3])
 @every_chart
 @every_k
 @every_n
-@pytest.mark.parametrize("r", [0.0, 1e-8, 0.1, 1.0, 5.0, 15.0])
-def test_round_trip(chart, k, n, r):
+def test_round_trip(chart, k, n):
     to, back, _, loss = CHARTS[chart]
     M = lorentz(k)
-    x = G.exp0(M, tangents(M, n, r))
-    p = to(M, x)
-    assert p.shape == (20, n)
-    y = back(M, p)
-    assert G.contains(M, y).all()
-    # Rounding p moves the point by u exp(loss r); a translation moves it by u sinh(r) sideways.
-    tolerance = 16 * EPS * math.exp(max(loss, 1) * r) * math.sqrt(k)
-    assert G.distance(M, x, y).max() <= tolerance
-    assert (to(M, y) - p).norm(dim=-1).max() <= 16 * EPS * (p.norm(dim=-1).max() + math.sqrt(k)) * (
-        math.exp(r) if chart == "normal_at_loc" else 1
-    )
+    for r in (0.0, 1e-8, 0.1, 1.0, 5.0, 15.0):
+        x = G.exp0(M, tangents(M, n, r))
+        p = to(M, x)
+        assert p.shape == (20, n)
+        y = back(M, p)
+        assert G.contains(M, y).all(), r
+        # Rounding p moves the point by u exp(loss r); a translation moves it by u sinh(r) sideways.
+        assert G.distance(M, x, y).max() <= 16 * EPS * math.exp(max(loss, 1) * r) * math.sqrt(k), r
+        sideways = math.exp(r) if chart == "normal_at_loc" else 1
+        assert (to(M, y) - p).norm(dim=-1).max() <= 16 * EPS * (p.norm(dim=-1).max() + math.sqrt(k)) * sideways, r
 
 
 @every_chart
 @every_k
 @every_n
-@pytest.mark.parametrize("r", [0.0, 1e-8, 0.1, 1.0, 5.0])
-def test_log_volume_is_the_gram_determinant_of_the_lorentz_metric(chart, k, n, r):
+def test_log_volume_is_the_gram_determinant_of_the_lorentz_metric(chart, k, n):
     to, back, log_volume, _ = CHARTS[chart]
     M = lorentz(k)
     eta = torch.diag(torch.tensor([-1.0] + [1.0] * n, dtype=torch.float64))
-    for p in to(M, G.exp0(M, tangents(M, n, r, size=5))):
-        J = torch.autograd.functional.jacobian(lambda p: back(M, p), p)
-        expected = (J.mT @ eta @ J).logdet() / 2
-        # The Gram matrix itself cancels exp(2 r), at most exp(2 (r + 1.3)) of it with the centre elsewhere.
-        torch.testing.assert_close(log_volume(M, p), expected, rtol=0, atol=64 * EPS * math.exp(2 * r + 2.6))
+    for r in (0.0, 1e-8, 0.1, 1.0, 5.0):
+        for p in to(M, G.exp0(M, tangents(M, n, r, size=2))):
+            J = torch.autograd.functional.jacobian(lambda p: back(M, p), p)
+            expected = (J.mT @ eta @ J).logdet() / 2
+            # The Gram matrix itself cancels exp(2 r), at most exp(2 (r + 1.3)) of it with the centre elsewhere.
+            torch.testing.assert_close(log_volume(M, p), expected, rtol=0, atol=64 * EPS * math.exp(2 * r + 2.6))
 
 
 @every_k
 @every_n
-@pytest.mark.parametrize("r", [1e-8, 0.3, 3.0, 10.0, 36.0])
-def test_radii_of_the_balls(k, n, r):
+def test_radii_of_the_balls(k, n):
     M = lorentz(k)
-    x = G.exp0(M, tangents(M, n, r))
-    for to, tanh in ((charts.to_poincare_ball, math.tanh(r / 2)), (charts.to_klein, math.tanh(r))):
-        expected = torch.full((20,), math.sqrt(k) * tanh, dtype=torch.float64)
-        torch.testing.assert_close(to(M, x).norm(dim=-1), expected, rtol=8 * EPS, atol=0)
+    for r in (1e-8, 0.3, 3.0, 10.0, 36.0):
+        x = G.exp0(M, tangents(M, n, r))
+        for to, tanh in ((charts.to_poincare_ball, math.tanh(r / 2)), (charts.to_klein, math.tanh(r))):
+            expected = torch.full((20,), math.sqrt(k) * tanh, dtype=torch.float64)
+            torch.testing.assert_close(to(M, x).norm(dim=-1), expected, rtol=8 * EPS, atol=0)
 
 
 @every_k
@@ -142,21 +137,8 @@ def test_gradients_to_coordinates_and_k(chart, n):
     k = torch.tensor(1.7, dtype=torch.float64, requires_grad=True)
     for r in (0.0, 0.8):
         v = tangents(lorentz(1.7), n, r, size=2).requires_grad_()
-        assert torch.autograd.gradcheck(there, (v, k))
-        assert torch.autograd.gradgradcheck(there, (v, k))
-
-
-@every_ball
-def test_batch_of_curvatures(chart):
-    to, back, log_volume, _ = CHARTS[chart]
-    ks = torch.tensor([1.0, 4.0, 0.25], dtype=torch.float64)
-    M, v = geoopt.Lorentz(k=ks), tangents(lorentz(1.0), 2, 0.4, size=3)
-    p = to(M, G.exp0(M, v))
-    for i, k in enumerate(ks.tolist()):
-        N = lorentz(k)
-        torch.testing.assert_close(p[i], to(N, G.exp0(N, v[i])))
-        torch.testing.assert_close(back(M, p)[i], back(N, p[i]))
-        torch.testing.assert_close(log_volume(M, p)[i], log_volume(N, p[i]))
+        assert torch.autograd.gradcheck(there, (v, k), fast_mode=True)
+        assert torch.autograd.gradgradcheck(there, (v, k), fast_mode=True)
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,9 @@ import pickle
 import geoopt
 import mpmath as mp
 import pyro
-import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import SVI, Trace_ELBO
-from pyro.infer.autoguide import AutoDelta
 from torch.distributions import biject_to, transform_to
 
 import pyro_hyperbolic as ph
@@ -241,20 +239,17 @@ def at(M, x):
 
 #: Functions of a point and a tangent vector or a second point, and the angle between these.
 DERIVATIVES = {
-    "exp at 0": (lambda g, x, u: g.exp(x, g.tangent(x, u)), 0.0),
-    "exp": (lambda g, x, u: g.exp(x, g.tangent(x, u)), 2.0),
-    "log at x": (lambda g, x, y: g.log(x, y), 0.0),
-    "log": (lambda g, x, y: g.log(x, y), 2.0),
-    "log near the cut locus": (lambda g, x, y: g.log(x, y), 3.1),
-    "towards": (lambda g, x, y: g.towards(x, y), 0.0),
-    "squared distance at x": (lambda g, x, y: g.squared_distance(x, y), 0.0),
-    "squared distance near the cut locus": (lambda g, x, y: g.squared_distance(x, y), 3.1),
-    "distance": (lambda g, x, y: g.distance(x, y), 0.3),
-    "distance near the cut locus": (lambda g, x, y: g.distance(x, y), 3.1),
-    "project": (lambda g, x, y: g.project(x * torch.linspace(0.5, 1.5, x.size(-1)).to(x) + 0.3 * y), 1.0),
-    "project a point": (lambda g, x, y: g.project(x), 1.0),
-    "velocity": (lambda g, x, y: g.velocity(g.state(x)[0], g.log(x, y)), 1.0),
+    "exp at 0": (lambda g, x, u: [g.exp(x, g.tangent(x, u))], 0.0),
+    "exp": (lambda g, x, u: [g.exp(x, g.tangent(x, u))], 2.0),
+    "log at x": (lambda g, x, y: [g.log(x, y), *g.towards(x, y), g.squared_distance(x, y)], 0.0),
+    "log": (lambda g, x, y: [u := g.log(x, y), g.distance(x, y), g.velocity(g.state(x)[0], u)], 2.0),
+    "log near the cut locus": (lambda g, x, y: [g.log(x, y), g.distance(x, y), g.squared_distance(x, y)], 3.1),
+    "project": (lambda g, x, y: [g.project(x), g.project(x * torch.linspace(0.5, 1.5, x.size(-1)).to(x) + 0.3 * y)], 1),
 }
+
+
+def all_of(parts):
+    return torch.cat([part.flatten() for part in parts])
 
 
 @pytest.mark.parametrize("name", DERIVATIVES)
@@ -270,28 +265,26 @@ def test_derivatives(name):
         return function(g, at(M, x)(a), second + b if moves else second(b))
 
     inputs = (torch.zeros(g.state_size(9), requires_grad=True), torch.zeros(g.state_size(9), requires_grad=True))
-    inputs = inputs[: 1 + (name != "project a point")]
     inputs = (inputs[0], torch.zeros_like(v).requires_grad_()) if moves else inputs
 
     def total(*inputs):
-        found = f(*inputs, *(torch.zeros_like(inputs[0]),) * (2 - len(inputs)))
-        found = torch.cat([part.flatten() for part in (found if isinstance(found, tuple) else (found,))])
-        return (found * torch.linspace(0.5, 1.5, found.numel())).sum()
+        found = all_of(f(*inputs))
+        return found @ torch.linspace(0.5, 1.5, found.numel())
 
-    assert torch.autograd.gradcheck(total, inputs, check_forward_ad=True, fast_mode=True)
+    assert torch.autograd.gradcheck(total, inputs, fast_mode=True)
     assert torch.autograd.gradgradcheck(total, inputs, fast_mode=True, atol=1e-4)
-    directions = tuple(torch.randn(3, value.numel()) for value in inputs)
+    directions = tuple(torch.randn(2, value.numel()) for value in inputs)
 
     def along(*d):
         once = lambda *at: torch.func.jvp(total, at, d)[1]  # noqa: E731
-        return torch.func.jvp(once, tuple(value.detach() for value in inputs), d)[1]
+        return torch.func.jvp(once, tuple(value.detach() for value in inputs), d)
 
     first = torch.autograd.grad(total(*inputs), inputs, create_graph=True)
-    for d, found in zip(zip(*directions, strict=True), torch.vmap(along)(*directions), strict=True):
+    for d, *found in zip(zip(*directions, strict=True), *torch.vmap(along)(*directions), strict=True):
         slope = sum((one * other).sum() for one, other in zip(first, d, strict=True))
         twice = torch.autograd.grad(slope, inputs, retain_graph=True)
-        expected = sum((one * other).sum() for one, other in zip(twice, d, strict=True))
-        assert torch.allclose(found, expected, rtol=1e-8, atol=1e-8)
+        expected = [slope, sum((one * other).sum() for one, other in zip(twice, d, strict=True))]
+        assert torch.allclose(torch.stack(found), torch.stack(expected), rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("name", DERIVATIVES)
@@ -301,24 +294,10 @@ def test_derivatives_are_finite_in_float32(name):
     v = torch.cat([tangents(factor, part, angle) for factor, part in zip(M.manifolds, g.split(x), strict=True)], -1)
     second = (v if name.startswith("exp") else G.exp_at(M, x, v)).float().requires_grad_()
     x = x.float().requires_grad_()
-    found = function(g, x, second)
-    found = sum(part.sum() for part in (found if isinstance(found, tuple) else (found,)))
+    found = all_of(function(g, x, second)).sum()
     first = torch.autograd.grad(found, (x, second), create_graph=True, materialize_grads=True)
     twice = torch.autograd.grad(sum(g.square().sum() for g in first), (x, second), materialize_grads=True)
     assert all(bool(value.isfinite().all()) for value in (*first, *twice))
-
-
-def test_the_hessian_of_the_squared_distance_is_twice_the_metric(space):
-    M, n = space
-    x, space = points(M, n), G.bind(space[0])
-
-    def energy(v):
-        return space.squared_distance(x, space.exp(x, space.tangent(x, v)))
-
-    size = space.vector_size(n)
-    tangent = space.tangent(x.expand(size, *x.shape), torch.eye(size))  # the projector to the tangent space
-    hessian = torch.autograd.functional.hessian(energy, torch.zeros(size))
-    assert torch.allclose(hessian, 2 * tangent, atol=1e-10)
 
 
 # ---- Manifold objects ----
@@ -362,7 +341,7 @@ def test_objects_are_geoopt_manifolds(space):
     with pytest.raises(ValueError, match="shape"):
         M.assert_check_point(torch.zeros(4))
     with pytest.raises(ValueError, match="angles|rotation"):  # noqa: RUF043
-        M.assert_check_point_on_manifold(x + 7.0)
+        M.assert_check_point_on_manifold(1.2 * M.origin(5, *event) + 3.2 * isinstance(M, ph.manifolds.Torus))
     function = lambda z: G.squared_distance(M, z, y).sum()  # noqa: E731
     gradient = M.egrad2rgrad(x, torch.autograd.functional.jacobian(function, x))
     assert torch.allclose(gradient, -2 * M.logmap(x, y))
@@ -402,30 +381,7 @@ def test_the_nearest_rotation(dtype):
         G.project(SPHERE, torch.zeros(3))
 
 
-# ---- States of flows ----
-
-
-@pytest.mark.parametrize("space", ["sphere", "torus", "rotations", "mixed"], indirect=True)
-def test_states(space):
-    """Points and states are one to one near a state; velocities are derivatives; frames are orthonormal."""
-    M, n = space
-    g, x = G.bind(M), points(M, n, 4)
-    s, volume = g.state(x)
-    assert torch.allclose(g.point(s)[0], x)
-    assert torch.allclose(g.point(s)[1], volume)
-    assert torch.allclose(g.retract(s), s)
-    u = tangents(M, x)
-    h = 1e-5
-    ahead, behind = (g.state(g.exp(x, step * u))[0] for step in (h, -h))
-    if M is not ROTATIONS and not isinstance(M, geoopt.ProductManifold):  # the sign of quaternions is free
-        assert torch.allclose(g.velocity(s, u), (ahead - behind) / (2 * h), atol=1e-8)
-    tangent = torch.func.jvp(lambda s: g.point(s)[0], (s,), (g.velocity(s, u),))[1]
-    assert torch.allclose(tangent, (g.exp(x, h * u) - g.exp(x, -h * u)) / (2 * h), atol=1e-8)
-    frame = g.frame(s)
-    assert frame.shape == (4, n, s.size(-1))
-    components = g.components(s.unsqueeze(-2), frame)
-    assert torch.allclose(components, torch.eye(n).expand(4, n, n), atol=1e-12)
-
+# ---- Velocities ----
 
 CURVED = {
     "hyperboloid": (lorentz(2.0), 3),
@@ -444,7 +400,7 @@ def test_velocities_of_tangent_coordinates(name):
     """Are the derivative of log_o(exp_x(u)), smooth in all modes, at the origin and at equal eigenvalues too."""
     M, n = CURVED[name]
     g, u = G.bind(M), torch.randn(4, n)
-    for r in (0.0, 5.0) if name == "half-space" else (0.0, 1e-8, 1.0, 5.0):
+    for r in (0.0, 5.0) if name == "half-space" else (0.0, 1e-8, 0.28, 5.0):
         s = torch.randn(4, n)
         s = r * s / s.norm(dim=-1, keepdim=True)
         found = g.velocity(s, u)
@@ -528,29 +484,6 @@ def test_the_projection_is_a_right_inverse_of_its_section(space):
         to.log_abs_det_jacobian(z, x)
     with pytest.raises(ValueError, match="nearest"):
         to(z * torch.nan)
-
-
-def test_point_estimates_of_compact_latents():
-    """AutoDelta approaches the mode, since it needs no log-determinant."""
-    M, n = COMPACT["mixed"][0](), 9
-    goal = points(M, n)
-    pyro.clear_param_store()
-
-    class Prior(dist.Delta):
-        support = on_manifold(M)
-
-    def model():
-        z = pyro.sample("z", Prior(start, event_dim=goal.dim()).mask(False))
-        pyro.factor("f", -G.squared_distance(M, z, goal))
-
-    start = G.exp_at(M, goal, tangents(M, goal))
-    guide = AutoDelta(model)
-    svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.1}), Trace_ELBO())
-    for _ in range(30):
-        svi.step()
-    z = guide.median()["z"]
-    assert G.contains(M, z)
-    assert G.distance(M, z, goal) < 0.7
 
 
 # ---- Products ----

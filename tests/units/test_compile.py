@@ -44,10 +44,11 @@ def results(transform, x):
     return [y, log_det, transform.inv(y.detach().clone()), *gradients]
 
 
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("coupling", [HT.tangent_coupling, HT.wrapped_hyperboloid_coupling])
-def test_a_flow_is_one_graph_and_one_for_all_batches(coupling):
+def test_a_flow_is_one_graph_and_one_for_all_batches(coupling, backend):
     eager, compiled = flow(coupling), flow(coupling)
-    counter = CompileCounterWithBackend("inductor")
+    counter = CompileCounterWithBackend(backend)
     compiled.compile(fullgraph=True, backend=counter)
     for batch in (3, 8, 5, 17):
         x = ph.geometry.exp0(M, torch.randn(batch, 4, dtype=torch.float64))

@@ -45,8 +45,8 @@ def conjugate(M, n):
 
 
 def trained(model, guide):
-    svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.15}), Trace_ELBO())
-    for _ in range(40):
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.2}), Trace_ELBO())
+    for _ in range(30):
         svi.step()
     return guide
 
@@ -147,14 +147,14 @@ def test_a_mean_is_a_minimiser_and_differentiable(space):
 
 def test_means_of_a_batch_are_those_of_its_members(space):
     M, n = space
-    x = G.exp0(M, torch.randn(2, 5, 3, n))
+    x = G.exp0(M, torch.randn(2, 5, 2, n))
     found = G.frechet_mean(M, x, dim=1)
     for i in range(2):
-        for j in range(3):
+        for j in range(2):
             assert torch.allclose(found[i, j], G.frechet_mean(M, x[i, :, j]), atol=1e-9)
 
 
-@pytest.mark.parametrize("radius", [3.0, 7.0, 12.0])
+@pytest.mark.parametrize("radius", [3.0, 12.0])
 def test_a_mean_of_far_points_is_where_their_logarithms_cancel(space, radius, request):
     """Far out frames turn along a triangle, and a Hessian in a turned frame sends Newton's method away."""
     M, n = space

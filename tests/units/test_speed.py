@@ -200,8 +200,9 @@ def test_a_translation_broadcasts(shapes):
         assert torch.equal(found, expected)
 
 
-@pytest.mark.parametrize("learnable", [False, True])
-@pytest.mark.parametrize("coupling", [HT.tangent_coupling, HT.wrapped_hyperboloid_coupling])
+@pytest.mark.parametrize(
+    ("coupling", "learnable"), [(HT.tangent_coupling, False), (HT.wrapped_hyperboloid_coupling, True)]
+)
 def test_nothing_is_left_on_the_cpu(coupling, learnable):
     """On torch's meta device, which refuses other devices (but numbers) and to read a value: as a GPU, without one."""
     manifold = ph.manifolds.Lorentz(2.0, learnable=learnable)

@@ -66,16 +66,23 @@ class ContinuousFlow(ModuleTransform):
         steps: The number ``N`` of steps. Each must be injective; a reversal of orientation is noticed.
         explicit: The direction without Newton's method: ``"forward"`` (base to data) for guides, ``"inverse"`` (data to
             base) to train by likelihood and to score data.
+        hutchinson_terms: 0 (default) for the exact log-determinant. A number ``K`` for an estimate above 16 dimensions,
+            in the explicit direction: the trace of the first ``K`` terms of the series of each step's
+            :math:`\log(1 + B)`, by one normal vector a point. It costs ``K`` products with Jacobians instead of ``n``;
+            every call draws anew. Terms left out are of size :math:`\|B\|^{K + 1}`, with :math:`\|B\|` like one over
+            ``steps``. To train, not to report.
         cache_size: 1 (default) to cache the last pair, 0 to cache nothing.
 
     Raises:
         TypeError: If the field is not a function, or the manifold is not complete.
-        ValueError: If ``steps`` or ``explicit`` is out of range, or the field is on another manifold; on a call, while
-            validating, if a point is off the manifold, or a step is not injective there or runs away.
+        ValueError: If ``steps``, ``explicit`` or ``hutchinson_terms`` is out of range, or the field is on another
+            manifold; on a call, if an estimate is asked for in few dimensions, and while validating, if a point is off
+            the manifold, or a step is not injective there or runs away.
 
     References:
         *Riemannian Continuous Normalizing Flows*, E. Mathieu, M. Nickel, 2020, arXiv:2006.10605.
         *Neural Manifold Ordinary Differential Equations*, A. Lou et al., 2020, arXiv:2006.10254.
+        *Invertible Residual Networks*, J. Behrmann et al., 2019, arXiv:1811.00995 (the series and its estimate).
 
     Example:
         A field that points away from the origin of the line, :math:`\dot x = x`: Runge-Kutta's factor for one step is
@@ -100,6 +107,7 @@ class ContinuousFlow(ModuleTransform):
         *,
         steps: int = 16,
         explicit: str = "forward",
+        hutchinson_terms: int = 0,
         cache_size: int = 1,
     ) -> None:
         super().__init__(manifold, cache_size=cache_size)
@@ -107,13 +115,14 @@ class ContinuousFlow(ModuleTransform):
         checks.check_count("steps", steps, 1, "it is the number of Runge-Kutta steps, 16 by default")
         if explicit not in _DIRECTIONS:
             raise ValueError(f"explicit = {checks.shown(explicit)}, but must be one of {', '.join(_DIRECTIONS)}.")
+        checks.check_count("hutchinson_terms", hutchinson_terms, 0, "it is a number of terms, 0 for an exact density")
         inner = field.field if isinstance(field, ConditionedField) else field
         if isinstance(inner, VectorField) and not geometry.same(inner.manifold, self.manifold):
             raise ValueError(
                 f"the field is on {checks.describe(inner.manifold)} and the flow on {checks.describe(self.manifold)}; "
                 f"build both on one manifold."
             )
-        self.field, self.steps, self.explicit = field, steps, explicit
+        self.field, self.steps, self.explicit, self.hutchinson_terms = field, steps, explicit, hutchinson_terms
 
     @property
     def _space(self) -> Complete:
@@ -165,7 +174,7 @@ class ContinuousFlow(ModuleTransform):
             steps = _Steps(space, self.field, self.steps, reverse=self.explicit == "inverse")
             # The steps make leaves of their own, so whether anything else needs gradients is asked first.
             with torch.set_grad_enabled(torch.is_grad_enabled() and steps.need_grad(s)):
-                s, log_det = steps.explicit(s) if explicit else steps.implicit(s)
+                s, log_det = steps.explicit(s, self.hutchinson_terms) if explicit else steps.implicit(s)
             y, end = space.point(s)
             return y, log_det + end - volume
 
@@ -185,6 +194,8 @@ class ContinuousFlow(ModuleTransform):
 #: Rounds of Newton's method, of two steps with one Jacobian each; two rounds nearly always reach rounding error.
 _ROUNDS, _MOST_ROUNDS = 2, 30
 _FOLD = "is not injective"
+#: Up to this dimension an estimate costs about as much as the exact log-determinant, and is refused.
+_EXACT = 16
 
 
 class _Steps:
@@ -200,8 +211,10 @@ class _Steps:
         """Returns whether results need gradients: of the state, the field, the manifold or the context."""
         return s.requires_grad or self._velocity(s, self.times[0][0]).requires_grad
 
-    def explicit(self, s: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the end of the path, and the log-determinant."""
+    def explicit(self, s: Tensor, terms: int) -> tuple[Tensor, Tensor]:
+        """Returns the end of the path, and the log-determinant, estimated if ``terms`` is positive."""
+        if terms:
+            return self._estimated(s, terms)
         states, jacobians = [s], []
         for begin, finish in self.times:
             s, jacobian = self._step_and_jacobian(s, begin, finish)
@@ -211,6 +224,58 @@ class _Steps:
         found = torch.stack([state.detach().isfinite().all(-1) for state in states[1:]])
         self._check(states[0], self.times[0][0], {"reaches NaN or infinity": found, _FOLD: fine}, {})
         return s, log_det
+
+    def _estimated(self, s: Tensor, terms: int) -> tuple[Tensor, Tensor]:
+        """Returns the end of the path, and an estimate of the log-determinant without a whole Jacobian."""
+        n = self.space.frame(s).size(-2)
+        if n <= _EXACT:
+            raise ValueError(
+                f"hutchinson_terms = {terms} in n = {n} dimensions, where the exact log-determinant costs no more; use "
+                f"hutchinson_terms=0 up to n = {_EXACT}."
+            )
+        start, log_det = s, s.new_zeros(())
+        finite, short = [], []
+        for begin, finish in self.times:
+            s, estimate, converges = self._step_and_estimate(s, begin, finish, terms)
+            log_det = log_det + estimate
+            finite.append(s.detach().isfinite().all(-1))
+            short.append(converges)
+        conditions = {"reaches NaN or infinity": torch.stack(finite), "is too long for its series": torch.stack(short)}
+        self._check(start, self.times[0][0], conditions, {})
+        return s, log_det
+
+    def _step_and_estimate(self, s: Tensor, begin: float, finish: float, terms: int) -> tuple[Tensor, Tensor, Tensor]:
+        r"""Returns the step, an estimate of its log-determinant, and whether the terms of its series fall.
+
+        With the derivative :math:`D` of the step and the projection :math:`P` to the velocities at its start,
+        :math:`B = P D - 1` is small, and :math:`\log\det P D = \sum_k (-1)^{k+1} \operatorname{tr} B^k / k`.
+        """
+        space, create_graph = self.space, torch.is_grad_enabled()
+        # Noise is isotropic in the tangent space, which on a curved chart spreads the estimate far less.
+        x = space.point(s)[0]
+        u = space.tangent(x, torch.randn(*s.shape[:-1], space.vector_size(space.dim(x.shape))).to(s))
+        column, frame, dual = space.velocity(s, u), space.frame(s), _dual(space, s)
+        row = torch.func.vjp(lambda s: space.log(x, space.point(space.retract(s))[0]), s)[1](u)[0]
+        end, pull = self._step_and_pullback(s, begin, finish)
+        first, log_det = row, s.new_zeros(())
+        for k in range(1, terms + 1):
+            row = ((frame @ pull(row).unsqueeze(-1)).mT @ dual).squeeze(-2) - row
+            log_det = log_det - (-1) ** k / k * (row * column).sum(-1)
+        turn = torch.linalg.slogdet(dual @ space.frame(end).mT)[1]
+        converges = row.detach().norm(dim=-1) < first.norm(dim=-1)
+        found = log_det - turn
+        return (end, found, converges) if create_graph else (end.detach(), found.detach(), converges)
+
+    def _step_and_pullback(self, s: Tensor, begin: float, finish: float) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Returns the step, and the product of covectors ``(*, p)`` at its end with its derivative."""
+        if not _can_read(s):
+            found: Any = torch.func.vjp(lambda s: self._step(s, begin, finish), s)
+            return found[0], lambda row: found[1](row)[0]
+        create_graph = torch.is_grad_enabled()
+        with torch.enable_grad():
+            s = s if s.requires_grad else s.detach().requires_grad_()
+            end = self._step(s, begin, finish)
+        return end, lambda row: torch.autograd.grad(end, s, row, create_graph=create_graph, retain_graph=True)[0]
 
     def implicit(self, s: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the start of the path to ``s``, and minus the log-determinant of the steps."""
@@ -299,12 +364,10 @@ class _Steps:
             return end, _dual(space, end if base is None else base) @ velocities.mT
         # In small batches backward passes take a third of the time of torch.func.jvp, which is slow for each operation.
         create_graph = torch.is_grad_enabled()
+        end, pull = self._step_and_pullback(s, begin, finish)
         with torch.enable_grad():
-            s = s if s.requires_grad else s.detach().requires_grad_()
-            end = self._step(s, begin, finish)
             rows = _dual(space, end if base is None else base).unbind(-2)
-            options = {"create_graph": create_graph, "retain_graph": True}
-            jacobian = torch.stack([torch.autograd.grad(end, s, row, **options)[0] for row in rows], -2) @ frame.mT
+            jacobian = torch.stack([pull(row) for row in rows], -2) @ frame.mT
         return (end, jacobian) if create_graph else (end.detach(), jacobian.detach())
 
     def _check(self, s: Tensor, time: float, conditions: dict[str, Tensor], residuals: dict[str, Tensor]) -> None:
@@ -393,6 +456,7 @@ def continuous_flow(
     field: str | torch.nn.Module | None = None,
     context_dim: int | None = None,
     explicit: str = "forward",
+    hutchinson_terms: int = 0,
 ) -> ContinuousFlow | ConditionalContinuousFlow:
     r"""Builds a flow along a learned field, on every complete manifold; it starts near the identity.
 
@@ -410,6 +474,7 @@ def continuous_flow(
             module, called as ``field(x, t)`` or ``field(x, t, context)``.
         context_dim: Length of a context vector. If given, the result is conditional.
         explicit: The direction without Newton's method, ``"forward"`` or ``"inverse"``; see :class:`ContinuousFlow`.
+        hutchinson_terms: 0 for exact log-determinants; see :class:`ContinuousFlow`.
 
     Returns:
         A :class:`ContinuousFlow`, or a :class:`ConditionalContinuousFlow` if ``context_dim`` is given.
@@ -438,7 +503,7 @@ def continuous_flow(
         field = MixtureField(dim, manifold, anchors, num_anchors, hidden_dims=hidden_dims, context_dim=context_dim)
     if not isinstance(field, torch.nn.Module):
         raise TypeError(f"field = {checks.shown(field)}, but must be 'anchor', 'mixture', 'dense' or a module.")
-    options: dict[str, Any] = {"steps": steps, "explicit": explicit}
+    options: dict[str, Any] = {"steps": steps, "explicit": explicit, "hutchinson_terms": hutchinson_terms}
     if context_dim is None:
         return ContinuousFlow(field, manifold, **options)
     return ConditionalContinuousFlow(field, manifold, **options)

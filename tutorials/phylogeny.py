@@ -1,0 +1,191 @@
+"""Matrices of distances, from files or made by a seed; starts, scores and pictures of their models."""
+
+import csv
+import math
+import re
+
+import geoopt
+import numpy as np
+import pyro.distributions as dist
+import scipy.cluster.hierarchy
+import scipy.sparse
+import torch
+from matplotlib.figure import Figure
+
+import pyro_hyperbolic as ph
+
+# ---- Data ----
+
+
+def read(path, seed=0):
+    """Returns a matrix of distances, NaN where one is missing, and the names; without a path one made by the seed."""
+    if path is None:
+        return made_by(seed)
+    if path.suffix == ".npz":
+        with np.load(path) as file:
+            return torch.from_numpy(file["distances"].astype(float)), [str(name).strip() for name in file["names"]]
+    if path.suffix != ".csv":
+        return newick(path.read_text())
+    with path.open() as file:
+        head, *rows = csv.reader(file)
+    rows = [[float(cell or "nan") for cell in row[-len(rows) :]] for row in rows]  # a first column may have the names
+    return torch.tensor(rows, dtype=torch.float64), head[-len(rows) :]
+
+
+def newick(text):
+    """Returns the distances between the leaves of a tree in Newick's format, and their names."""
+    parents, node, edges, lengths, names = [], 0, [], [], {}
+    for mark, name, length in re.findall(r"([(),])|'?([^(),:;'\s][^(),:;']*)'?|:\s*([^(),:;\s]+)", text):
+        if mark == ")":
+            node = parents.pop()
+        elif mark:
+            parents += [node] if mark == "(" else []
+            node = len(edges) + 1
+            edges.append((parents[-1], node))
+            lengths.append(0.0)
+        elif name:
+            names[node] = name
+        elif node:
+            lengths[node - 1] = float(length)
+    leaves = sorted({child for _, child in edges} - {parent for parent, _ in edges})
+    return ph.embeddings.path_lengths(edges, lengths)[leaves][:, leaves], [names.get(i, str(i)) for i in leaves]
+
+
+def made_by(seed, n=40, noise=0.03):
+    """Returns distances between the leaves of a random tree with log-normal noise: lineages merge in random pairs."""
+    generator = np.random.default_rng(seed)
+    D, depth, lineages = np.zeros((n, n)), 0.0, [[i] for i in range(n)]
+    while len(lineages) > 1:
+        depth += generator.exponential(1 / len(lineages))
+        first, second = (lineages.pop(generator.integers(len(lineages))) for _ in range(2))
+        D[np.ix_(first, second)] = 2 * depth
+        lineages.append(first + second)
+    error = np.exp(noise * np.triu(generator.standard_normal((n, n)), 1))
+    return torch.from_numpy((D + D.T) * error * error.T), [f"species {i}" for i in range(n)]
+
+
+def hide(D, share, seed):
+    """Returns which pairs ``i < j`` are seen, and which of the known ones are hidden.
+
+    A distance of zero has no logarithm, and counts as missing.
+    """
+    known = (D[tuple(torch.triu_indices(len(D), len(D), 1))] > 0).nonzero().squeeze(-1)
+    order = torch.randperm(len(known), generator=torch.Generator().manual_seed(seed))
+    seen, hidden = torch.zeros(2, len(D) * (len(D) - 1) // 2, dtype=torch.bool)
+    count = round(share * len(known))
+    hidden[known[order[:count]]], seen[known[order[count:]]] = True, True
+    return seen, hidden
+
+
+# ---- Starts ----
+
+
+def completed(D, seen):
+    """Returns the matrix with all pairs filled in that are not seen."""
+    i, j = torch.triu_indices(len(D), len(D), 1)[:, seen]
+    gaps = torch.full_like(D, math.nan).fill_diagonal_(0.0)
+    gaps[i, j] = gaps[j, i] = D[i, j]
+    return ph.embeddings.complete_distances(gaps)
+
+
+def layout(edges, lengths, n, dim, radius):
+    """Returns tangent coordinates of a layout in the hyperbolic space of curvature -1, and what a unit is in lengths.
+
+    The longest path gets twice the radius.
+    """
+    unit = ph.embeddings.path_lengths(edges, lengths).max() / (2 * radius)
+    M = geoopt.Lorentz()
+    points = ph.embeddings.tree(M, edges, lengths, dim=dim, scale=1 / unit.item(), dtype=torch.float64)
+    return ph.geometry.log0(M, points[:n]), unit
+
+
+def scaling(edges, lengths, n, dim, spread):
+    """Returns coordinates by classical scaling, of standard deviation ``spread``, and what a unit is in lengths."""
+    squares = ph.embeddings.path_lengths(edges, lengths)[:n, :n].square()
+    squares = squares - squares.mean(0) - squares.mean(1, keepdim=True) + squares.mean()
+    values, vectors = torch.linalg.eigh(-squares / 2)
+    v = vectors[:, -dim:] * values[-dim:].clamp(min=1e-6).sqrt()
+    return v * (spread / v.std()), v.std() / spread
+
+
+#: The runs of a manifold: where they start, and the squared radius ``k`` of their hyperbolic space.
+STARTS = {
+    "euclidean": ((scaling, 1.0, math.inf), (layout, 3.0, math.inf)),
+    "hyperbolic": ((scaling, 1.0, 10.0), (layout, 10.0, 1.0)),
+}
+
+
+def start_of(name, D, seen, pendant, dim):
+    """Returns the manifold of the runs, and initial latents, by the tree of neighbour joining.
+
+    If the model has pendant branches, those of the tree are left out of its layout.
+    """
+    n = len(D)
+    edges, lengths = ph.embeddings.neighbour_joining(completed(D, seen))
+    leaves = edges[:, 1] < n
+    a = torch.zeros(n, dtype=torch.float64).index_put((edges[leaves, 1],), lengths[leaves])
+    inner = lengths * ~(leaves & pendant)
+    places = [place(edges, inner, n, dim, size) for place, size, _ in STARTS[name]]
+    v, unit = map(torch.stack, zip(*places, strict=True))
+    k = torch.tensor([[k] for *_, k in STARTS[name]], dtype=torch.float64)
+    M = geoopt.Euclidean(1) if name == "euclidean" else geoopt.Lorentz(k)
+    start = {"z": ph.geometry.exp0(M, v), "c": unit, "s": v.square().mean((1, 2)).sqrt(), "sigma": 0.1 + 0 * unit}
+    start = {site: value.unsqueeze(-1) if value.dim() == 1 else value for site, value in start.items()}
+    return M, start | ({"a": a.clamp(min=0.02).expand(len(k), n)} if pendant else {})
+
+
+# ---- Scores ----
+
+
+def quantiles(draws, df):
+    """Returns lower ends, medians and upper ends of 90% intervals of ``log D``, by draws of ``log d`` and ``sigma``."""
+    predicted = dist.StudentT(df, *draws).sample((5,)).flatten(0, 1)
+    return predicted.quantile(torch.tensor([0.05, 0.5, 0.95]).to(predicted), dim=0)
+
+
+def scores(draws, log_D, df):
+    """Returns the relative error of the median, log score in nats, and coverage of the 90% interval, of each pair."""
+    lower, median, upper = quantiles(draws, df)
+    density = dist.StudentT(df, *draws).log_prob(log_D).logsumexp(0) - math.log(len(draws[0]))
+    return torch.expm1(median - log_D).abs(), density, ((lower <= log_D) & (log_D <= upper)).to(log_D)
+
+
+# ---- The picture ----
+
+COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999999", "#000000"]  # Okabe and Ito
+
+
+def draw(file, M, D, names, guide, run, star):
+    """Draws the posterior of a run, with radius = distance from the origin.
+
+    Clouds are draws of the points, lines are pendant branches, to scale but not in direction. Colours are clusters of
+    all known distances.
+    """
+    n, pairs = len(D), tuple(torch.triu_indices(len(D), len(D), 1))
+    tree = scipy.cluster.hierarchy.linkage(completed(D, D[pairs] > 0)[pairs], "average")
+    groups = scipy.cluster.hierarchy.fcluster(tree, len(COLOURS), "maxclust") - 1
+    median = guide.median()
+    v = ph.geometry.log0(M, median["z"])[run]
+    clouds = ph.geometry.log0(M, torch.stack([guide()["z"] for _ in range(200)]).detach())[:, run]
+    lengths = (median["a"] / median["c"])[run] if "a" in median else torch.zeros(n)
+    order = torch.atan2(v[:, 1], v[:, 0]).argsort()
+    turn = torch.atan2(*v[order[0]].flip(0)).item()
+    reach = (v.norm(dim=-1) + 1.3 * lengths).max()
+    figure = Figure(figsize=(8.0, 8.0), layout="constrained")
+    ax = figure.subplots()
+    ax.set_aspect("equal")
+    ax.axis("off")
+    for rank, node in enumerate(order.tolist()):
+        angle = turn + 2 * math.pi * rank / n
+        place = reach * torch.tensor([math.cos(angle), math.sin(angle)])
+        out = place - v[node]
+        end = v[node] + lengths[node] * out / out.norm()
+        colour, flip = COLOURS[groups[node]], math.cos(angle) < 0
+        style = {"alpha": 0.5, "markersize": 4} if node == star else {"alpha": 0.05, "markersize": 3}
+        ax.plot(*clouds[:, node].T, ".", color=colour, markeredgewidth=0, **style)
+        ax.plot(*torch.stack([v[node], end]).T, color=colour, linewidth=1.2)
+        ax.plot(*torch.stack([end, 0.98 * place]).T, color=colour, linewidth=0.4, linestyle=":")
+        style = {"fontsize": 9, "weight": "bold"} if node == star else {"fontsize": 6.5}
+        style |= {"rotation": math.degrees(angle) + 180 * flip, "rotation_mode": "anchor", "va": "center"}
+        ax.text(*place, names[node], color=colour, ha="right" if flip else "left", **style)
+    figure.savefig(file, dpi=150)

@@ -1,0 +1,166 @@
+# %% [markdown]
+# # A tree with error bars, from a matrix with holes
+#
+# $$z_i \sim \mathrm{WN}(o, s), \quad a_i \sim \mathrm{LogNormal}, \qquad
+#   \log D_{ij} \sim \mathrm{StudentT}_4\big(\log(c\, d(z_i, z_j) + a_i + a_j),\ \sigma\big)$$
+#
+# Evolutionary distances are nearly those of a tree, and trees fit into the hyperbolic plane. Each species is a point of
+# it, at the end of a pendant branch of length $a_i$. Their posterior predicts the distances that are missing. The
+# manifold is an argument: `geoopt.Euclidean(1)` gives the Euclidean twin.
+#
+#     python tutorials/tree_from_distances.py                     # four models, of a tree that is made by the seed
+#     python tutorials/tree_from_distances.py --data D.npz --manifold hyperbolic --pendant --missing 0.5 --seed 3
+#
+# `--data` is an npz with `distances` and `names`, a square csv whose header has the names (empty cells are missing), or
+# a tree in Newick's format. `tutorials/experiments/distances.py` has tables over many data sets and splits.
+
+# %%
+import argparse
+import csv
+import os
+from pathlib import Path
+
+import pyro
+import pyro.distributions as dist
+import torch
+from phylogeny import STARTS, completed, draw, hide, quantiles, read, scores, start_of  # in this folder
+from pyro import poutine
+from pyro.infer import Trace_ELBO
+from pyro.infer.autoguide import init_to_median, init_to_value
+from pyro.poutine.util import site_is_subsample
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import pyro_hyperbolic as ph
+import pyro_hyperbolic.distributions as hdist
+
+torch.set_default_dtype(torch.float64)  # relatives 20 units from the origin are one point in float32
+pyro.settings.set(module_local_params=True)
+
+# %% [markdown]
+# ## The model
+#
+# Several runs, from different starts, train at once.
+
+
+# %%
+class Tree:
+    def __init__(self, n, manifold, pendant=True, dim=2, runs=1, df=4.0):
+        self.n, self.M, self.pendant, self.dim, self.runs, self.df = n, manifold, pendant, dim, runs, df
+        self.pairs = torch.triu_indices(n, n, 1)
+
+    def latents(self, *_):
+        with pyro.plate("runs", self.runs, dim=-2):
+            c = pyro.sample("c", dist.LogNormal(torch.tensor(-2.0), 2.0))
+            s = pyro.sample("s", dist.LogNormal(torch.tensor(1.0), 1.0))
+            sigma = pyro.sample("sigma", dist.LogNormal(torch.tensor(-2.0), 1.0))
+            with pyro.plate("taxa", self.n, dim=-1):
+                z = pyro.sample("z", hdist.WrappedNormal(ph.geometry.origin(self.M, self.dim), s.unsqueeze(-1), self.M))
+                a = pyro.sample("a", dist.LogNormal(torch.tensor(-2.0), 1.0)) if self.pendant else torch.zeros(self.n)
+        return c, sigma, z, a
+
+    def model(self, log_D, seen):
+        c, sigma, z, a = self.latents()
+        i, j = self.pairs
+        d = c * ph.geometry.distance_matrix(self.M, z)[..., i, j] + a[..., i] + a[..., j]
+        with pyro.plate("data", self.runs, dim=-2), pyro.plate("pairs", len(i), dim=-1), poutine.mask(mask=seen):
+            log_d = pyro.deterministic("log d", d.log())
+            pyro.sample("log D", dist.StudentT(self.df, log_d, sigma), obs=log_D)
+
+
+# %% [markdown]
+# ## Training and prediction
+#
+# With all points at the origin, every distance has gradient zero. So one run starts at a layout of the tree of
+# neighbour joining, after four-point conditions have filled the gaps, and one, nearly flat, at classical scaling. The
+# run with the best ELBO counts.
+
+
+# %%
+def train(tree, log_D, seen, start, steps, rate=0.2):
+    """Trains a guide, and yields it after each step."""
+    # A guide runs the model that it is given, so it is given the latents only.
+    guide = ph.infer.AutoWrappedNormal(tree.latents, init_loc_fn=init_to_value(values=start, fallback=init_to_median))
+    guide()  # makes its parameters
+    optimizer = torch.optim.Adam([each for each in guide.parameters() if each.requires_grad], rate, (0.8, 0.95))
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for step in range(steps):
+        with pyro.validation_enabled(step == 0):
+            loss = Trace_ELBO().differentiable_loss(tree.model, guide, log_D, seen)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        cosine.step()
+        yield guide
+
+
+@torch.no_grad()
+def posterior(tree, guide, log_D, seen, num_samples=200):
+    """Returns the ELBO of each run, and draws of ``log d`` and ``sigma``, shapes ``(num_samples, runs, *)``."""
+    elbo, draws = 0.0, []
+    for _ in range(num_samples):
+        q = poutine.trace(guide).get_trace()
+        p = poutine.trace(poutine.replay(tree.model, trace=q)).get_trace(log_D, seen)
+        for trace, weight in ((p, 1 / num_samples), (q, -1 / num_samples)):
+            trace.compute_log_prob()
+            random = [site for site in trace.nodes.values() if site["type"] == "sample" and not site_is_subsample(site)]
+            elbo += weight * sum(site["log_prob"].sum(-1) for site in random)
+        draws.append((p.nodes["log d"]["value"], p.nodes["sigma"]["value"]))
+    return elbo, *map(torch.stack, zip(*draws, strict=True))
+
+
+def fit(D, seen, name, pendant, dim, steps):
+    """Returns a model of the pairs that are seen, its guide, its best run, and draws of it."""
+    M, start = start_of(name, D, seen, pendant, dim)
+    tree = Tree(len(D), M, pendant, dim, runs=len(start["c"]))
+    log_D = D[tuple(tree.pairs)].where(seen, 1.0).log()
+    *_, guide = track(train(tree, log_D, seen, start, steps), name, steps, transient=True)
+    elbo, log_d, sigma = posterior(tree, guide, log_D, seen)
+    best = int(elbo.argmax())
+    return tree, guide, best, (log_d[:, best], sigma[:, best])
+
+
+def main():
+    parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--data", type=Path, help="npz, csv or Newick; by default a tree that is made by the seed")
+    parser.add_argument("--manifold", choices=STARTS, help="one model instead of all four")
+    parser.add_argument("--pendant", action=argparse.BooleanOptionalAction, default=True, help="pendant branches")
+    parser.add_argument("--dim", type=int, default=2)
+    parser.add_argument("--missing", type=float, default=0.5, help="share of the known distances to hide")
+    parser.add_argument("--species", help="the one drawn as known by four distances; by default the first")
+    parser.add_argument("--steps", type=int, default=20 if "SMOKE_TEST" in os.environ else 600)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("results/tree_from_distances"))
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    pyro.set_rng_seed(args.seed)
+    D, names = read(args.data, args.seed)
+    i, j = torch.triu_indices(len(D), len(D), 1)
+    seen, hidden = hide(D, args.missing, args.seed)
+    unit, truth = D[i, j][seen].mean(), D[i, j][hidden]
+    table = Table("model", "pendants", "relative error", "log score", "coverage")
+    every = [(name, pendant) for pendant in (False, True) for name in STARTS]
+    for name, pendant in [(args.manifold, args.pendant)] if args.manifold else every:
+        tree, *_, (log_d, sigma) = fit(D / unit, seen, name, pendant, args.dim, args.steps)
+        draws = log_d[:, hidden], sigma
+        means = [values.mean().item() for values in scores(draws, (truth / unit).log(), tree.df)]
+        table.add_row(name, "yes" if pendant else "no", *(f"{mean:.3f}" for mean in means))
+    four_point = (completed(D, seen)[i, j][hidden] / truth - 1).abs().mean()
+    table.add_row("four-point completion", "", f"{four_point:.3f}")
+    Console().print(table)
+    lower, median, upper = unit * quantiles(draws, tree.df).exp()
+    with (args.out / "predictions.csv").open("w") as file:
+        rows = torch.stack([median, lower, upper], -1).tolist()
+        pairs = zip(i[hidden].tolist(), j[hidden].tolist(), rows, strict=True)
+        csv.writer(file).writerows([("i", "j", "median", "lower", "upper"), *((a, b, *row) for a, b, row in pairs)])
+    if args.dim == 2:  # the last model, with four distances of one species
+        star = names.index(args.species) if args.species else 0
+        others = (seen & ((i == star) | (j == star))).nonzero().squeeze(-1)
+        seen[others[torch.randperm(len(others))[4:]]] = False
+        tree, guide, best, _ = fit(D / unit, seen, name, pendant, 2, args.steps)
+        draw(args.out / "tree.png", tree.M, D, names, guide, best, star)
+
+
+if __name__ == "__main__":
+    main()

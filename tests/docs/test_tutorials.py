@@ -19,7 +19,7 @@ MODULES = {"mnist.py", "workers.py", "phylogeny.py", "scale_out.py", "scale_out_
     f"experiments/{name}.py"
     for name in (
         *("records", "runs_together", "set_flows", "set_pointers", "growth", "graph_scores", "graph_pictures"),
-        *("bump_field", "kernels"),
+        "kernels",
     )
 }
 #: The rows of link prediction that its picture shows.

@@ -155,18 +155,17 @@ def scores(draws, log_D, df):
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999999", "#000000"]  # Okabe and Ito
 
 
-def draw(file, M, D, names, guide, run, star):
+def draw(file, M, D, names, median, z, run, star):
     """Draws the posterior of a run, with radius = distance from the origin.
 
-    Clouds are draws of the points, lines are pendant branches, to scale but not in direction. Colours are clusters of
-    all known distances.
+    Clouds are draws ``z`` of the points, lines are pendant branches, to scale but not in direction. Colours are
+    clusters of all known distances.
     """
     n, pairs = len(D), tuple(torch.triu_indices(len(D), len(D), 1))
     tree = scipy.cluster.hierarchy.linkage(completed(D, D[pairs] > 0)[pairs], "average")
     groups = scipy.cluster.hierarchy.fcluster(tree, len(COLOURS), "maxclust") - 1
-    median = guide.median()
     v = ph.geometry.log0(M, median["z"])[run]
-    clouds = ph.geometry.log0(M, torch.stack([guide()["z"] for _ in range(200)]).detach())[:, run]
+    clouds = ph.geometry.log0(M, z)[:, run]
     lengths = (median["a"] / median["c"])[run] if "a" in median else torch.zeros(n)
     order = torch.atan2(v[:, 1], v[:, 0]).argsort()
     turn = torch.atan2(*v[order[0]].flip(0)).item()

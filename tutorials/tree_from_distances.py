@@ -35,7 +35,6 @@ from rich.table import Table
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
 
-torch.set_default_dtype(torch.float64)  # relatives 20 units from the origin are one point in float32
 pyro.settings.set(module_local_params=True)
 
 # %% [markdown]
@@ -96,7 +95,7 @@ def train(tree, log_D, seen, start, steps, rate=0.2):
 
 
 @torch.no_grad()
-def posterior(tree, guide, log_D, seen, num_samples=200):
+def posterior(tree, guide, log_D, seen, num_samples):
     """Returns the ELBO of each run, and draws of ``log d`` and ``sigma``, shapes ``(num_samples, runs, *)``."""
     elbo, draws = 0.0, []
     for _ in range(num_samples):
@@ -110,13 +109,13 @@ def posterior(tree, guide, log_D, seen, num_samples=200):
     return elbo, *map(torch.stack, zip(*draws, strict=True))
 
 
-def fit(D, seen, name, pendant, dim, steps):
+def fit(D, seen, name, pendant, dim, steps, num_samples):
     """Returns a model of the pairs that are seen, its guide, its best run, and draws of it."""
     M, start = start_of(name, D, seen, pendant, dim)
     tree = Tree(len(D), M, pendant, dim, runs=len(start["c"]))
     log_D = D[tuple(tree.pairs)].where(seen, 1.0).log()
     *_, guide = track(train(tree, log_D, seen, start, steps), name, steps, transient=True)
-    elbo, log_d, sigma = posterior(tree, guide, log_D, seen)
+    elbo, log_d, sigma = posterior(tree, guide, log_D, seen, num_samples)
     best = int(elbo.argmax())
     return tree, guide, best, (log_d[:, best], sigma[:, best])
 
@@ -129,11 +128,13 @@ def main():
     parser.add_argument("--dim", type=int, default=2)
     parser.add_argument("--missing", type=float, default=0.5, help="share of the known distances to hide")
     parser.add_argument("--species", help="the one drawn as known by four distances; by default the first")
-    parser.add_argument("--steps", type=int, default=20 if "SMOKE_TEST" in os.environ else 600)
+    parser.add_argument("--steps", type=int, default=10 if "SMOKE_TEST" in os.environ else 600)
+    parser.add_argument("--draws", type=int, default=10 if "SMOKE_TEST" in os.environ else 200, help="of the posterior")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/tree_from_distances"))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
+    torch.set_default_dtype(torch.float64)  # relatives 20 units from the origin are one point in float32
     pyro.set_rng_seed(args.seed)
     D, names = read(args.data, args.seed)
     i, j = torch.triu_indices(len(D), len(D), 1)
@@ -142,7 +143,7 @@ def main():
     table = Table("model", "pendants", "relative error", "log score", "coverage")
     every = [(name, pendant) for pendant in (False, True) for name in STARTS]
     for name, pendant in [(args.manifold, args.pendant)] if args.manifold else every:
-        tree, *_, (log_d, sigma) = fit(D / unit, seen, name, pendant, args.dim, args.steps)
+        tree, *_, (log_d, sigma) = fit(D / unit, seen, name, pendant, args.dim, args.steps, args.draws)
         draws = log_d[:, hidden], sigma
         means = [values.mean().item() for values in scores(draws, (truth / unit).log(), tree.df)]
         table.add_row(name, "yes" if pendant else "no", *(f"{mean:.3f}" for mean in means))
@@ -158,8 +159,9 @@ def main():
         star = names.index(args.species) if args.species else 0
         others = (seen & ((i == star) | (j == star))).nonzero().squeeze(-1)
         seen[others[torch.randperm(len(others))[4:]]] = False
-        tree, guide, best, _ = fit(D / unit, seen, name, pendant, 2, args.steps)
-        draw(args.out / "tree.png", tree.M, D, names, guide, best, star)
+        tree, guide, best, _ = fit(D / unit, seen, name, pendant, 2, args.steps, args.draws)
+        z = torch.stack([guide()["z"] for _ in range(args.draws)]).detach()
+        draw(args.out / "tree.png", tree.M, D, names, guide.median(), z, best, star)
 
 
 if __name__ == "__main__":

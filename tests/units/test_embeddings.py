@@ -135,6 +135,12 @@ def test_neighbour_joining_finds_a_tree_from_its_path_lengths(size):
     assert torch.allclose(path_lengths(edges, lengths), paths(edges, lengths), rtol=1e-13, atol=0)
 
 
+def test_neighbour_joining_is_not_misled_by_long_branches():
+    edges, lengths = random_tree(30, binary=True)
+    D = paths(edges, lengths**6)[:30, :30]  # the nearest leaves are rarely siblings
+    assert torch.allclose(path_lengths(*neighbour_joining(D))[:30, :30], D, rtol=0, atol=1e-13)
+
+
 def test_a_negative_length_is_set_to_zero_and_the_path_is_kept():
     D = torch.tensor([[0, 1, 9, 9], [1, 0, 5, 5], [9, 5, 0, 4], [9, 5, 4, 0]])
     edges, lengths = neighbour_joining(D)

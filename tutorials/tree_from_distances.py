@@ -51,7 +51,7 @@ class Tree:
 
     def latents(self, *_):
         with pyro.plate("runs", self.runs, dim=-2):
-            c = pyro.sample("c", dist.LogNormal(torch.tensor(-2.0), 2.0))
+            c = pyro.sample("c", dist.LogNormal(torch.tensor(-2.0), 1.0))
             s = pyro.sample("s", dist.LogNormal(torch.tensor(1.0), 1.0))
             sigma = pyro.sample("sigma", dist.LogNormal(torch.tensor(-2.0), 1.0))
             with pyro.plate("taxa", self.n, dim=-1):

@@ -111,7 +111,7 @@ def scaling(edges, lengths, n, dim, spread):
 #: The runs of a manifold: where they start, and the squared radius ``k`` of their hyperbolic space.
 STARTS = {
     "euclidean": ((scaling, 1.0, math.inf), (layout, 3.0, math.inf), (layout, 10.0, math.inf)),
-    "hyperbolic": ((scaling, 1.0, 10.0), (layout, 3.0, 10.0), (layout, 10.0, 1.0)),
+    "hyperbolic": ((scaling, 1.0, 10.0), (layout, 3.0, 100.0), (layout, 10.0, 1.0)),
 }
 
 

@@ -51,8 +51,8 @@ class Tree:
 
     def latents(self, *_):
         with pyro.plate("runs", self.runs, dim=-2):
-            c = pyro.sample("c", dist.LogNormal(torch.tensor(-2.0), 1.0))
-            s = pyro.sample("s", dist.LogNormal(torch.tensor(1.0), 1.0))
+            c = pyro.sample("c", dist.LogNormal(torch.tensor(-2.0), 0.7))
+            s = pyro.sample("s", dist.LogNormal(torch.tensor(1.0), 0.5))
             sigma = pyro.sample("sigma", dist.LogNormal(torch.tensor(-2.0), 1.0))
             with pyro.plate("taxa", self.n, dim=-1):
                 z = pyro.sample("z", hdist.WrappedNormal(ph.geometry.origin(self.M, self.dim), s.unsqueeze(-1), self.M))

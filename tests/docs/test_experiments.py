@@ -9,7 +9,6 @@ from pathlib import Path
 import geoopt
 import networkx
 import pyro
-import pyro.distributions as dist
 import pytest
 import scipy.integrate
 import scipy.stats
@@ -603,45 +602,6 @@ def test_embeddings_know_nothing_of_held_out_distances(product_found):
 
 
 # ---- Flows on manifolds ----
-
-
-@pytest.mark.usefixtures("float64")
-def test_a_bump_field_is_the_conditional_expectation_of_a_flat_mixture():
-    """E[x1 - x0 | x_t] by Bayes' rule, for x0 normal and x1 from a mixture of two normals in the plane."""
-    from bump_field import BumpField
-
-    M = geoopt.Euclidean(1)
-    loc, scale, shares = torch.tensor([[2.0, 0.0], [-1.0, 1.0]]), torch.tensor([0.3, 0.6]), torch.tensor([0.25, 0.75])
-    centre, spread = torch.tensor([0.5, -0.5]), 1.2
-    base = dist.Normal(centre, torch.full((2,), spread)).to_event(1)
-    field = BumpField(2, M, loc, 2, base, hidden_dims=[4]).double()
-    with torch.no_grad():
-        field.anchors.copy_(loc)
-        field.log_weights.copy_(shares.log())
-        field.log_scales.copy_(scale.log().unsqueeze(-1))
-        field.network[-1].weight.zero_()
-    x, t = torch.randn(50, 2), torch.rand(50)
-    at, own = t[:, None], scale.square()
-    variance = (1 - at) ** 2 * spread**2 + at**2 * own
-    mean = (1 - t)[:, None, None] * centre + t[:, None, None] * loc
-    density = shares * dist.Normal(mean, variance.sqrt().unsqueeze(-1)).to_event(1).log_prob(x.unsqueeze(1)).exp()
-    slope = (at * own - (1 - at) * spread**2) / variance  # covariance of x1 - x0 and x_t, over the variance of x_t
-    velocity = loc - centre + slope.unsqueeze(-1) * (x.unsqueeze(1) - mean)
-    expected = (density.unsqueeze(-1) * velocity).sum(1) / density.sum(1, keepdim=True)
-    assert torch.allclose(field(x, t), expected, atol=1e-6)
-
-
-@pytest.mark.usefixtures("float64")
-def test_clusters_find_separate_bumps():
-    from bump_field import clusters
-
-    M = geoopt.Sphere()
-    loc = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
-    x = ph.geometry.project(M, loc.repeat(300, 1) + 0.05 * torch.randn(900, 3))
-    centres, shares, scales = clusters(M, x, 3)
-    assert torch.allclose(shares, torch.full((3,), 1 / 3))
-    assert torch.allclose(scales, torch.tensor(0.05), rtol=0.1)
-    assert (ph.geometry.distance(M, centres.unsqueeze(1), loc).amin(0) < 0.01).all()
 
 
 MANIFOLDS = {

@@ -30,8 +30,8 @@ import pyro_hyperbolic as ph
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import phylogeny
-from phylogeny import STARTS
-from tree_from_distances import Tree, posterior, train
+from phylogeny import STARTS, posterior
+from tree_from_distances import Tree, train
 
 SMOKE = "SMOKE_TEST" in os.environ
 HERE = Path(__file__).resolve().parent

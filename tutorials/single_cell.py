@@ -142,7 +142,7 @@ def main():
         latents[name] = vae.manifold, z, log_likelihood(vae, data).mean()
     Console().print(cells.table(latents, data, args.n_latent))
     if args.n_latent == 2:
-        cells.pictures(latents, data).savefig(args.out / "cells.png", dpi=120)
+        cells.pictures(latents, data).savefig(args.out / "cells.png", dpi=110, bbox_inches="tight")
 
 
 if __name__ == "__main__":

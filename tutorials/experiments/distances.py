@@ -30,8 +30,8 @@ import pyro_hyperbolic as ph
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import phylogeny
-from phylogeny import STARTS
-from tree_from_distances import Tree, posterior, train
+from phylogeny import STARTS, posterior
+from tree_from_distances import Tree, train
 
 SMOKE = "SMOKE_TEST" in os.environ
 HERE = Path(__file__).resolve().parent
@@ -299,7 +299,8 @@ carnivores, where inner nodes are seen too. The user supplies the files.
 
 Both geometries have the same budget: {steps} steps of Adam, all pairs in each, one setting for all data sets and
 dimensions, and three runs, of which the one with the best ELBO counts. One starts at classical scaling (H with k = 10),
-two at layouts of the neighbour-joining tree of the completed matrix, of radius 3 (H with k = 10) and 10 (H with k = 1).
+two at layouts of the neighbour-joining tree of the completed matrix: of radius 3 (H with k = 100), and of radius 10
+(H with k = 1).
 Steps, rate, priors and starts were chosen on splits 0 to 9 of the measured data, mostly for H, since any of its starts
 served R. Splits here are 100 to 119, or the first of them, declared before the first run. Means with 95% intervals over
 splits, of one data set each; differences are H minus R, paired by split, in bold if the interval excludes zero. "Error"

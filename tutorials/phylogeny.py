@@ -11,8 +11,11 @@ import scipy.cluster.hierarchy
 import scipy.sparse
 import torch
 from matplotlib.figure import Figure
+from pyro import poutine
+from pyro.poutine.util import site_is_subsample
 
 import pyro_hyperbolic as ph
+from pyro_hyperbolic import viz
 
 # ---- Data ----
 
@@ -77,6 +80,15 @@ def hide(D, share, seed):
     return seen, hidden
 
 
+def few(seen, star, count):
+    """Returns the pairs without most of those of one node: ``count`` of them, at random, stay."""
+    i, j = torch.triu_indices(*2 * [int((2 * len(seen)) ** 0.5) + 1], 1)
+    others = (seen & ((i == star) | (j == star))).nonzero().squeeze(-1)
+    kept = torch.ones_like(seen)
+    kept[others[torch.randperm(len(others))[count:]]] = False
+    return kept
+
+
 # ---- Starts ----
 
 
@@ -110,8 +122,8 @@ def scaling(edges, lengths, n, dim, spread):
 
 #: The runs of a manifold: where they start, and the squared radius ``k`` of their hyperbolic space.
 STARTS = {
-    "euclidean": ((scaling, 1.0, math.inf), (layout, 3.0, math.inf)),
-    "hyperbolic": ((scaling, 1.0, 10.0), (layout, 10.0, 1.0)),
+    "euclidean": ((scaling, 1.0, math.inf), (layout, 3.0, math.inf), (layout, 10.0, math.inf)),
+    "hyperbolic": ((scaling, 1.0, 10.0), (layout, 3.0, 100.0), (layout, 10.0, 1.0)),
 }
 
 
@@ -134,7 +146,27 @@ def start_of(name, D, seen, pendant, dim):
     return M, start | ({"a": a.clamp(min=0.02).expand(len(k), n)} if pendant else {})
 
 
-# ---- Scores ----
+def one_of(M, run):
+    """Returns the manifold of one run."""
+    return type(M)(M.k[run]) if hasattr(M, "k") else M
+
+
+# ---- Posteriors and scores ----
+
+
+@torch.no_grad()
+def posterior(tree, guide, log_D, seen, num_samples):
+    """Returns the ELBO of each run, and draws of ``log d`` and ``sigma``, shapes ``(num_samples, runs, *)``."""
+    elbo, draws = 0.0, []
+    for _ in range(num_samples):
+        q = poutine.trace(guide).get_trace()
+        p = poutine.trace(poutine.replay(tree.model, trace=q)).get_trace(log_D, seen)
+        for trace, weight in ((p, 1 / num_samples), (q, -1 / num_samples)):
+            trace.compute_log_prob()
+            random = [site for site in trace.nodes.values() if site["type"] == "sample" and not site_is_subsample(site)]
+            elbo += weight * sum(site["log_prob"].sum(-1) for site in random)
+        draws.append((p.nodes["log d"]["value"], p.nodes["sigma"]["value"]))
+    return elbo, *map(torch.stack, zip(*draws, strict=True))
 
 
 def quantiles(draws, df):
@@ -150,41 +182,64 @@ def scores(draws, log_D, df):
     return torch.expm1(median - log_D).abs(), density, ((lower <= log_D) & (log_D <= upper)).to(log_D)
 
 
+def write(file, i, j, draws, df):
+    """Writes medians and 90% intervals of the distances of pairs, in the file's units."""
+    lower, median, upper = quantiles(draws, df).exp().tolist()
+    with file.open("w", newline="") as out:
+        rows = zip(i.tolist(), j.tolist(), median, lower, upper, strict=True)
+        csv.writer(out).writerows([("i", "j", "median", "lower", "upper"), *rows])
+
+
 # ---- The picture ----
 
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999999", "#000000"]  # Okabe and Ito
 
 
-def draw(file, M, D, names, median, z, run, star):
-    """Draws the posterior of a run, with radius = distance from the origin.
+def picture(file, M, D, names, median, z, log_d, star):
+    """Draws the posterior on a disk whose radius is hyperbolic distance.
 
-    Clouds are draws ``z`` of the points, lines are pendant branches, to scale but not in direction. Colours are
-    clusters of all known distances.
+    Clouds are draws ``z`` of the points, coloured lines pendant branches, to scale but not in direction. Grey is the
+    tree of neighbour joining of the predicted distances, with its inner nodes at midpoints of their neighbours. Colours
+    are clusters of all known distances.
     """
     n, pairs = len(D), tuple(torch.triu_indices(len(D), len(D), 1))
     tree = scipy.cluster.hierarchy.linkage(completed(D, D[pairs] > 0)[pairs], "average")
     groups = scipy.cluster.hierarchy.fcluster(tree, len(COLOURS), "maxclust") - 1
-    v = ph.geometry.log0(M, median["z"])[run]
-    clouds = ph.geometry.log0(M, z)[:, run]
-    lengths = (median["a"] / median["c"])[run] if "a" in median else torch.zeros(n)
+    nodes, edges = grown(M, median["z"], log_d.median(0).values.exp())
+    v = ph.geometry.log0(M, median["z"])
+    lengths = median["a"] / median["c"] if "a" in median else torch.zeros(n)
     order = torch.atan2(v[:, 1], v[:, 0]).argsort()
     turn = torch.atan2(*v[order[0]].flip(0)).item()
-    reach = (v.norm(dim=-1) + 1.3 * lengths).max()
+    reach = (v.norm(dim=-1) + 1.2 * lengths).max().item()
     figure = Figure(figsize=(8.0, 8.0), layout="constrained")
     ax = figure.subplots()
-    ax.set_aspect("equal")
-    ax.axis("off")
+    viz.native_disk(ax, M, reach, color="0.9")
+    viz.tree(ax, M, nodes, edges, color="0.7", linewidth=0.8)
     for rank, node in enumerate(order.tolist()):
         angle = turn + 2 * math.pi * rank / n
         place = reach * torch.tensor([math.cos(angle), math.sin(angle)])
         out = place - v[node]
         end = v[node] + lengths[node] * out / out.norm()
         colour, flip = COLOURS[groups[node]], math.cos(angle) < 0
-        style = {"alpha": 0.5, "markersize": 4} if node == star else {"alpha": 0.05, "markersize": 3}
-        ax.plot(*clouds[:, node].T, ".", color=colour, markeredgewidth=0, **style)
-        ax.plot(*torch.stack([v[node], end]).T, color=colour, linewidth=1.2)
-        ax.plot(*torch.stack([end, 0.98 * place]).T, color=colour, linewidth=0.4, linestyle=":")
-        style = {"fontsize": 9, "weight": "bold"} if node == star else {"fontsize": 6.5}
+        style = {"alpha": 0.5, "s": 8} if node == star else {"alpha": 0.08, "s": 4}
+        viz.points(ax, M, z[:, node], color=colour, linewidth=0, **style)
+        ax.plot(*torch.stack([v[node], end]).T, color=colour, linewidth=1.4)
+        ax.plot(*torch.stack([end, 0.99 * place]).T, color=colour, linewidth=0.4, linestyle=":")
+        style = {"fontsize": 10, "weight": "bold"} if node == star else {"fontsize": 6.5}
         style |= {"rotation": math.degrees(angle) + 180 * flip, "rotation_mode": "anchor", "va": "center"}
-        ax.text(*place, names[node], color=colour, ha="right" if flip else "left", **style)
+        ax.text(*(1.01 * place), names[node], color=colour, ha="right" if flip else "left", **style)
     figure.savefig(file, dpi=150)
+
+
+def grown(M, leaves, distances, rounds=50):
+    """Returns the nodes and the edges of the neighbour-joining tree of distances of pairs, for points of its leaves."""
+    n = len(leaves)
+    D = torch.zeros(n, n, dtype=distances.dtype)
+    D[tuple(torch.triu_indices(n, n, 1))] = distances
+    edges, _ = ph.embeddings.neighbour_joining(D + D.T)
+    ends = torch.cat([edges, edges.flip(1)])
+    around = ends[ends[:, 0].argsort(stable=True), 1][n:].view(n - 2, 3)  # leaves come first, with one neighbour each
+    nodes = torch.cat([leaves, ph.geometry.origin(M, 2, dtype=leaves.dtype).expand(n - 2, *leaves.shape[1:])])
+    for _ in range(rounds):
+        nodes = torch.cat([leaves, ph.geometry.midpoint(M, nodes[around], dim=1)])
+    return nodes, edges

@@ -4,9 +4,9 @@
 # $$z_i \sim \mathrm{WN}(o, s), \quad a_i \sim \mathrm{LogNormal}, \qquad
 #   \log D_{ij} \sim \mathrm{StudentT}_4\big(\log(c\, d(z_i, z_j) + a_i + a_j),\ \sigma\big)$$
 #
-# Evolutionary distances are nearly those of a tree, and trees fit into the hyperbolic plane. Each species is a point of
-# it, at the end of a pendant branch of length $a_i$. Their posterior predicts the distances that are missing. The
-# manifold is an argument: `geoopt.Euclidean(1)` gives the Euclidean twin.
+# Evolutionary distances are nearly those of a tree, and trees fit into the hyperbolic plane. Each species hangs from a
+# point of it by a pendant branch of length $a_i$. Their posterior predicts the distances that are missing. The manifold
+# is an argument: `geoopt.Euclidean(1)` gives the Euclidean twin.
 #
 #     python tutorials/tree_from_distances.py                     # four models, of a tree that is made by the seed
 #     python tutorials/tree_from_distances.py --data D.npz --manifold hyperbolic --pendant --missing 0.5 --seed 3
@@ -16,18 +16,16 @@
 
 # %%
 import argparse
-import csv
 import os
 from pathlib import Path
 
 import pyro
 import pyro.distributions as dist
 import torch
-from phylogeny import STARTS, completed, draw, hide, quantiles, read, scores, start_of  # in this folder
+from phylogeny import STARTS, completed, few, hide, one_of, picture, posterior, read, scores, start_of, write
 from pyro import poutine
 from pyro.infer import Trace_ELBO
 from pyro.infer.autoguide import init_to_median, init_to_value
-from pyro.poutine.util import site_is_subsample
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -35,12 +33,13 @@ from rich.table import Table
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
 
+SMOKE_TEST = "SMOKE_TEST" in os.environ
 pyro.settings.set(module_local_params=True)
 
 # %% [markdown]
 # ## The model
 #
-# Several runs, from different starts, train at once.
+# Several runs, from different starts, train at once, in hyperbolic spaces of different squared radii `k`.
 
 
 # %%
@@ -51,8 +50,8 @@ class Tree:
 
     def latents(self, *_):
         with pyro.plate("runs", self.runs, dim=-2):
-            c = pyro.sample("c", dist.LogNormal(torch.tensor(-2.0), 2.0))
-            s = pyro.sample("s", dist.LogNormal(torch.tensor(1.0), 1.0))
+            c = pyro.sample("c", dist.LogNormal(torch.tensor(-2.0), 0.7))
+            s = pyro.sample("s", dist.LogNormal(torch.tensor(1.0), 0.5))
             sigma = pyro.sample("sigma", dist.LogNormal(torch.tensor(-2.0), 1.0))
             with pyro.plate("taxa", self.n, dim=-1):
                 z = pyro.sample("z", hdist.WrappedNormal(ph.geometry.origin(self.M, self.dim), s.unsqueeze(-1), self.M))
@@ -71,9 +70,8 @@ class Tree:
 # %% [markdown]
 # ## Training and prediction
 #
-# With all points at the origin, every distance has gradient zero. So one run starts at a layout of the tree of
-# neighbour joining, after four-point conditions have filled the gaps, and one, nearly flat, at classical scaling. The
-# run with the best ELBO counts.
+# With all points at the origin, every distance has gradient zero. So runs start at layouts of the neighbour-joining
+# tree, after four-point conditions have filled the gaps. The run with the best ELBO counts.
 
 
 # %%
@@ -94,30 +92,15 @@ def train(tree, log_D, seen, start, steps, rate=0.2):
         yield guide
 
 
-@torch.no_grad()
-def posterior(tree, guide, log_D, seen, num_samples):
-    """Returns the ELBO of each run, and draws of ``log d`` and ``sigma``, shapes ``(num_samples, runs, *)``."""
-    elbo, draws = 0.0, []
-    for _ in range(num_samples):
-        q = poutine.trace(guide).get_trace()
-        p = poutine.trace(poutine.replay(tree.model, trace=q)).get_trace(log_D, seen)
-        for trace, weight in ((p, 1 / num_samples), (q, -1 / num_samples)):
-            trace.compute_log_prob()
-            random = [site for site in trace.nodes.values() if site["type"] == "sample" and not site_is_subsample(site)]
-            elbo += weight * sum(site["log_prob"].sum(-1) for site in random)
-        draws.append((p.nodes["log d"]["value"], p.nodes["sigma"]["value"]))
-    return elbo, *map(torch.stack, zip(*draws, strict=True))
-
-
-def fit(D, seen, name, pendant, dim, steps, num_samples):
-    """Returns a model of the pairs that are seen, its guide, its best run, and draws of it."""
+def fit(D, seen, name, pendant, dim, steps, num_samples=200):
+    """Returns a model of the pairs that are seen, its guide, its best run, and draws of ``log d`` and ``sigma``."""
     M, start = start_of(name, D, seen, pendant, dim)
     tree = Tree(len(D), M, pendant, dim, runs=len(start["c"]))
     log_D = D[tuple(tree.pairs)].where(seen, 1.0).log()
     *_, guide = track(train(tree, log_D, seen, start, steps), name, steps, transient=True)
     elbo, log_d, sigma = posterior(tree, guide, log_D, seen, num_samples)
     best = int(elbo.argmax())
-    return tree, guide, best, (log_d[:, best], sigma[:, best])
+    return tree, guide, best, log_d[:, best], sigma[:, best]
 
 
 def main():
@@ -128,8 +111,7 @@ def main():
     parser.add_argument("--dim", type=int, default=2)
     parser.add_argument("--missing", type=float, default=0.5, help="share of the known distances to hide")
     parser.add_argument("--species", help="the one drawn as known by four distances; by default the first")
-    parser.add_argument("--steps", type=int, default=10 if "SMOKE_TEST" in os.environ else 600)
-    parser.add_argument("--draws", type=int, default=10 if "SMOKE_TEST" in os.environ else 200, help="of the posterior")
+    parser.add_argument("--steps", type=int, default=10 if SMOKE_TEST else 600)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/tree_from_distances"))
     args = parser.parse_args()
@@ -139,29 +121,23 @@ def main():
     D, names = read(args.data, args.seed)
     i, j = torch.triu_indices(len(D), len(D), 1)
     seen, hidden = hide(D, args.missing, args.seed)
-    unit, truth = D[i, j][seen].mean(), D[i, j][hidden]
+    unit, draws = D[i, j][seen].mean(), 10 if SMOKE_TEST else 200
     table = Table("model", "pendants", "relative error", "log score", "coverage")
-    every = [(name, pendant) for pendant in (False, True) for name in STARTS]
-    for name, pendant in [(args.manifold, args.pendant)] if args.manifold else every:
-        tree, *_, (log_d, sigma) = fit(D / unit, seen, name, pendant, args.dim, args.steps, args.draws)
-        draws = log_d[:, hidden], sigma
-        means = [values.mean().item() for values in scores(draws, (truth / unit).log(), tree.df)]
-        table.add_row(name, "yes" if pendant else "no", *(f"{mean:.3f}" for mean in means))
-    four_point = (completed(D, seen)[i, j][hidden] / truth - 1).abs().mean()
-    table.add_row("four-point completion", "", f"{four_point:.3f}")
+    models = [(name, pendant) for pendant in (False, True) for name in STARTS]
+    for name, pendant in [(args.manifold, args.pendant)] if args.manifold else models:
+        tree, _, _, log_d, sigma = fit(D / unit, seen, name, pendant, args.dim, args.steps, draws)
+        found = scores((log_d[:, hidden], sigma), (D[i, j][hidden] / unit).log(), tree.df)
+        table.add_row(name, "yes" if pendant else "no", *(f"{values.mean():.3f}" for values in found))
+    table.add_row("four-point completion", "", f"{(completed(D, seen) / D - 1)[i, j][hidden].abs().mean():.3f}")
     Console().print(table)
-    lower, median, upper = unit * quantiles(draws, tree.df).exp()
-    with (args.out / "predictions.csv").open("w") as file:
-        rows = torch.stack([median, lower, upper], -1).tolist()
-        pairs = zip(i[hidden].tolist(), j[hidden].tolist(), rows, strict=True)
-        csv.writer(file).writerows([("i", "j", "median", "lower", "upper"), *((a, b, *row) for a, b, row in pairs)])
+    write(args.out / "predictions.csv", i[hidden], j[hidden], (log_d[:, hidden] + unit.log(), sigma), tree.df)
     if args.dim == 2:  # the last model, with four distances of one species
         star = names.index(args.species) if args.species else 0
-        others = (seen & ((i == star) | (j == star))).nonzero().squeeze(-1)
-        seen[others[torch.randperm(len(others))[4:]]] = False
-        tree, guide, best, _ = fit(D / unit, seen, name, pendant, 2, args.steps, args.draws)
-        z = torch.stack([guide()["z"] for _ in range(args.draws)]).detach()
-        draw(args.out / "tree.png", tree.M, D, names, guide.median(), z, best, star)
+        seen = seen & few(seen, star, 4)
+        tree, guide, best, log_d, _ = fit(D / unit, seen, name, pendant, 2, args.steps, draws)
+        clouds = torch.stack([guide()["z"][best] for _ in range(draws)]).detach()
+        median = {site: value[best] for site, value in guide.median().items()}
+        picture(args.out / "tree.png", one_of(tree.M, best), D, names, median, clouds, log_d, star)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ RUNS = {
             ("| sphere-mixture | continuous flow |",),
         )
     ],
-    "experiments/distances.py": [Run(("--processes", 1), (), "made-hyperbolic-pendants-2.json")],
+    "experiments/distances.py": [Run(("--processes", 1), (), "made-hyperbolic-pendants-2-student.json")],
     "experiments/mixed_curvature.py": [
         Run(("--data", "planted", "--spaces", "E4", "H2 x S2", "--picture", PICTURE), written="picture.png")
     ],

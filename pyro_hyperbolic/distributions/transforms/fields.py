@@ -264,22 +264,14 @@ class MixtureField(VectorField):
         space = self._space
         with torch.no_grad():
             states, shares, scales = _clusters(self.manifold, data, components)
-            some = data[:: -(-len(data) // 1000)].to(states.dtype)
-            square = space.guidance(some, states.unsqueeze(1), some.new_ones(len(some)))[0]
-            features = _features(space, some, square)
+            features = space.features(space.point(states[:1])[0]).size(-1)
         count, size = len(states), space.vector_size(dim)
-        # The network reads standardised features: of large ones it learned tree half as well.
-        self.feature_mean: Tensor
-        self.feature_scale: Tensor
-        self.register_buffer("feature_mean", features.mean(0))
-        spread = features.std(0, correction=0)
-        self.register_buffer("feature_scale", spread.masked_fill(spread == 0, 1.0))
         self.anchors = torch.nn.Parameter(states)
         self.log_weights = torch.nn.Parameter(shares.log())
         self.log_scales = torch.nn.Parameter(scales.log())
         self.log_base_scale = torch.nn.Parameter(torch.tensor(float(base_scale)).log())
         self._outputs = [count, size]
-        inputs = features.size(-1) + 2 * _TIMES + 1 + (context_dim or 0)
+        inputs = count + features + 2 * _TIMES + 1 + (context_dim or 0)
         self.network = dense(inputs, widths_of(hidden_dims, [128, 128]), sum(self._outputs))
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
@@ -288,18 +280,13 @@ class MixtureField(VectorField):
         lists = (-1, *(1,) * (x.dim() - space.event_dim))
         states = space.retract(self.anchors.unflatten(0, lists))
         square, log_volume, guide = space.guidance(x, states, t)
-        features = (_features(space, x, square) - self.feature_mean) / self.feature_scale
-        logits, free = self.network(self._joined([features], t, context)).split(self._outputs, -1)
+        length = (1 + square).sqrt().movedim(0, -1)  # smooth where the distance is zero
+        logits, free = self.network(self._joined([length, space.features(x)], t, context)).split(self._outputs, -1)
         base, own = (2 * self.log_base_scale).exp(), (2 * self.log_scales).exp().view(lists)
         variance = (1 - t) ** 2 * base + t**2 * own
         prior = self.log_weights.view(lists) - self.dim / 2 * variance.log()
         weights = (prior - square / (2 * variance) - log_volume + logits.movedim(-1, 0)).softmax(0)
         return guide(weights, ((1 - t) * base - t * own) / variance) + space.tangent(x, free)
-
-
-def _features(space: Complete, x: Tensor, square: Tensor) -> Tensor:
-    """Returns distances, smooth where they are zero, and coordinates of points."""
-    return torch.cat([(1 + square).sqrt().movedim(0, -1), space.features(x)], -1)
 
 
 def time_features(t: Tensor) -> Tensor:

@@ -10,6 +10,6 @@ Everything is computed in float64 on the CPU, without gradients.
 """
 
 from .distances import complete_distances, neighbour_joining, path_lengths
-from .layouts import tree
+from .layouts import graph, tree
 
-__all__ = ["complete_distances", "neighbour_joining", "path_lengths", "tree"]
+__all__ = ["complete_distances", "graph", "neighbour_joining", "path_lengths", "tree"]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import pyro_hyperbolic as ph
-from pyro_hyperbolic.embeddings import complete_distances, neighbour_joining, path_lengths, tree
+from pyro_hyperbolic.embeddings import complete_distances, graph, neighbour_joining, path_lengths, tree
 
 G, NAN = ph.geometry, math.nan
 LORENTZ = geoopt.Lorentz()
@@ -159,6 +159,38 @@ def test_a_chain_of_distances_fills_all_by_upper_bounds():
         complete_distances(D, torch.block_diag(torch.ones(4, 4), torch.ones(4, 4)).bool())
 
 
+def test_a_hierarchy_is_found_in_its_closure():
+    heap = nx.balanced_tree(3, 4, create_using=nx.DiGraph)
+    edges = torch.tensor(list(nx.transitive_closure(heap).edges))
+    x = graph(LORENTZ, edges.flip(1), dtype=torch.float64)
+    behind = torch.tensor([1 + len(nx.descendants(heap, node)) for node in range(len(heap))]).double()
+    depth = 2 * (len(heap) / behind).log()
+    assert (G.log0(LORENTZ, x).norm(dim=-1) < depth + 1e-9).all()
+    parents = torch.tensor(list(heap.edges))
+    lengths = depth[parents[:, 1]] - depth[parents[:, 0]]
+    assert torch.allclose(G.distance(LORENTZ, x[parents[:, 0]], x[parents[:, 1]]), lengths)
+    far = graph(geoopt.Lorentz(k=9.0), edges, dtype=torch.float64)
+    assert torch.allclose(G.distance_matrix(geoopt.Lorentz(k=9.0), far), 3 * G.distance_matrix(LORENTZ, x), atol=1e-6)
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_near_nodes_of_a_graph_have_edges(dim):
+    karate = nx.karate_club_graph()
+    scores = -G.distance_matrix(LORENTZ, graph(LORENTZ, list(karate.edges), dim=dim))
+    i, j = torch.triu_indices(34, 34, 1)
+    labels = torch.tensor(nx.to_numpy_array(karate, weight=None))[i, j]
+    assert ph.metrics.roc_auc(scores[i, j], labels) > 0.85
+
+
+def test_loops_repeated_edges_and_lone_nodes_do_not_disturb():
+    edges = [(0, 1), (0, 2), (3, 2)]
+    x = graph(LORENTZ, edges, 6)
+    assert x.shape == (6, 3)
+    assert torch.equal(x, graph(LORENTZ, [*edges, (1, 0), (0, 2), (5, 5)]))
+    assert (G.distance_matrix(LORENTZ, x) + torch.eye(6) > 0.5).all()
+    assert graph(LORENTZ, [], 1).shape == (1, 3)
+
+
 SQUARE = torch.ones(3, 3) - torch.eye(3)
 BAD = {
     "a cycle": (lambda: tree(LORENTZ, [(0, 1), (1, 2), (2, 0)]), ValueError, "tree"),
@@ -173,6 +205,8 @@ BAD = {
     "too far": (lambda: tree(LORENTZ, [(0, 1)], [100.0]), ValueError, "distance 100 .*smaller scale"),
     "a sphere": (lambda: tree(geoopt.Sphere(), [(0, 1)]), TypeError, "chart"),
     "a batch of k": (lambda: tree(geoopt.Lorentz(torch.ones(2)), [(0, 1)]), ValueError, "not a batch"),
+    "a node too many": (lambda: graph(LORENTZ, [(0, 3)], 3), ValueError, "nodes 0 to 3, but there are 3"),
+    "a negative node": (lambda: graph(LORENTZ, [(0, -1)]), ValueError, "nodes -1 to 0.*renumber"),
     "one point": (lambda: neighbour_joining(torch.zeros(1, 1)), ValueError, "n >= 2"),
     "NaN": (
         lambda: neighbour_joining(SQUARE.clone().fill_diagonal_(NAN)),

@@ -71,11 +71,10 @@ def mammals(folder):
 
 
 def carnivores(folder):
-    """Returns the transitive closure of the tree of WordNet's carnivores: u is above v on a path from the root."""
+    """Returns the hyponyms and hypernyms of WordNet's carnivores, the transitive closure of their tree."""
     with np.load(folder / "phylo" / "wordnet_carnivores.npz") as file:
         D, root = torch.from_numpy(file["distances"]), file["names"].tolist().index("carnivore.0")
-    above = (D[root, None] + D == D[root][:, None]) & (D > 0)  # the path from the root to v passes u
-    return above.nonzero()
+    return ((D[root] + D == D[root].unsqueeze(-1)) & (D > 0)).nonzero()  # the path from the root to u passes v
 
 
 class Graph(NamedTuple):
@@ -141,10 +140,10 @@ SETTINGS = {
     "H + sociality": Setting("layout", 0.05),
 }
 NUTS_SETTING = {"warmup": 100, "draws": 100}
-RANKING_SETTING = {"steps": 1000, "rate": 0.1, "batch": 512, "others": 30}
+RANKING_SETTING = {"steps": 1000, "rate": 0.1, "batch": 512, "others": 30, "weight": 0.01}
 if SMOKE:
     NUTS_SETTING = {"warmup": 2, "draws": 4}
-    RANKING_SETTING = {"steps": 2, "rate": 0.1, "batch": 5, "others": 2}
+    RANKING_SETTING |= {"steps": 2, "batch": 5, "others": 2}
     SETTINGS = {model: setting._replace(steps=3, elbo_draws=1, draws=3) for model, setting in SETTINGS.items()}
     GRAPHS = {name: graph._replace(splits=2) for name, graph in GRAPHS.items()}
 
@@ -409,7 +408,8 @@ def ranking(fields, folder, report=lambda share: None):
     pyro.set_rng_seed(fields["seed"])
     network = Ranking(edges, n, M, fields["sociality"], dim, fields["batch"], fields["others"])
     start = single(start_of(M, edges, n, dim, "layout")) | {"T": torch.tensor(0.5)}
-    guide = fit(network, tuple, start, fields["steps"], fields["rate"], report, init_scale=0.01)
+    with ph.infer.scale_sites(dict.fromkeys(("z", "a"), fields["weight"])):
+        guide = fit(network, tuple, start, fields["steps"], fields["rate"], report, init_scale=0.01)
     with torch.no_grad():
         centre = guide.median()
         apart = ph.geometry.distance_matrix(M, centre["z"]) / centre["T"] - centre.get("a", torch.zeros(n))

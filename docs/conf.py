@@ -8,7 +8,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 # Sphinx reads below this folder only; the copies are ignored by git.
 # Modules that the tutorials import, and the experiments, which have a page of their own with their records.
-ignored = shutil.ignore_patterns("__*", "mnist.py", "workers.py", "phylogeny.py", "experiments")
+ignored = shutil.ignore_patterns("__*", "mnist.py", "workers.py", "phylogeny.py", "cells.py", "experiments")
 shutil.copytree(HERE.parent / "tutorials", HERE / "tutorials", dirs_exist_ok=True, ignore=ignored)
 
 project = "pyro_hyperbolic"

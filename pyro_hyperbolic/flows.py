@@ -191,6 +191,8 @@ def flow_matching_loss(flow: HT.ContinuousFlow, x0: Tensor, x1: Tensor, t: Tenso
     The first on manifolds with a global chart, where :math:`T_p` is the isometry that carries the origin to p: given
     ``x1``, a wrapped normal about the origin shrinks as it moves to ``x1``. Geodesics, the second, would bundle to a
     width that is exponentially small halfway; they are taken on compact manifolds. In flat space both are straight.
+    Isometries move points by more the further they are from the axis, so the base should be about the origin and, on
+    hyperbolic space, hardly wider than :math:`\sqrt k`.
 
     Over independent samples ``x0`` of the base and ``x1`` of the data, and uniform ``t``, the minimiser of the mean is
     a field that carries the base to the data. No step is solved, so an update costs one evaluation of the field. The
@@ -202,7 +204,8 @@ def flow_matching_loss(flow: HT.ContinuousFlow, x0: Tensor, x1: Tensor, t: Tenso
         flow: A flow on any complete manifold, products and conditioned flows included.
         x0: Samples of the base.
         x1: Samples of the data. Pairs are the caller's coupling.
-        t: Times in [0, 1], a number or ``(*)``; uniform by default.
+        t: Times in [0, 1], a number or ``(*)``; uniform by default. Any density of them has the same minimiser; one
+            that is higher near 1 learns details faster.
 
     Raises:
         TypeError: If ``flow`` is not a :class:`~.transforms.ContinuousFlow`, or the dtypes differ.

@@ -325,13 +325,6 @@ DISTRIBUTIONS = [
         DistributionCase(f"base-{name}", lambda make=make, n=n: base_on(make(), n))
         for name, (make, n) in UNCHARTED.items()
     ],
-    DistributionCase(
-        "vmf-s2",
-        lambda: hdist.VonMisesFisher(torch.tensor([0.0, 0.6, 0.8], dtype=torch.float64), torch.tensor(5.0).double()),
-    ),
-    DistributionCase(
-        "rotation-fisher", lambda: hdist.RotationFisher(torch.eye(3, dtype=torch.float64), torch.tensor(4.0).double())
-    ),
 ]
 
 

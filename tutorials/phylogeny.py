@@ -1,4 +1,4 @@
-"""Matrices of distances, from files or made by a seed; where their models start; the picture of a tree."""
+"""Matrices of distances, from files or made by a seed; starts, scores and pictures of their models."""
 
 import csv
 import math
@@ -6,11 +6,16 @@ import re
 
 import geoopt
 import numpy as np
+import pyro.distributions as dist
 import scipy.cluster.hierarchy
 import scipy.sparse
 import torch
+from matplotlib.figure import Figure
+from pyro import poutine
+from pyro.poutine.util import site_is_subsample
 
 import pyro_hyperbolic as ph
+from pyro_hyperbolic import viz
 
 # ---- Data ----
 
@@ -75,6 +80,15 @@ def hide(D, share, seed):
     return seen, hidden
 
 
+def few(seen, star, count):
+    """Returns the pairs without most of those of one node: ``count`` of them, at random, stay."""
+    i, j = torch.triu_indices(*2 * [int((2 * len(seen)) ** 0.5) + 1], 1)
+    others = (seen & ((i == star) | (j == star))).nonzero().squeeze(-1)
+    kept = torch.ones_like(seen)
+    kept[others[torch.randperm(len(others))[count:]]] = False
+    return kept
+
+
 # ---- Starts ----
 
 
@@ -86,31 +100,94 @@ def completed(D, seen):
     return ph.embeddings.complete_distances(gaps)
 
 
-def layout(edges, lengths, n, dim, radius=10.0):
-    """Returns a layout of a tree in hyperbolic space, and the length of a unit; the longest path is ``2 radius``."""
+def layout(edges, lengths, n, dim, radius):
+    """Returns tangent coordinates of a layout in the hyperbolic space of curvature -1, and what a unit is in lengths.
+
+    The longest path gets twice the radius.
+    """
     unit = ph.embeddings.path_lengths(edges, lengths).max() / (2 * radius)
-    return ph.embeddings.tree(geoopt.Lorentz(), edges, lengths, dim=dim, scale=1 / unit.item())[:n], unit
+    M = geoopt.Lorentz()
+    points = ph.embeddings.tree(M, edges, lengths, dim=dim, scale=1 / unit.item(), dtype=torch.float64)
+    return ph.geometry.log0(M, points[:n]), unit
 
 
-def scaling(edges, lengths, n, dim):
-    """Returns a layout of a tree in Euclidean space, by classical scaling, and the length of a unit."""
+def scaling(edges, lengths, n, dim, spread):
+    """Returns coordinates by classical scaling, of standard deviation ``spread``, and what a unit is in lengths."""
     squares = ph.embeddings.path_lengths(edges, lengths)[:n, :n].square()
     squares = squares - squares.mean(0) - squares.mean(1, keepdim=True) + squares.mean()
     values, vectors = torch.linalg.eigh(-squares / 2)
-    points = vectors[:, -dim:] * values[-dim:].clamp(min=1e-6).sqrt()
-    return points / points.std(), points.std()
+    v = vectors[:, -dim:] * values[-dim:].clamp(min=1e-6).sqrt()
+    return v * (spread / v.std()), v.std() / spread
 
 
-def start_of(place, M, D, seen, pendant, dim):
-    """Returns initial latents: a layout of the tree of neighbour joining, without its pendant branches if these are."""
+#: The runs of a manifold: where they start, and the squared radius ``k`` of their hyperbolic space.
+STARTS = {
+    "euclidean": ((scaling, 1.0, math.inf), (layout, 3.0, math.inf), (layout, 10.0, math.inf)),
+    "hyperbolic": ((scaling, 1.0, 10.0), (layout, 3.0, 100.0), (layout, 10.0, 1.0)),
+}
+
+
+def start_of(name, D, seen, pendant, dim):
+    """Returns the manifold of the runs, and initial latents, by the tree of neighbour joining.
+
+    If the model has pendant branches, those of the tree are left out of its layout.
+    """
     n = len(D)
     edges, lengths = ph.embeddings.neighbour_joining(completed(D, seen))
     leaves = edges[:, 1] < n
     a = torch.zeros(n, dtype=torch.float64).index_put((edges[leaves, 1],), lengths[leaves])
-    z, unit = place(edges, lengths * ~(leaves & pendant), n, dim)
-    spread = ph.geometry.log0(M, z).square().mean().sqrt()
-    start = {"z": z, "c": unit, "s": spread, "sigma": torch.tensor(0.1)}
-    return start | ({"a": a.clamp(min=0.02)} if pendant else {})
+    inner = lengths * ~(leaves & pendant)
+    places = [place(edges, inner, n, dim, size) for place, size, _ in STARTS[name]]
+    v, unit = map(torch.stack, zip(*places, strict=True))
+    k = torch.tensor([[k] for *_, k in STARTS[name]], dtype=torch.float64)
+    M = geoopt.Euclidean(1) if name == "euclidean" else geoopt.Lorentz(k)
+    start = {"z": ph.geometry.exp0(M, v), "c": unit, "s": v.square().mean((1, 2)).sqrt(), "sigma": 0.1 + 0 * unit}
+    start = {site: value.unsqueeze(-1) if value.dim() == 1 else value for site, value in start.items()}
+    return M, start | ({"a": a.clamp(min=0.02).expand(len(k), n)} if pendant else {})
+
+
+def one_of(M, run):
+    """Returns the manifold of one run."""
+    return type(M)(M.k[run]) if hasattr(M, "k") else M
+
+
+# ---- Posteriors and scores ----
+
+
+@torch.no_grad()
+def posterior(tree, guide, log_D, seen, num_samples):
+    """Returns the ELBO of each run, and draws of ``log d`` and ``sigma``, shapes ``(num_samples, runs, *)``."""
+    elbo, draws = 0.0, []
+    for _ in range(num_samples):
+        q = poutine.trace(guide).get_trace()
+        p = poutine.trace(poutine.replay(tree.model, trace=q)).get_trace(log_D, seen)
+        for trace, weight in ((p, 1 / num_samples), (q, -1 / num_samples)):
+            trace.compute_log_prob()
+            random = [site for site in trace.nodes.values() if site["type"] == "sample" and not site_is_subsample(site)]
+            elbo += weight * sum(site["log_prob"].sum(-1) for site in random)
+        draws.append((p.nodes["log d"]["value"], p.nodes["sigma"]["value"]))
+    return elbo, *map(torch.stack, zip(*draws, strict=True))
+
+
+def quantiles(draws, df):
+    """Returns lower ends, medians and upper ends of 90% intervals of ``log D``, by draws of ``log d`` and ``sigma``."""
+    predicted = dist.StudentT(df, *draws).sample((5,)).flatten(0, 1)
+    return predicted.quantile(torch.tensor([0.05, 0.5, 0.95]).to(predicted), dim=0)
+
+
+def scores(draws, log_D, df):
+    """Returns the relative error of the median, log score in nats, and coverage of the 90% interval, of each pair."""
+    lower, median, upper = quantiles(draws, df)
+    density = dist.StudentT(df, *draws).log_prob(log_D).logsumexp(0) - math.log(len(draws[0]))
+    return torch.expm1(median - log_D).abs(), density, ((lower <= log_D) & (log_D <= upper)).to(log_D)
+
+
+def write(file, i, j, draws, df):
+    """Writes medians and 90% intervals of the distances of pairs, in the file's units."""
+    lower, median, upper = quantiles(draws, df).exp().tolist()
+    with file.open("w", newline="") as out:
+        rows = zip(i.tolist(), j.tolist(), median, lower, upper, strict=True)
+        csv.writer(out).writerows([("i", "j", "median", "lower", "upper"), *rows])
 
 
 # ---- The picture ----
@@ -118,31 +195,51 @@ def start_of(place, M, D, seen, pendant, dim):
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999999", "#000000"]  # Okabe and Ito
 
 
-def picture(ax, M, D, names, guide, star):
-    """Draws the posterior, with radius = distance from the origin.
+def picture(file, M, D, names, median, z, log_d, star):
+    """Draws the posterior on a disk whose radius is hyperbolic distance.
 
-    Clouds are draws of the points, lines outwards pendant branches. Clusters of the completed matrix have colours.
+    Clouds are draws ``z`` of the points, coloured lines pendant branches, to scale but not in direction. Grey is the
+    tree of neighbour joining of the predicted distances, with its inner nodes at midpoints of their neighbours. Colours
+    are clusters of all known distances.
     """
-    pairs = tuple(torch.triu_indices(len(D), len(D), 1))
+    n, pairs = len(D), tuple(torch.triu_indices(len(D), len(D), 1))
     tree = scipy.cluster.hierarchy.linkage(completed(D, D[pairs] > 0)[pairs], "average")
     groups = scipy.cluster.hierarchy.fcluster(tree, len(COLOURS), "maxclust") - 1
-    median = guide.median()
+    nodes, edges = grown(M, median["z"], log_d.median(0).values.exp())
     v = ph.geometry.log0(M, median["z"])
-    clouds = ph.geometry.log0(M, torch.stack([guide()["z"] for _ in range(200)])).detach()
-    ends = v * (1 + (median.get("a", torch.zeros(len(D))) / median["c"] / v.norm(dim=-1)).unsqueeze(-1))
-    reach = 1.08 * ends.norm(dim=-1).max()
+    lengths = median["a"] / median["c"] if "a" in median else torch.zeros(n)
     order = torch.atan2(v[:, 1], v[:, 0]).argsort()
     turn = torch.atan2(*v[order[0]].flip(0)).item()
-    ax.set_aspect("equal")
-    ax.axis("off")
+    reach = (v.norm(dim=-1) + 1.2 * lengths).max().item()
+    figure = Figure(figsize=(8.0, 8.0), layout="constrained")
+    ax = figure.subplots()
+    viz.native_disk(ax, M, reach, color="0.9")
+    viz.tree(ax, M, nodes, edges, color="0.7", linewidth=0.8)
     for rank, node in enumerate(order.tolist()):
-        angle = turn + 2 * math.pi * rank / len(D)
+        angle = turn + 2 * math.pi * rank / n
         place = reach * torch.tensor([math.cos(angle), math.sin(angle)])
+        out = place - v[node]
+        end = v[node] + lengths[node] * out / out.norm()
         colour, flip = COLOURS[groups[node]], math.cos(angle) < 0
-        style = {"alpha": 0.5, "markersize": 4} if node == star else {"alpha": 0.05, "markersize": 3}
-        ax.plot(*clouds[:, node].T, ".", color=colour, markeredgewidth=0, **style)
-        ax.plot(*torch.stack([v[node], ends[node]]).T, color=colour, linewidth=1.2)
-        ax.plot(*torch.stack([ends[node], 0.98 * place]).T, color=colour, linewidth=0.4, linestyle=":")
-        style = {"fontsize": 9, "weight": "bold"} if node == star else {"fontsize": 6.5}
+        style = {"alpha": 0.5, "s": 8} if node == star else {"alpha": 0.08, "s": 4}
+        viz.points(ax, M, z[:, node], color=colour, linewidth=0, **style)
+        ax.plot(*torch.stack([v[node], end]).T, color=colour, linewidth=1.4)
+        ax.plot(*torch.stack([end, 0.99 * place]).T, color=colour, linewidth=0.4, linestyle=":")
+        style = {"fontsize": 10, "weight": "bold"} if node == star else {"fontsize": 6.5}
         style |= {"rotation": math.degrees(angle) + 180 * flip, "rotation_mode": "anchor", "va": "center"}
-        ax.text(*place, names[node], color=colour, ha="right" if flip else "left", **style)
+        ax.text(*(1.01 * place), names[node], color=colour, ha="right" if flip else "left", **style)
+    figure.savefig(file, dpi=150)
+
+
+def grown(M, leaves, distances, rounds=50):
+    """Returns the nodes and the edges of the neighbour-joining tree of distances of pairs, for points of its leaves."""
+    n = len(leaves)
+    D = torch.zeros(n, n, dtype=distances.dtype)
+    D[tuple(torch.triu_indices(n, n, 1))] = distances
+    edges, _ = ph.embeddings.neighbour_joining(D + D.T)
+    ends = torch.cat([edges, edges.flip(1)])
+    around = ends[ends[:, 0].argsort(stable=True), 1][n:].view(n - 2, 3)  # leaves come first, with one neighbour each
+    nodes = torch.cat([leaves, ph.geometry.origin(M, 2, dtype=leaves.dtype).expand(n - 2, *leaves.shape[1:])])
+    for _ in range(rounds):
+        nodes = torch.cat([leaves, ph.geometry.midpoint(M, nodes[around], dim=1)])
+    return nodes, edges

@@ -228,13 +228,14 @@ class Complete(Geometry):
         further = torch.where(early.reshape(early.shape + (1,) * self.event_dim), x1, x0)
         return self.log(x, further) / torch.where(early, 1 - t, -t).unsqueeze(-1)
 
-    def guidance(self, x: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
-        r"""Returns squared distances ``(J, *)`` to the targets at time ``t`` of paths that end at states ``s``, and
-        the map from weights and gains to vectors :math:`w, g \mapsto \sum_j w_j (k_j + g_j u_j)`.
+    def guidance(self, x: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor, Tensor], Tensor]]:
+        r"""Returns the way from ``x`` to the targets at time ``t`` of paths that end at states ``s``.
 
-        It is from pairs of ``(J, *)`` to ``(*, m)``. :math:`u_j` points to the target, as :meth:`towards` has it, and
-        :math:`k_j` is the velocity of the isometries that carry the target. Here targets are the ends of paths, which
-        do not move.
+        These are the squared distances of :meth:`towards`, ``(J, *)``; the log-volumes of exp at the targets on the way
+        to ``x``; and the map from weights and gains, ``(J, *)``, to vectors ``(*, m)``,
+        :math:`w, g \mapsto \sum_j w_j (k_j + g_j u_j)`. Here :math:`u_j` points to the target, as :meth:`towards` has
+        it, and :math:`k_j` is the velocity of the isometries that carry the target. By default targets are the ends of
+        paths, which do not move, and log-volumes are zero.
 
         Args:
             x: Points, shape ``(*, *event)``.
@@ -242,7 +243,7 @@ class Complete(Geometry):
             t: Times, shape ``(*)``.
         """
         square, combine = self.attraction(x, self.point(s)[0])
-        return square, lambda weights, gains: combine(weights * gains)
+        return square, square.new_zeros(()), lambda weights, gains: combine(weights * gains)
 
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
@@ -483,13 +484,15 @@ class Hadamard(Complete):
         found: Tensor = torch.func.jvp(lambda v: self.log(x, self.translate(self.exp0(v)[0], x)), (zero,), (v,))[1]
         return found
 
-    def guidance(self, x: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
-        square, combine = self.attraction(x, self.exp0(t.unsqueeze(-1) * s)[0])
+    def guidance(self, x: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor, Tensor], Tensor]]:
+        targets = self.exp0(t.unsqueeze(-1) * s)[0]
+        square, combine = self.attraction(x, targets)
+        log_volume = self.log_at(targets, x)[1]
 
         def guide(weights: Tensor, gains: Tensor) -> Tensor:
             return self.drift(x, mixed(weights, s)) + combine(weights * gains)
 
-        return square, guide
+        return square, log_volume, guide
 
     def features(self, x: Tensor) -> Tensor:
         return self.log0(x)[0]

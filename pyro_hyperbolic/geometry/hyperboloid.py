@@ -266,7 +266,7 @@ class Hyperboloid(Nested):
         distance = 2 * half * (radius.squeeze(-1) if radius.dim() else radius)
         return distance.square().to(like.dtype), combine
 
-    def guidance(self, x: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
+    def guidance(self, x: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor, Tensor], Tensor]]:
         # As attraction, without the coordinates of the targets, which are many: their directions do not move.
         like, wide = x, _wide(x)
         x, s, t = x.to(wide), s.to(wide), t.to(wide)
@@ -286,7 +286,7 @@ class Hyperboloid(Nested):
             return (found + self.drift(x, mixed(weights.to(wide), s))).to(like.dtype)
 
         distance = 2 * half * (radius.squeeze(-1) if radius.dim() else radius)
-        return distance.square().to(like.dtype), guide
+        return distance.square().to(like.dtype), ((1 - v.size(-1)) * length.log()).to(like.dtype), guide
 
     def drift(self, x: Tensor, v: Tensor) -> Tensor:
         # The part along x is moved by v, the part across by x_0 v. Written so, neither cancels.

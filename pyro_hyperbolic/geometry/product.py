@@ -154,10 +154,10 @@ class MixedProduct(Complete):
         points, vectors = zip(*(f.path(a, b, t) for f, a, b in self._zip(self.split(x0), self.split(x1))), strict=True)
         return self._join(points), _cat(vectors)
 
-    def guidance(self, x: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
+    def guidance(self, x: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor, Tensor], Tensor]]:
         parts = [f.guidance(a, b, t) for f, a, b in self._zip(self.split(x), s.split(self._state_sizes, -1))]
-        square = _sum(square for square, _ in parts)
-        return square, lambda weights, gains: _cat([guide(weights, gains) for _, guide in parts])
+        squares, log_volumes, guides = zip(*parts, strict=True)
+        return _sum(squares), _sum(log_volumes), lambda weights, gains: _cat([each(weights, gains) for each in guides])
 
     def features(self, x: Tensor) -> Tensor:
         return _cat([f.features(part) for f, part in self._zip(self.split(x))])

@@ -80,7 +80,9 @@ class AutoWrappedNormal(AutoGuide):
 
     **Initialisation.** By default each site starts at its prior's mean. Latents with the *same* prior that interact
     only through their distances then all start at one point. Every distance and its gradient are zero there, a saddle
-    that the guide's noise leaves slowly. Pass ``init_loc_fn=init_to_sample`` or ``init_to_value(values={...})``.
+    that the guide's noise leaves slowly, and often for a poor optimum. The start decides: pass a layout of
+    ``ph.embeddings`` as ``init_loc_fn=init_to_value(values={"z": start}, fallback=init_to_median)``, both functions of
+    ``pyro.infer.autoguide.initialization``. The fallback is for all other sites, and uniform if not given.
 
     Args:
         model: A Pyro model.
@@ -103,6 +105,18 @@ class AutoWrappedNormal(AutoGuide):
         >>> losses = [svi.step() for _ in range(250)]
         >>> bool(geometry.distance(M, guide.quantiles([0.95])["z"].center, beacon) < 0.3)  # one step: 0.07
         True
+
+        Locations of a guide that starts at the layout of a tree:
+
+        >>> from pyro.infer.autoguide.initialization import init_to_value
+        >>> start = ph.embeddings.tree(M, [[0, 1], [0, 2]], [3.0, 4.0])
+        >>> def prior():
+        ...     with pyro.plate("nodes", 3):
+        ...         pyro.sample("z", hdist.WrappedNormal(geometry.origin(M, 2), torch.tensor(3.0), M))
+        >>> pyro.clear_param_store()  # or the new guide takes the parameters of the one above
+        >>> loc = AutoWrappedNormal(prior, init_loc_fn=init_to_value(values={"z": start})).median()["z"]
+        >>> geometry.distance(M, loc[:1], loc).round(decimals=4)
+        tensor([0., 3., 4.])
     """
 
     _model: tuple[Callable[..., Any], ...]

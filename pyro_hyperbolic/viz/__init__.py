@@ -16,7 +16,7 @@ except ImportError as error:
 
 from .arrows import vector_field, vectors
 from .fields import density, regions
-from .frames import frame, globe, plane, poincare_disk, torus_square
+from .frames import frame, globe, native_disk, plane, poincare_disk, torus_square
 from .marks import geodesics, points, tree
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "frame",
     "geodesics",
     "globe",
+    "native_disk",
     "plane",
     "poincare_disk",
     "points",

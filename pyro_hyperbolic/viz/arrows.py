@@ -56,7 +56,7 @@ def vectors(ax: Axes, manifold: Manifold, x: Array, u: Array, **kwargs: Any) -> 
     eps, vector = max(torch.finfo(value.dtype).eps for value in (given, vector)), vector.detach().cpu().double()
     # The projection moves a tangent vector only by rounding errors, up to |x|^2 / R^2 of them.
     error = (drawn.geometry.manifold.proju(points, vector) - vector).norm(dim=-1)
-    wrong = error > 64 * eps * vector.norm(dim=-1) * (1 + (points.norm(dim=-1) / drawn.radius) ** 2)
+    wrong = error > 64 * eps * vector.norm(dim=-1) * (1 + (points.norm(dim=-1) / drawn.unit) ** 2)
     if bool(wrong.any()):
         raise ValueError(
             f"{int(wrong.sum())} of {wrong.numel()} vectors are not tangent, first {vector[wrong][0].tolist()} at "

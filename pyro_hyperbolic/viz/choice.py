@@ -1,6 +1,7 @@
 r"""Which picture shows a manifold."""
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import geoopt
 from geoopt.manifolds.base import Manifold
@@ -10,15 +11,24 @@ from pyro_hyperbolic.geometry import Hadamard, bind, checks
 from pyro_hyperbolic.manifolds import Torus
 
 from .compact import Hemispheres, Mollweide, Square
-from .pictures import Disk, Picture
+from .pictures import Disk, Native, Picture
 
-__all__ = ["picture"]
+__all__ = ["picture", "set_native"]
+
+#: Radii of the axes that show the distance from the origin as it is.
+_NATIVE: WeakKeyDictionary[Axes, float] = WeakKeyDictionary()
+
+
+def set_native(ax: Axes, radius: float) -> None:
+    """Makes hyperbolic planes appear on these axes in normal coordinates, up to a radius."""
+    _NATIVE[ax] = radius
 
 
 def picture(ax: Axes, manifold: Manifold) -> Picture:
     """Returns the picture of a manifold on these axes.
 
-    The plane if it is flat with a global chart, the disk if its curvature is a negative constant, two hemispheres for
+    The plane if it is flat with a global chart, the disk if its curvature is a negative constant, in normal
+    coordinates after ``native_disk``, two hemispheres for
     the sphere, or longitude and latitude on axes of the Mollweide projection, and the square of a torus.
     """
     geometry: Any = checks.check_manifold(manifold)
@@ -36,4 +46,5 @@ def picture(ax: Axes, manifold: Manifold) -> Picture:
         raise ValueError(f"the curvature has shape {tuple(curvature.shape)}, but a picture shows one curvature.")
     values = {name: value.detach().cpu().double().reshape(()) for name, value in geometry.parameters().items()}
     drawn: Any = bind(geometry.with_parameters(values))
-    return Disk(drawn, drawn.curvature().item())
+    value = drawn.curvature().item()
+    return Native(drawn, value, _NATIVE[ax]) if value and ax in _NATIVE else Disk(drawn, value)

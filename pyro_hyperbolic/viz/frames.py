@@ -10,16 +10,17 @@ from geoopt.manifolds.base import Manifold
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from pyro_hyperbolic.geometry import checks
 
-from .choice import picture
+from .choice import picture, set_native
 from .compact import Cut, Hemispheres, Mollweide, Square
 from .marks import draw_lines
-from .pictures import Disk, Extent, Z
+from .pictures import Disk, Extent, Native, Z
 
-__all__ = ["frame", "globe", "plane", "poincare_disk", "torus_square"]
+__all__ = ["frame", "globe", "native_disk", "plane", "poincare_disk", "torus_square"]
 
 
 #: Tilings, meridians and parallels.
@@ -91,6 +92,61 @@ def poincare_disk(
     ax.set(xlim=(-1.01 * radius, 1.01 * radius), ylim=(-1.01 * radius, 1.01 * radius), aspect="equal")
     ax.set_axis_off()
     return artists
+
+
+def native_disk(
+    ax: Axes, manifold: Manifold, radius: float = 10.0, *, step: float | None = None, **kwargs: Any
+) -> list[Artist]:
+    r"""Draws circles :math:`d(o, x) = j \cdot \text{step}` of normal coordinates, in which radius is distance.
+
+    In the Poincaré disk all points farther than a few radii are on the rim. Here depth is seen as it is, and angles at
+    the origin too; elsewhere lengths across are shortened, by the factor :math:`\sinh(r) / r`. Geodesics between far
+    points run towards the origin, and back. Points, trees, geodesics, densities and arrows that are drawn on these axes
+    afterwards follow.
+
+    Args:
+        ax: Axes to draw on; their limits are set.
+        manifold: ``geoopt.Lorentz``, ``geoopt.PoincareBall`` or ``geoopt.Euclidean(1)``, where it is the plane.
+        radius: The distance from the origin that is shown.
+        step: Distance between circles; by default a round number, about a quarter of the radius.
+        **kwargs: For the circles, a LineCollection.
+
+    Returns:
+        The LineCollection of circles, and their labels.
+
+    Raises:
+        TypeError: If the manifold is none of these.
+        ValueError: If ``radius`` or ``step`` is not positive.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> ax, M = Figure().subplots(), geoopt.Lorentz()
+        >>> circles, *labels = native_disk(ax, M, 10.0)
+        >>> [label.get_text() for label in labels]
+        ['2', '4', '6', '8', '10']
+        >>> from pyro_hyperbolic.viz import points
+        >>> torch.tensor(points(ax, M, geometry.exp0(M, torch.tensor([3.0, 4.0]))).get_offsets())
+        tensor([[3.0000, 4.0000]], dtype=torch.float64)
+    """
+    radius = checks.check_number("radius", radius, "it is the distance from the origin that is shown", above=0)
+    if step is None:
+        levels = np.asarray(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(0, radius))
+    else:
+        step = checks.check_number("step", step, "it is a distance", above=0)
+        levels = step * np.arange(1, radius / step + 1)
+    if not isinstance(picture(ax, manifold), Disk | Native):
+        raise TypeError(f"the disk shows hyperbolic planes, but the manifold is {manifold!r}; use frame.")
+    set_native(ax, radius)
+    levels = levels[(levels > 0) & (levels <= radius * (1 + 1e-9))]
+    turn = np.linspace(0, 2 * math.pi, 361)
+    unit = np.stack([np.cos(turn), np.sin(turn)], -1)
+    circles: list[Artist] = [draw_lines(ax, [level * unit for level in levels], **{**_GRID, **kwargs})]
+    style: dict[str, Any] = {"color": "0.5", "fontsize": "x-small", "ha": "center", "va": "center", "zorder": Z.TILING}
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+    labels = [ax.text(0, level, f"{level:g}", bbox=box, **style) for level in levels]
+    ax.set(xlim=(-1.03 * radius, 1.03 * radius), ylim=(-1.03 * radius, 1.03 * radius), aspect="equal")
+    ax.set_axis_off()
+    return circles + labels
 
 
 def plane(ax: Axes, *, extent: Extent | None = None) -> list[Artist]:

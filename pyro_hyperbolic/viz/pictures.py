@@ -13,8 +13,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from pyro_hyperbolic.geometry import Complete, Hadamard, checks
+from pyro_hyperbolic.numerics import norm, sinhc
 
-__all__ = ["Array", "Disk", "Extent", "Picture", "Z", "tensor_of"]
+__all__ = ["Array", "Disk", "Extent", "Native", "Picture", "Z", "tensor_of"]
 
 #: What can be drawn: tensors, NumPy arrays, and nested lists of these or of numbers.
 Array = Tensor | ArrayLike
@@ -51,6 +52,11 @@ class Picture:
 
     def __init__(self, geometry: Complete) -> None:
         self.geometry = geometry
+
+    @property
+    def unit(self) -> float:
+        """The length at which curvature is felt, and points lose digits."""
+        return self.radius
 
     def place(self, x: Tensor) -> Tensor:
         """Maps points to the picture."""
@@ -169,6 +175,56 @@ class Disk(Picture):
     def extent(self, ax: Axes) -> Extent:
         r = self.radius
         return (-r, r, -r, r) if math.isfinite(r) else (*ax.get_xlim(), *ax.get_ylim())
+
+
+class Native(Picture):
+    r"""Normal coordinates at the origin, :math:`p = v`: the radius is the distance from the origin.
+
+    Args:
+        geometry: The geometry of a surface of negative curvature, on the CPU in float64.
+        curvature: Its sectional curvature, :math:`-1 / R^2`.
+        radius: The distance up to which the picture reaches.
+    """
+
+    geometry: Hadamard
+    remedy = Disk.remedy
+
+    def __init__(self, geometry: Hadamard, curvature: float, radius: float) -> None:
+        super().__init__(geometry)
+        self.radius, self._unit = radius, (-curvature) ** -0.5
+
+    @property
+    def unit(self) -> float:
+        return self._unit
+
+    def place(self, x: Tensor) -> Tensor:
+        return self.geometry.log0(x)[0]
+
+    def points(self, p: Tensor) -> Tensor:
+        return self.geometry.exp0(p)[0]
+
+    def log_volume(self, p: Tensor) -> Tensor:
+        return self.geometry.log_volume(p)
+
+    def polylines(self, x: Tensor, y: Tensor, samples: int) -> list[np.ndarray]:
+        v, w = (self.place(ends).unsqueeze(-2) / self._unit for ends in (x, y))
+        apart = self.geometry.distance(x, y).reshape(-1, 1, 1) / self._unit
+        f = torch.linspace(0, 1, samples, dtype=torch.float64).unsqueeze(-1)
+        # x sinh((1 - f) d) / sinh(d) + y sinh(f d) / sinh(d), of v sinh(r) / r for each point.
+        a, b = (_sinh_ratio(t, apart) * sinhc(u.square().sum(-1, keepdim=True)) * u for t, u in ((1 - f, v), (f, w)))
+        space = a + b
+        length = norm(space)
+        ratio = torch.where(length > 0, length.asinh() / length.masked_fill(length == 0, 1.0), 1.0)
+        return list((self._unit * ratio * space).numpy())
+
+    def extent(self, ax: Axes) -> Extent:
+        return (-self.radius, self.radius, -self.radius, self.radius)
+
+
+def _sinh_ratio(t: Tensor, d: Tensor) -> Tensor:
+    """Returns ``sinh(t d) / sinh(d)`` for ``0 <= t <= 1``, without overflow; t at ``d = 0``."""
+    d = d.clamp(min=torch.finfo(d.dtype).tiny)
+    return torch.exp((t - 1) * d) * (torch.expm1(-2 * t * d) / torch.expm1(-2 * d))
 
 
 def tensor_of(x: Array, name: str) -> Tensor:

@@ -9,7 +9,6 @@ from pathlib import Path
 import geoopt
 import networkx
 import pyro
-import pyro.distributions as dist
 import pytest
 import scipy.integrate
 import scipy.stats
@@ -605,45 +604,6 @@ def test_embeddings_know_nothing_of_held_out_distances(product_found):
 # ---- Flows on manifolds ----
 
 
-@pytest.mark.usefixtures("float64")
-def test_a_bump_field_is_the_conditional_expectation_of_a_flat_mixture():
-    """E[x1 - x0 | x_t] by Bayes' rule, for x0 normal and x1 from a mixture of two normals in the plane."""
-    from bump_field import BumpField
-
-    M = geoopt.Euclidean(1)
-    loc, scale, shares = torch.tensor([[2.0, 0.0], [-1.0, 1.0]]), torch.tensor([0.3, 0.6]), torch.tensor([0.25, 0.75])
-    centre, spread = torch.tensor([0.5, -0.5]), 1.2
-    base = dist.Normal(centre, torch.full((2,), spread)).to_event(1)
-    field = BumpField(2, M, loc, 2, base, hidden_dims=[4]).double()
-    with torch.no_grad():
-        field.anchors.copy_(loc)
-        field.log_weights.copy_(shares.log())
-        field.log_scales.copy_(scale.log().unsqueeze(-1))
-        field.network[-1].weight.zero_()
-    x, t = torch.randn(50, 2), torch.rand(50)
-    at, own = t[:, None], scale.square()
-    variance = (1 - at) ** 2 * spread**2 + at**2 * own
-    mean = (1 - t)[:, None, None] * centre + t[:, None, None] * loc
-    density = shares * dist.Normal(mean, variance.sqrt().unsqueeze(-1)).to_event(1).log_prob(x.unsqueeze(1)).exp()
-    slope = (at * own - (1 - at) * spread**2) / variance  # covariance of x1 - x0 and x_t, over the variance of x_t
-    velocity = loc - centre + slope.unsqueeze(-1) * (x.unsqueeze(1) - mean)
-    expected = (density.unsqueeze(-1) * velocity).sum(1) / density.sum(1, keepdim=True)
-    assert torch.allclose(field(x, t), expected, atol=1e-6)
-
-
-@pytest.mark.usefixtures("float64")
-def test_clusters_find_separate_bumps():
-    from bump_field import clusters
-
-    M = geoopt.Sphere()
-    loc = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
-    x = ph.geometry.project(M, loc.repeat(300, 1) + 0.05 * torch.randn(900, 3))
-    centres, shares, scales = clusters(M, x, 3)
-    assert torch.allclose(shares, torch.full((3,), 1 / 3))
-    assert torch.allclose(scales, torch.tensor(0.05), rtol=0.1)
-    assert (ph.geometry.distance(M, centres.unsqueeze(1), loc).amin(0) < 0.01).all()
-
-
 MANIFOLDS = {
     "sphere": (geoopt.Sphere(), lambda n: torch.nn.functional.normalize(torch.randn(n, 3), dim=-1)),
     "torus": (ph.manifolds.Torus(2), lambda n: math.pi * (2 * torch.rand(n, 2) - 1)),
@@ -777,3 +737,78 @@ def test_reliability_adds_up():
     sums = torch.tensor(networks.reliability(p, y))
     assert sums.sum(-1).tolist() == pytest.approx([2.0, 2.0, 4.0])
     assert sums[0].max() <= 1.0  # no bin has half of the edges that are expected
+
+
+# ---- Distances with holes ----
+
+NEWICK = "((A:1,B:2):0.5,(C:1.5,'D x':0.25)inner:1,E:3);"
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("suffix", [".nwk", ".csv", ".npz"])
+def test_a_file_of_distances_is_read(suffix, tmp_path):
+    """Path lengths of a tree in Newick's format are networkx's; csv and npz hold the same matrix."""
+    import distances as script
+    import numpy as np
+
+    branches = {("r", "1"): 0.5, ("1", "A"): 1, ("1", "B"): 2, ("r", "2"): 1, ("2", "C"): 1.5, ("2", "D x"): 0.25}
+    tree, names = networkx.Graph(), ["A", "B", "C", "D x", "E"]
+    tree.add_weighted_edges_from([(*ends, length) for ends, length in {**branches, ("r", "E"): 3}.items()])
+    lengths = dict(networkx.all_pairs_dijkstra_path_length(tree))
+    expected = torch.tensor([[lengths[a][b] for b in names] for a in names]).double()
+    file = tmp_path / f"D{suffix}"
+    if suffix == ".nwk":
+        file.write_text(NEWICK)
+    elif suffix == ".csv":
+        expected[0, 1] = expected[1, 0] = math.nan
+        rows = [
+            [name, *("" if math.isnan(x) else str(x) for x in row.tolist())]
+            for name, row in zip(names, expected, strict=True)
+        ]
+        file.write_text("\n".join(",".join(row) for row in [["", *names], *rows]))
+    else:
+        np.savez(file, distances=expected.numpy(), names=np.array(names))
+    D, found = script.phylogeny.read(file)
+    assert found == names
+    assert torch.allclose(D, expected, equal_nan=True)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("manifold", ["euclidean", "hyperbolic"])
+def test_models_know_nothing_of_hidden_distances(manifold, monkeypatch):
+    import distances as script
+
+    monkeypatch.setattr(script, "STEPS", 4)
+    monkeypatch.setattr(script, "DRAWS", 3)
+    D, _ = script.phylogeny.made_by(0, n=9)
+    _, hidden = script.phylogeny.hide(D, 0.3, 0)
+    i, j = torch.triu_indices(9, 9, 1)[:, hidden]
+    other = D.clone()
+    other[i, j] = other[j, i] = 7 * D[i, j]
+    found = [script.run(each, manifold, True, 2, "student", [0], lambda _: None) for each in (D, other)]
+    for key in ("elbo", "fit"):
+        assert found[0][key] == pytest.approx(found[1][key])
+    assert found[0]["score"] != pytest.approx(found[1]["score"])
+
+
+@pytest.mark.usefixtures("float64")
+def test_rivals_without_a_model_are_exact_on_a_tree():
+    """Where the others tell the distance: A and C are no siblings."""
+    import distances as script
+
+    D, _ = script.phylogeny.newick(NEWICK)
+    seen = torch.ones(10, dtype=torch.bool)
+    seen[1] = False
+    assert script.anchors(D, seen, ~seen) == pytest.approx(dict.fromkeys(script.anchors(D, seen, ~seen), 0.0), abs=1e-9)
+
+
+@pytest.mark.usefixtures("float64")
+def test_scores_of_known_draws():
+    """With one draw the predictive distribution is the noise: a log-density by scipy, and 90% of it in the interval."""
+    import distances as script
+
+    df, sigma, log_D = 4.0, 0.1, 0.3 + 0.1 * torch.from_numpy(scipy.stats.t(4.0).rvs(4000, random_state=0))
+    draws = torch.full((200, 4000), 0.3), torch.full((200, 1), sigma)
+    _, score, covered = script.phylogeny.scores(draws, log_D, df)
+    assert torch.allclose(score, torch.from_numpy(scipy.stats.t(df, 0.3, sigma).logpdf(log_D)))
+    assert abs(covered.mean() - 0.9) < 0.02

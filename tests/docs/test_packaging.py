@@ -47,7 +47,7 @@ def imports(file):
         ("pyro_hyperbolic/infer", ["arviz"]),
         ("pyro_hyperbolic/viz", ["viz"]),
         ("pyro_hyperbolic/testing", ["testing"]),
-        ("tutorials", ["experiments"]),
+        ("tutorials", ["experiments", "anndata"]),
     ],
 )
 def test_every_import_is_declared(folder, extras):

@@ -1,9 +1,7 @@
 """Every law over every named case: style.md's rule that tests are laws over tables."""
 
-import pyro
 import pyro.distributions as dist
 import pytest
-import torch
 
 from pyro_hyperbolic.testing import density_laws, map_laws, suites
 from tests.cases import (
@@ -56,10 +54,3 @@ def test_continuous_flow_laws(name):
 @pytest.mark.parametrize("case", DISTRIBUTIONS, ids=lambda case: case.name)
 def test_distribution_laws(case):
     suites.assert_distribution_laws(case.make())
-
-
-def test_no_draw_depends_on_the_global_seed_of_another_test():
-    pyro.set_rng_seed(3)
-    first = DISTRIBUTIONS[0].make().sample()
-    pyro.set_rng_seed(3)
-    assert torch.equal(DISTRIBUTIONS[0].make().sample(), first)

@@ -424,8 +424,8 @@ def test_a_learned_curvature(local):
         elbo()
         learned = [value for value in elbo.parameters() if value.requires_grad]
         assert not any(value is guide.anchors.z_unconstrained for value in learned)
-        optimiser = torch.optim.Adam(learned, lr=0.03)
-        for _ in range(100):
+        optimiser = torch.optim.Adam(learned, lr=0.04)
+        for _ in range(70):
             optimiser.zero_grad()
             elbo().backward()
             optimiser.step()

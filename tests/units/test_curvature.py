@@ -18,11 +18,7 @@ from tests.cases import TEST_FAILURE_RATE, shaken
 G, charts = ph.geometry, ph.charts
 
 
-@pytest.fixture(autouse=True)
-def _float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 # A batch of curvatures in one tensor
@@ -49,6 +45,18 @@ def on_points(make):
     return lambda M, v: image_and_back(make(M, v), G.exp0(M, v))
 
 
+def in_the_ball(to, back, log_volume):
+    def call(M, v):
+        p = to(M, G.exp0(M, v))
+        return torch.cat([p, back(M, p), log_volume(M, p).unsqueeze(-1)], -1)
+
+    return call
+
+
+POINCARE = charts.to_poincare_ball, charts.from_poincare_ball, charts.poincare_ball_log_volume
+KLEIN = charts.to_klein, charts.from_klein, charts.klein_log_volume
+
+
 def shaken_flow(make):
     return on_points(lambda M, v: shaken(make(v.size(-1), manifold=M)))
 
@@ -71,6 +79,8 @@ OF_ONE_K = {
     "translate_tangent": (LINES, lambda M, v: side_by_side(*G.translate_tangent(M, v, v))),
     "from_normal_coordinates": (LINES, lambda M, v: charts.from_normal_coordinates(M, v, G.exp0(M, 0.4 * v))),
     "to_normal_coordinates": (LINES, lambda M, v: charts.to_normal_coordinates(M, G.exp0(M, v), G.exp0(M, 0.4 * v))),
+    "Poincaré ball": (LINES, in_the_ball(*POINCARE)),
+    "Klein ball": (LINES, in_the_ball(*KLEIN)),
     "their log-volume": (LINES, lambda M, v: charts.normal_coordinates_log_volume(M, v).unsqueeze(-1)),
     "WrappedNormal": (LINES, lambda M, v: side_by_side(wrapped(M, v).mean, wrapped(M, v).log_prob(G.exp0(M, v)))),
     "WrappedNormal, rsample": (LINES, lambda M, v: 0 * wrapped(M, v).rsample() + wrapped(M, v).mode),

@@ -5,10 +5,15 @@ import math
 import geoopt
 import networkx as nx
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer import SVI, Trace_ELBO
+from pyro.infer.autoguide.initialization import init_to_mean, init_to_value
 
 import pyro_hyperbolic as ph
+import pyro_hyperbolic.distributions as hdist
 from pyro_hyperbolic.embeddings import complete_distances, graph, neighbour_joining, path_lengths, tree
 
 G, NAN = ph.geometry, math.nan
@@ -130,6 +135,12 @@ def test_neighbour_joining_finds_a_tree_from_its_path_lengths(size):
     assert torch.allclose(path_lengths(edges, lengths), paths(edges, lengths), rtol=1e-13, atol=0)
 
 
+def test_neighbour_joining_is_not_misled_by_long_branches():
+    edges, lengths = random_tree(30, binary=True)
+    D = paths(edges, lengths**6)[:30, :30]  # the nearest leaves are rarely siblings
+    assert torch.allclose(path_lengths(*neighbour_joining(D))[:30, :30], D, rtol=0, atol=1e-13)
+
+
 def test_a_negative_length_is_set_to_zero_and_the_path_is_kept():
     D = torch.tensor([[0, 1, 9, 9], [1, 0, 5, 5], [9, 5, 0, 4], [9, 5, 4, 0]])
     edges, lengths = neighbour_joining(D)
@@ -227,3 +238,37 @@ def test_bad_input(name):
     call, error, message = BAD[name]
     with pytest.raises(error, match=message):
         call()
+
+
+# ---- Starts of guides ----
+
+
+def distances_model(D):
+    scale = torch.tensor(3.0)
+    i, j = torch.triu_indices(len(D), len(D), 1)
+    with pyro.plate("leaves", len(D)):
+        z = pyro.sample("z", hdist.WrappedNormal(G.origin(LORENTZ, 2), scale, LORENTZ))
+    with pyro.plate("pairs", len(i)):
+        pyro.sample("D", dist.Normal(G.distance_matrix(LORENTZ, z)[i, j], 0.3), obs=D[i, j])
+
+
+@pytest.mark.parametrize("guide", [ph.infer.AutoWrappedNormal, ph.infer.AutoWrappedMultivariateNormal])
+def test_a_guide_starts_at_a_layout(guide):
+    edges, lengths = random_tree(12, binary=True)
+    D, start = path_lengths(edges, lengths)[:12, :12].float(), tree(LORENTZ, edges, lengths)[:12]
+    auto = guide(distances_model, init_loc_fn=init_to_value(values={"z": start}))
+    assert G.distance(LORENTZ, auto.median(D)["z"], start).max() < 1e-4
+
+
+def test_from_a_layout_a_guide_ends_nearer_than_from_the_mean_of_the_prior():
+    edges, lengths = random_tree(12, binary=True)
+    D, start = 2 * path_lengths(edges, lengths)[:12, :12].float(), tree(LORENTZ, edges, lengths, scale=2.0)[:12]
+    errors = []
+    for init in (init_to_value(values={"z": start}), init_to_mean):
+        pyro.clear_param_store()
+        guide = ph.infer.AutoWrappedNormal(distances_model, init_loc_fn=init)
+        svi = SVI(distances_model, guide, pyro.optim.Adam({"lr": 0.1}), Trace_ELBO())
+        for _ in range(25):
+            svi.step(D)
+        errors.append((G.distance_matrix(LORENTZ, guide.median(D)["z"]) - D).abs().mean().item())
+    assert errors[0] < errors[1] / 2, errors

@@ -70,8 +70,8 @@ def test_derivatives_at_singular_places(name):
 
     inputs = [torch.tensor(2.0, dtype=torch.float64), *inputs]
     inputs = [value.clone().requires_grad_() for value in inputs]
-    assert torch.autograd.gradcheck(of_k, inputs)
-    assert torch.autograd.gradgradcheck(of_k, inputs)
+    assert torch.autograd.gradcheck(of_k, inputs, fast_mode=True)
+    assert torch.autograd.gradgradcheck(of_k, inputs, fast_mode=True)
     inputs = [value.detach().float().requires_grad_() for value in inputs]
     outputs = of_k(*inputs)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -92,24 +92,6 @@ def test_distance_has_a_finite_gradient_where_points_coincide(dtype, dim):
     assert gradient.isfinite().all()
     (second,) = torch.autograd.grad(gradient.sum(), x, materialize_grads=True)
     assert second.isfinite().all()
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("dim", [1, 2, 5])
-@pytest.mark.parametrize("manifold", [lorentz(4.0), geoopt.Euclidean(1)])
-def test_squared_distance_has_the_metric_for_a_hessian(manifold, dim, dtype):
-    """In normal coordinates, at the origin and elsewhere: the identity."""
-    for center in (torch.zeros(dim, dtype=dtype), A.repeat(2)[:dim].to(dtype)):
-        loc = G.exp0(manifold, center)
-
-        def energy(v, loc=loc):
-            return G.squared_distance(manifold, ph.charts.from_normal_coordinates(manifold, v, loc), loc) / 2
-
-        hessian = torch.autograd.functional.hessian(energy, torch.zeros(dim, dtype=dtype))
-        assert torch.allclose(hessian, torch.eye(dim, dtype=dtype), atol=1e-4 if dtype == torch.float32 else 1e-7)
-    v = A.repeat(2)[:dim].to(dtype)
-    x, y = G.exp0(manifold, v), G.exp0(manifold, -2 * v)
-    assert torch.allclose(G.squared_distance(manifold, x, y), G.distance(manifold, x, y) ** 2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -170,27 +152,6 @@ def test_membership_is_relative(dtype, radius, k):
         wrong[..., 0] *= factor
         assert not G.contains(M, wrong).any()
     assert (G.log0(M, x).norm(dim=-1) / (radius * k**0.5) - 1).abs().max() < 1e-5 if radius else True
-
-
-@pytest.mark.parametrize("name", ["exp0", "log0", "log_volume", "translate", "distance", "origin"])
-def test_a_batched_k_is_a_batch_of_manifolds(name):
-    ks = torch.tensor([0.5, 2.0, 10.0], dtype=torch.float64)
-    v, w = torch.randn(2, 3, 4, dtype=torch.float64)
-
-    def call(M, v, w):
-        x, y = G.exp0(M, v), G.exp0(M, w)
-        return {
-            "exp0": lambda: x,
-            "log0": lambda: G.log0(M, x),
-            "log_volume": lambda: G.log_volume(M, v),
-            "translate": lambda: G.translate(M, x, y),
-            "distance": lambda: G.distance(M, x, y),
-            "origin": lambda: G.origin(M, 4),
-        }[name]()
-
-    together = call(geoopt.Lorentz(ks), v, w)
-    for i, k in enumerate(ks):
-        assert torch.allclose(together[i], call(lorentz(k.item()), v[i], w[i]), rtol=1e-14, atol=0)
 
 
 def test_euclidean_space_is_the_flat_limit():

@@ -408,3 +408,64 @@ def test_an_error_names_the_value_and_the_remedy(ax, name):
     call, error, words = WRONG[name]
     with pytest.raises(error, match=words):
         call(ax)
+
+
+# ---- The disk in which radius is distance ----
+
+
+@each_k
+@each_dtype
+@pytest.mark.parametrize("r", [0.5, 15.0, 60.0])
+def test_in_the_native_disk_radius_is_distance(ax, k, dtype, r):
+    M = lorentz(k)
+    viz.native_disk(ax, M, 60 * math.sqrt(k))
+    norms = positions(ax, M, ring(M, r, dtype=dtype)).norm(dim=-1)
+    assert torch.allclose(norms, torch.tensor(r * math.sqrt(k)).double(), rtol=4 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("M", [lorentz(4.0), ball(0.25)], ids=["hyperboloid", "ball"])
+def test_geodesics_of_the_native_disk_are_shortest_paths(ax, M):
+    viz.native_disk(ax, M)
+    x, y = (
+        G.exp0(M, 6.0 * torch.randn(5, 2, generator=torch.Generator().manual_seed(seed)).double()) for seed in (0, 1)
+    )
+    y[0] = x[0]
+    v = segments(viz.geodesics(ax, M, x, y))
+    along = G.exp0(M, v).movedim(1, 0)
+    apart, f = G.distance(M, x, y), torch.linspace(0, 1, 65).double().unsqueeze(-1)
+    assert torch.allclose(G.distance(M, x, along), f * apart, atol=1e-6)
+    assert torch.allclose(G.distance(M, along, y), (1 - f) * apart, atol=1e-6)
+
+
+def test_far_points_of_the_native_disk_meet_at_the_origin(ax):
+    M = lorentz(1.0)
+    viz.native_disk(ax, M, 400.0)
+    ends = G.exp0(M, torch.tensor([[400.0, 0.0], [-400.0, 0.0], [0.0, 400.0]], dtype=torch.float64))
+    straight, bent = segments(viz.geodesics(ax, M, ends[:1], ends[1:]))
+    assert torch.allclose(straight[:, 0], torch.linspace(400, -400, 65).double(), atol=1e-9)
+    assert bent.norm(dim=-1).min() == pytest.approx(math.log(1 + math.sqrt(2)), abs=1e-9)  # of two ideal points
+
+
+def test_densities_and_arrows_follow_the_native_disk(ax):
+    M, prior = lorentz(4.0), normal(lorentz(4.0))
+    viz.native_disk(ax, M, 12.0)
+    mesh = viz.density(ax, M, prior.log_prob, measure="lebesgue", resolution=200, dtype=torch.float64)
+    assert np.nansum(mesh.get_array()) * (24 / 200) ** 2 == pytest.approx(1, abs=1e-3)
+    x = ring(M, 2.0, size=4)
+    v, u = tangent(M, x)
+    arrows = viz.vectors(ax, M, x, u)
+    step = 1e-6
+    expected = (G.log0(M, G.exp_at(M, x, step * v)) - G.log0(M, x)) / step
+    assert torch.allclose(directions(arrows), expected, atol=1e-4)
+
+
+def test_circles_of_the_native_disk(ax):
+    circles, *labels = viz.native_disk(ax, PLANE, 3.0, step=1.0, color="red")
+    assert [label.get_text() for label in labels] == ["1", "2", "3"]
+    radii = [np.linalg.norm(circle, axis=-1) for circle in circles.get_segments()]
+    assert np.allclose(radii, [[1.0], [2.0], [3.0]])
+    assert torch.equal(positions(ax, PLANE, [[1.0, 2.0]]), torch.tensor([[1.0, 2.0]]).double())
+    with pytest.raises(TypeError, match="use frame"):
+        viz.native_disk(ax, geoopt.Sphere())
+    with pytest.raises(ValueError, match="radius = 0"):
+        viz.native_disk(ax, PLANE, 0.0)

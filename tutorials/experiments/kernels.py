@@ -57,6 +57,16 @@ class Mixture:
         level = math.log(self.uniform) - space.log_total_volume(space.dim(x.shape))
         return torch.logaddexp(log_q + math.log1p(-self.uniform), torch.full_like(log_q, level))
 
+    def sample(self, size):
+        """Returns draws ``(size, *event)``."""
+        space = geometry.complete(self.manifold)
+        chosen = self.log_weights.exp().multinomial(size, replacement=True)
+        x = bump(self.manifold, self.loc[chosen], self.precision[chosen]).sample()
+        if self.uniform:
+            anywhere = torch.rand(size) < self.uniform
+            x[anywhere] = hdist.Uniform(self.manifold, space.dim(x.shape)).sample((int(anywhere.sum()),)).to(x)
+        return x
+
 
 @torch.no_grad()
 def log_prob(model, x, size=256):

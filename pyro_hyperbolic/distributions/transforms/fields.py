@@ -217,13 +217,13 @@ class MixtureField(VectorField):
     On a manifold with a global chart the target :math:`c_j = \exp_o(t\, a_j)` moves from the origin to the component
     :math:`a_j`, of scale :math:`\sigma_j`; :math:`k_j` is the velocity at x of the isometries that carry it; and
 
-    .. math:: w_j \propto \pi_j v_j^{-n/2} e^{-d(x, c_j)^2 / 2 v_j + l_j}, \quad
+    .. math:: w_j \propto \pi_j e^{l_j} p(x; c_j, v_j), \quad
         g_j = \frac{(1 - t) s^2 - t \sigma_j^2}{v_j}, \quad v_j = (1 - t)^2 s^2 + t^2 \sigma_j^2 .
 
-    With one component and without ``l`` and ``f`` it carries ``WrappedNormal(o, s)`` to
-    ``WrappedNormal(a, sigma)``; with more, nearly to their mixture, exactly so in flat space. A network of the point,
-    the time and the distances to the targets gives ``l`` and ``f``, so that the flow can learn any density. On compact
-    factors targets do not move, ``k`` is zero, and the chord replaces log, which jumps there.
+    with ``p`` the density of a wrapped normal of variance ``v``. Without ``l`` and ``f`` it carries
+    ``WrappedNormal(o, s)`` to the mixture of ``WrappedNormal(a, sigma)`` with weights :math:`\pi`. A network of the
+    point, the time and the distances to the targets gives ``l`` and ``f``, so that the flow can learn any density. On
+    compact factors targets do not move, ``k`` is zero, and the chord replaces log, which jumps there.
 
     Shapes: points ``(*, *event)`` and times ``(*)`` to tangent vectors ``(*, m)``.
 
@@ -279,13 +279,13 @@ class MixtureField(VectorField):
         space = self._space_of(x)
         lists = (-1, *(1,) * (x.dim() - space.event_dim))
         states = space.retract(self.anchors.unflatten(0, lists))
-        square, guide = space.guidance(x, states, t)
+        square, log_volume, guide = space.guidance(x, states, t)
         length = (1 + square).sqrt().movedim(0, -1)  # smooth where the distance is zero
         logits, free = self.network(self._joined([length, space.features(x)], t, context)).split(self._outputs, -1)
         base, own = (2 * self.log_base_scale).exp(), (2 * self.log_scales).exp().view(lists)
         variance = (1 - t) ** 2 * base + t**2 * own
         prior = self.log_weights.view(lists) - self.dim / 2 * variance.log()
-        weights = (prior - square / (2 * variance) + logits.movedim(-1, 0)).softmax(0)
+        weights = (prior - square / (2 * variance) - log_volume + logits.movedim(-1, 0)).softmax(0)
         return guide(weights, ((1 - t) * base - t * own) / variance) + space.tangent(x, free)
 
 

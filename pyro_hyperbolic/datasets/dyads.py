@@ -52,6 +52,9 @@ class DyadSampler:
     Endpoints of edges are not uniform: hubs are in every batch, leaves in few, while the plate counts each node N / n
     times. The right count of a node is one over the probability that it is in a batch, which is ``node_weights``.
 
+    In several processes give each sampler a seed of its own: the mean of their gradients, which DDP takes, is that of
+    one process with the batches joined.
+
     Instead of weighting pairs one can model the labels of those that were drawn: add ``offset`` to the logits and drop
     the weights. This conditional likelihood has its optimum at the same parameters if the model holds, but it has the
     information of the drawn pairs only, so posteriors are wider.

@@ -5,6 +5,7 @@ Density targets are distributions, and sample from the global generator.
 """
 
 from .diffusion import BranchingDiffusion, branching_diffusion
+from .dyads import Dyads, DyadSampler
 from .earth import PointSplit, earth, split_points
 from .edges import EdgeSplit, edge_list, split_edges
 from .graphs import lobsters, random_trees
@@ -18,6 +19,8 @@ __all__ = [
     "Board",
     "BranchingDiffusion",
     "Checkerboard",
+    "DyadSampler",
+    "Dyads",
     "EdgeSplit",
     "ManifoldTarget",
     "PointSplit",

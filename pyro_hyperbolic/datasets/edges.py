@@ -128,7 +128,7 @@ def split_edges(
     checks.check_count("num_nodes", num_nodes, 2, "it is the number of nodes of the graph")
     if not isinstance(matched, bool):
         raise TypeError(f"matched = {checks.shown(matched)}, but must be True or False.")
-    edges = _checked(edges, num_nodes)
+    edges = checked_edges(edges, num_nodes)
     held_out = {}
     for name, share in (("val", val), ("test", test)):
         share = checks.check_number(name, share, "it is a fraction of the edges")
@@ -158,16 +158,29 @@ def split_edges(
     return EdgeSplit(train, out[:n], out[n:], negatives[:n], negatives[n:])
 
 
+class NonEdges:
+    """The pairs of nodes that are not among the sorted ``edges``, numbered from 0, without memory for all of them."""
+
+    def __init__(self, edges: Tensor, num_nodes: int) -> None:
+        node = torch.arange(num_nodes)
+        self.first = node * (node - 1) // 2  # pair (u, v) has the number first[v] + u, from 0
+        taken = (self.first[edges[:, 1]] + edges[:, 0]).sort()[0]
+        # The rank of a pair among those without an edge is its number minus the edges before it.
+        self.gaps = taken - torch.arange(len(taken))
+
+    def __len__(self) -> int:
+        return int(self.first[-1]) + len(self.first) - 1 - len(self.gaps)
+
+    def __getitem__(self, ranks: Tensor) -> Tensor:
+        pairs = ranks + torch.searchsorted(self.gaps, ranks, right=True)
+        v = torch.searchsorted(self.first, pairs, right=True) - 1
+        return torch.stack([pairs - self.first[v], v], dim=-1)
+
+
 def _uniform_negatives(number: int, edges: Tensor, num_nodes: int, generator: torch.Generator) -> Tensor:
     """Draws distinct pairs without an edge, in random order."""
-    node = torch.arange(num_nodes)
-    first = node * (node - 1) // 2  # pair (u, v) has the number first[v] + u, from 0
-    taken = (first[edges[:, 1]] + edges[:, 0]).sort()[0]
-    ranks = _distinct(number, int(first[-1]) + num_nodes - 1 - len(edges), generator)
-    # The rank of a pair among those without an edge is its number minus the edges before it.
-    pairs = ranks + torch.searchsorted(taken - torch.arange(len(taken)), ranks, right=True)
-    v = torch.searchsorted(first, pairs, right=True) - 1
-    return torch.stack([pairs - first[v], v], dim=-1)
+    free = NonEdges(edges, num_nodes)
+    return free[_distinct(number, len(free), generator)]
 
 
 def _distinct(number: int, below: int, generator: torch.Generator) -> Tensor:
@@ -205,7 +218,7 @@ def _matched_negatives(held_out: Tensor, edges: Tensor, degrees: Tensor, generat
     return torch.tensor(negatives, dtype=torch.long).reshape(-1, 2)
 
 
-def _checked(edges: Tensor, num_nodes: int) -> Tensor:
+def checked_edges(edges: Tensor, num_nodes: int) -> Tensor:
     """Returns the edges, sorted, after a check."""
     if not isinstance(edges, Tensor) or edges.dtype not in (torch.int16, torch.int32, torch.int64):
         raise TypeError(

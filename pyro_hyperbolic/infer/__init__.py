@@ -4,6 +4,7 @@ from . import kl, reparam
 from .autoguide import AutoWrappedMultivariateNormal, AutoWrappedNormal, GeodesicBall
 from .lift import LiftReparam
 from .posterior import Diagnostics, SiteSummary, Summary, summary, to_arviz
+from .scale import scale_sites
 
 __all__ = [
     "AutoWrappedMultivariateNormal",
@@ -15,6 +16,7 @@ __all__ = [
     "Summary",
     "kl",
     "reparam",
+    "scale_sites",
     "summary",
     "to_arviz",
 ]

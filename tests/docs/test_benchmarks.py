@@ -26,6 +26,10 @@ def test_a_benchmark_runs(script, tmp_path):
     elif name == "accuracy_sweep":
         assert {order["over"] for order in facts["orders"].values()} == {0}
         assert facts["orders"]["value"]["cases"] >= 15
+    elif name == "networks":
+        cells = {(row["nodes"], row["way"], row["manifold"]) for row in facts["rows"]}
+        assert len(cells) == len(facts["rows"]) == 12
+        assert all(row["seconds"] > 0 for row in facts["rows"])
     else:
         assert facts["machine"]["torch"]
         rows = {(row["part"], row["subject"]): row for row in facts["rows"]}

@@ -668,6 +668,77 @@ def test_a_partial_table_says_what_is_missing(tmp_path):
         records.missing(tmp_path / "manifolds", {done.name: other})
 
 
+# ---- Networks ----
+
+
+def test_graphs_of_networks_are_those_of_networkx(tmp_path):
+    import networks
+    import numpy
+
+    assert networks.karate(None).tolist() == sorted(map(list, networkx.karate_club_graph().edges))
+    tree = networkx.DiGraph([(2, 0), (2, 1), (1, 3), (3, 4)])
+    distances = dict(networkx.all_pairs_shortest_path_length(tree.to_undirected()))
+    names = ["lion.0", "cat.0", "carnivore.0", "cub.0", "kitten.0"]
+    (tmp_path / "phylo").mkdir()
+    D = numpy.array([[distances[i][j] for j in range(5)] for i in range(5)], dtype=float)
+    numpy.savez(tmp_path / "phylo" / "wordnet_carnivores.npz", distances=D, names=numpy.array(names))
+    found = networks.carnivores(tmp_path).tolist()
+    assert sorted(map(tuple, found)) == sorted(networkx.transitive_closure(tree.reverse()).edges)
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_model_of_a_network_sees_no_hidden_dyad():
+    import networks
+
+    edges, n = networks.karate(None), 34
+    everything = {tuple(edge) for edge in edges.tolist()}
+    splits = [networks.split(edges, n, seed) for seed in (0, 1)]
+    assert not torch.equal(splits[0][1], splits[1][1])
+    for train, hidden, labels in splits:
+        assert len(hidden) == 56  # a tenth of 561
+        assert {tuple(pair) for pair in hidden[labels].tolist()} | {
+            tuple(pair) for pair in train.tolist()
+        } == everything
+    for pairs in (None, 4.0):
+        drawn, labels, weights = networks.Batches(splits, n, pairs).sample()
+        assert weights.sum(-1).tolist() == pytest.approx([505.0, 505.0])
+        for row, label, (train, hidden, _) in zip(drawn, labels, splits, strict=True):
+            seen = {tuple(pair) for pair in row.tolist()}
+            assert not seen & {tuple(pair) for pair in hidden.tolist()}
+            assert {tuple(pair) for pair in row[label == 1].tolist()} == {tuple(pair) for pair in train.tolist()}
+            assert len(row) == 505 or len(row) == round(4 * max(len(each[0]) for each in splits))
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_elbo_of_a_network_is_that_of_pyro():
+    """Two runs at once, summed by hand over all dyads that are not hidden."""
+    import networks
+
+    edges, n, M = networks.karate(None), 34, geoopt.Lorentz(torch.tensor(1.0))
+    splits = [networks.split(edges, n, seed) for seed in (0, 1)]
+    network = networks.Network(n, M, True, 2, (2,))
+    starts = [
+        networks.start_of(M, train, n, 2, place) for (train, *_), place in zip(splits, networks.STARTS, strict=True)
+    ]
+    start = {site: torch.stack([each[site] for each in starts]) for site in starts[0]}
+    batches = networks.Batches(splits, n)
+    guide = networks.fit(network, batches.sample, start, 2, 0.1, lambda share: None)
+    pyro.set_rng_seed(0)
+    found = networks.elbos(network, guide, splits, 1)
+    pyro.set_rng_seed(0)
+    expected = -pyro.infer.Trace_ELBO().loss(network.model, guide, *batches.sample())
+    assert found.sum().item() == pytest.approx(expected)
+
+
+def test_reliability_adds_up():
+    import networks
+
+    p, y = torch.tensor([0.5, 0.1, 0.9, 0.5]), torch.tensor([1.0, 0.0, 1.0, 0.0])
+    sums = torch.tensor(networks.reliability(p, y))
+    assert sums.sum(-1).tolist() == pytest.approx([2.0, 2.0, 4.0])
+    assert sums[0].max() <= 1.0  # no bin has half of the edges that are expected
+
+
 # ---- Distances with holes ----
 
 NEWICK = "((A:1,B:2):0.5,(C:1.5,'D x':0.25)inner:1,E:3);"

@@ -75,6 +75,9 @@ RUNS = {
     "experiments/mixed_curvature.py": [
         Run(("--data", "planted", "--spaces", "E4", "H2 x S2", "--picture", PICTURE), written="picture.png")
     ],
+    "experiments/networks.py": [
+        Run(("--picture", PICTURE), ("| karate club | 2 | H + sociality |", "NUTS"), "picture.png")
+    ],
     "experiments/report.py": [Run(written="README.md")],
     "experiments/single_cells.py": [Run()],
     "experiments/vae_bdp.py": [Run(("--processes", 1))],

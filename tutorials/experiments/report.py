@@ -387,7 +387,7 @@ def page(runs):
     parts = [HEAD, bdp(tables[0]), mnist(tables[1]), links(read(runs / "link_prediction", LINK_FIELDS))]
     if (HERE / "density_estimation.py").exists() and (runs / "density_estimation").exists():
         parts.insert(1, importlib.import_module("density_estimation").section(runs))
-    for name in ("graph_generation", "manifolds", "mixed_curvature", "distances", "single_cells"):
+    for name in ("graph_generation", "manifolds", "mixed_curvature", "networks", "distances", "single_cells"):
         if (runs / name).exists():
             parts.append(importlib.import_module(name).section(runs))
     return "\n".join(parts)

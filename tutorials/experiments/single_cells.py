@@ -135,8 +135,8 @@ NOTES = """**What the results support.**
   not hold the tree.
 - **A small gain in geometry, perhaps of the decoder.** Distances of the hyperbolic model follow the lineage better for
   all five seeds, by .035 ± .029, and labels for four of five, by .041 ± .046. The Euclidean model with the curved
-  decoder, run on three seeds so far, has its correlation on two (.815 and .773, against .820 and .777), and that of the
-  Euclidean model on the third (.753, against .799). So how much is due to hyperbolic latents is open. On the seed of
+  decoder is between the two, and its gain of .014 ± .043 is not clear. So how much is due to hyperbolic latents is
+  open. On the seed of
   development the sign changed with the learning rate and the size of batches.
 - **Principal components are hard to beat.** Two of them, in a second, follow the lineage better on average than either
   VAE with two dimensions, and 20 are best in both scores. At two dimensions the VAEs are right about labels twice as

@@ -106,12 +106,21 @@ class Network:
             optimizer.zero_grad()
 
 
+def memory(reset=False):
+    """Returns the peak memory of this process in bytes, with Linux since the last reset."""
+    if reset and os.path.exists("/proc/self/clear_refs"):
+        Path("/proc/self/clear_refs").write_text("5")
+    if os.path.exists("/proc/self/status"):
+        (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+        return 1024 * int(line.split()[1])
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 def run(nodes, name, way, rounds):
     """Returns the seconds of each round, and the bytes."""
     torch.manual_seed(0)
     sampler = ph.datasets.DyadSampler(closure(nodes), nodes, DYADS // 2, DYADS // 2)
-    sampler.sample()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = memory(reset=True)
     network = Network(nodes, MANIFOLDS[name], way)
     network.guide(sampler.sample())
     optimizers, seconds = network.optimizers(), []
@@ -119,7 +128,7 @@ def run(nodes, name, way, rounds):
         start = time.process_time()
         network.step(sampler, optimizers)
         seconds.append(time.process_time() - start)
-    return seconds[2:], 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    return seconds[2:], memory() - before
 
 
 def subject(results, *arguments):
@@ -144,11 +153,11 @@ def rows(rounds, report):
                 process.join()
                 if process.exitcode:
                     raise RuntimeError(f"{way}, {name}, {nodes} nodes failed with {process.exitcode}.")
-                seconds, memory = results.get()
+                seconds, peak = results.get()
                 state = 4 * 4 * 2 * DIM * nodes  # parameters, gradients and Adam's two moments
                 row = {"nodes": nodes, "way": way, "manifold": name, "seconds": statistics.median(seconds)}
                 report(f"{nodes} nodes, {way}, {name}")
-                yield {**row, "memory": memory, "state": state}
+                yield {**row, "memory": peak, "state": state}
 
 
 def table(found):

@@ -80,12 +80,14 @@ def hide(D, share, seed):
     return seen, hidden
 
 
-def few(seen, star, count):
-    """Returns the pairs without most of those of one node: ``count`` of them, at random, stay."""
-    i, j = torch.triu_indices(*2 * [int((2 * len(seen)) ** 0.5) + 1], 1)
+def few(D, seen, star, count):
+    """Returns the pairs without most of those of one node: its nearest, and ``count - 1`` others at random, stay."""
+    i, j = torch.triu_indices(len(D), len(D), 1)
     others = (seen & ((i == star) | (j == star))).nonzero().squeeze(-1)
+    nearest = D[i, j][others].argmin()
+    rest = torch.cat([others[:nearest], others[nearest + 1 :]])
     kept = torch.ones_like(seen)
-    kept[others[torch.randperm(len(others))[count:]]] = False
+    kept[rest[torch.randperm(len(rest))[count - 1 :]]] = False
     return kept
 
 

@@ -92,15 +92,15 @@ def train(tree, log_D, seen, start, steps, rate=0.2):
         yield guide
 
 
-def fit(D, seen, name, pendant, dim, steps, num_samples=200):
-    """Returns a model of the pairs that are seen, its guide, its best run, and draws of ``log d`` and ``sigma``."""
+def fit(D, seen, name, pendant, dim, steps, num_samples=200, run=None):
+    """Returns a model of seen pairs, its guide, a run of it, by default the best, and draws of ``log d``, ``sigma``."""
     M, start = start_of(name, D, seen, pendant, dim)
     tree = Tree(len(D), M, pendant, dim, runs=len(start["c"]))
     log_D = D[tuple(tree.pairs)].where(seen, 1.0).log()
     *_, guide = track(train(tree, log_D, seen, start, steps), name, steps, transient=True)
     elbo, log_d, sigma = posterior(tree, guide, log_D, seen, num_samples)
-    best = int(elbo.argmax())
-    return tree, guide, best, log_d[:, best], sigma[:, best]
+    run = int(elbo.argmax()) if run is None else run
+    return tree, guide, run, log_d[:, run], sigma[:, run]
 
 
 def main():
@@ -115,10 +115,12 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/tree_from_distances"))
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
     torch.set_default_dtype(torch.float64)  # relatives 20 units from the origin are one point in float32
     pyro.set_rng_seed(args.seed)
     D, names = read(args.data, args.seed)
+    if args.species not in (None, *names):
+        parser.error(f"--species {args.species} is not among {', '.join(names)}")
+    args.out.mkdir(parents=True, exist_ok=True)
     i, j = torch.triu_indices(len(D), len(D), 1)
     seen, hidden = hide(D, args.missing, args.seed)
     unit, draws = D[i, j][seen].mean(), 10 if SMOKE_TEST else 200
@@ -131,13 +133,13 @@ def main():
     table.add_row("four-point completion", "", f"{(completed(D, seen) / D - 1)[i, j][hidden].abs().mean():.3f}")
     Console().print(table)
     write(args.out / "predictions.csv", i[hidden], j[hidden], (log_d[:, hidden] + unit.log(), sigma), tree.df)
-    if args.dim == 2:  # the last model, with four distances of one species
+    if args.dim == 2:  # the last model, from the widest layout; of one species the nearest and three other distances
         star = names.index(args.species) if args.species else 0
-        seen = seen & few(seen, star, 4)
-        tree, guide, best, log_d, _ = fit(D / unit, seen, name, pendant, 2, args.steps, draws)
-        clouds = torch.stack([guide()["z"][best] for _ in range(draws)]).detach()
-        median = {site: value[best] for site, value in guide.median().items()}
-        picture(args.out / "tree.png", one_of(tree.M, best), D, names, median, clouds, log_d, star)
+        seen = seen & few(D, seen, star, 4)
+        tree, guide, run, log_d, _ = fit(D / unit, seen, name, pendant, 2, args.steps, draws, run=2)
+        clouds = torch.stack([guide()["z"][run] for _ in range(draws)]).detach()
+        median = {site: value[run] for site, value in guide.median().items()}
+        picture(args.out / "tree.png", one_of(tree.M, run), D, names, median, clouds, log_d, star)
 
 
 if __name__ == "__main__":

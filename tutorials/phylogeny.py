@@ -80,14 +80,13 @@ def hide(D, share, seed):
     return seen, hidden
 
 
-def few(D, seen, star, count):
-    """Returns the pairs without most of those of one node: its nearest, and ``count - 1`` others at random, stay."""
+def few(D, known, star, count):
+    """Returns the known pairs without most of those of one node, whose nearest, and others at random, stay."""
     i, j = torch.triu_indices(len(D), len(D), 1)
-    others = (seen & ((i == star) | (j == star))).nonzero().squeeze(-1)
-    nearest = D[i, j][others].argmin()
-    rest = torch.cat([others[:nearest], others[nearest + 1 :]])
-    kept = torch.ones_like(seen)
-    kept[rest[torch.randperm(len(rest))[count - 1 :]]] = False
+    own = (known & ((i == star) | (j == star))).nonzero().squeeze(-1)
+    own = own[D[i, j][own].argsort()]
+    kept = known.clone()
+    kept[own[1 + torch.randperm(len(own) - 1)[count - 1 :]]] = False
     return kept
 
 

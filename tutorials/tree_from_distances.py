@@ -133,9 +133,9 @@ def main():
     table.add_row("four-point completion", "", f"{(completed(D, seen) / D - 1)[i, j][hidden].abs().mean():.3f}")
     Console().print(table)
     write(args.out / "predictions.csv", i[hidden], j[hidden], (log_d[:, hidden] + unit.log(), sigma), tree.df)
-    if args.dim == 2:  # the last model, from the widest layout; of one species the nearest and three other distances
+    if args.dim == 2:  # the last model, from the widest layout, with all distances but of one species
         star = names.index(args.species) if args.species else 0
-        seen = seen & few(D, seen, star, 4)
+        seen = few(D, D[i, j] > 0, star, 4)
         tree, guide, run, log_d, _ = fit(D / unit, seen, name, pendant, 2, args.steps, draws, run=2)
         clouds = torch.stack([guide()["z"][run] for _ in range(draws)]).detach()
         median = {site: value[run] for site, value in guide.median().items()}

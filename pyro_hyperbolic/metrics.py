@@ -132,11 +132,9 @@ def mean_average_precision(distances: Tensor, adjacent: Tensor, nodes: Tensor | 
     """
     distances, adjacent, others, dtype = _neighbourhoods(distances, adjacent, nodes)
     closer = _up_to(distances, adjacent)
-    precision = closer / (closer + _up_to(distances, others)).clamp(
-        min=1
-    )  # at least 1 at neighbours, the only ones read
+    precision = closer / (closer + _up_to(distances, others)).masked_fill(~adjacent, 1.0)  # only neighbours are read
     degree = adjacent.sum(-1)
-    mean = (precision * adjacent).sum(-1) / degree.clamp(min=1)
+    mean = (precision * adjacent).sum(-1) / degree.clamp(min=1)  # 0 where there are no neighbours, and left out
     return (mean.sum(-1) / (degree > 0).sum(-1)).to(dtype)
 
 
@@ -215,7 +213,7 @@ def distortion(distances: Tensor, targets: Tensor, *, rescale: bool = False) -> 
         ratio = ratio.sort(-1, descending=True)[0]
         weight = ratio.cumsum(-1)
         middle = torch.searchsorted(weight, weight[..., -1:] / 2)
-        r = ratio.gather(-1, middle.clamp(max=ratio.size(-1) - 1))
+        r = ratio.gather(-1, middle)
         ratio = ratio / torch.where(r > 0, r, 1.0)  # all are 0 if r is
     return (ratio - 1).abs().mean(-1).to(dtype)
 

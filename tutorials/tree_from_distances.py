@@ -136,7 +136,7 @@ def main():
     if args.dim == 2:  # the last model, from the widest layout, with all distances but of one species
         star = names.index(args.species) if args.species else 0
         seen = few(D, D[i, j] > 0, star, 4)
-        tree, guide, run, log_d, _ = fit(D / unit, seen, name, pendant, 2, args.steps, draws, run=2)
+        tree, guide, run, log_d, _ = fit(D / unit, seen, name, pendant, 2, args.steps, draws, run=-1)
         clouds = torch.stack([guide()["z"][run] for _ in range(draws)]).detach()
         median = {site: value[run] for site, value in guide.median().items()}
         picture(args.out / "tree.png", one_of(tree.M, run), D, names, median, clouds, log_d, star)

@@ -64,7 +64,7 @@ class SiteSummary(NamedTuple):
     def __repr__(self) -> str:
         batch = self.distance.r_hat.shape
         columns = [("", "", [f"[{','.join(map(str, at))}]" if at else "" for at in product(*map(range, batch))])]
-        columns.append(("mean", "", [_shown(x) for x in self.ball.center.reshape(max(batch.numel(), 0), -1)]))
+        columns.append(("mean", "", [_shown(x) for x in self.ball.center.reshape(batch.numel(), -1)]))
         radius = self.ball.radius.reshape(len(self.probs), -1)
         columns += [(f"{p:.0%}", "", [f"{r:#.3g}" for r in row]) for p, row in zip(self.probs, radius, strict=True)]
         kinds = {"distance": self.distance, "tangent": self.tangent, "pairs": self._pairs_of_points()}
@@ -132,8 +132,8 @@ def summary(
       converged has a mean of no meaning. Then read ``pairs`` alone.
 
     On a manifold without a global chart, such as a sphere, the mean is a local one, reached from the best of 64 draws
-    by steps :math:`m \leftarrow \exp_m(\overline{\log_m x})`. It is the only one nearby if the draws lie within a
-    quarter of a closed geodesic of one point.
+    by at most 1000 steps :math:`m \leftarrow \exp_m(\overline{\log_m x})`. It is the only one nearby if the draws lie
+    within a quarter of a closed geodesic of one point.
 
     Args:
         samples: Draws of one site, shape ``(chains, draws, *, *event)``, an ``MCMC`` that has run, or the dictionary of
@@ -183,12 +183,12 @@ def summary(
     draws, manifolds = _sites(samples, manifold, group_by_chain)
     found = Summary()
     for name, space in manifolds.items():
-        found[name] = _summarise(f"{name}: ", _by_chain(name, draws[name], True), space, probs, pairs)
+        found[name] = _summarise(name, _by_chain(name, draws[name], True), space, probs, pairs)
     return found
 
 
 def _summarise(name: str, x: Tensor, manifold: Any, probs: tuple[float, ...], pairs: Tensor | None) -> SiteSummary:
-    about = _about_mean(name, x, manifold, pairs)
+    about, chains = _about_mean(name, x, manifold, pairs), f"{len(x)} chain{'s' * (len(x) > 1)}"
     radius = stats.quantile(about.distance.flatten(0, 1), list(probs), dim=0).to(x.dtype)
     return SiteSummary(
         ball=GeodesicBall(about.mean, radius),
@@ -197,7 +197,7 @@ def _summarise(name: str, x: Tensor, manifold: Any, probs: tuple[float, ...], pa
         pairs=_diagnose(about.apart),
         pair_index=about.pair_index,
         probs=probs,
-        title=f"{name}{checks.describe(manifold)}, {x.size(0)} chain{'s' * (len(x) > 1)} of {x.size(1)} draws",
+        title=f"{name}{': ' * bool(name)}{checks.describe(manifold)}, {chains} of {x.size(1)} draws",
     )
 
 
@@ -274,7 +274,7 @@ class _AboutMean(NamedTuple):
 @torch.no_grad()
 def _about_mean(name: str, x: Tensor, manifold: Any, pairs: Tensor | None) -> _AboutMean:
     space = checks.check_complete(manifold)
-    checks.check_points(space, x, name.removesuffix(": ") or "samples")
+    checks.check_points(space, x, name or "samples")
     flat = x.detach().flatten(0, 1)
     mean = geometry.frechet_mean(manifold, flat) if isinstance(space, Hadamard) else _local_mean(space, flat)
     center, flat = mean.double(), flat.double()

@@ -27,9 +27,9 @@ def set_native(ax: Axes, radius: float) -> None:
 def picture(ax: Axes, manifold: Manifold) -> Picture:
     """Returns the picture of a manifold on these axes.
 
-    The plane if it is flat with a global chart, the disk if its curvature is a negative constant, in normal
-    coordinates after ``native_disk``, two hemispheres for
-    the sphere, or longitude and latitude on axes of the Mollweide projection, and the square of a torus.
+    The plane if it is flat with a global chart, the disk if its curvature is a negative constant, in normal coordinates
+    after ``native_disk``, two hemispheres for the sphere, or longitude and latitude on axes of the Mollweide
+    projection, and the square of a torus.
     """
     geometry: Any = checks.check_manifold(manifold)
     if isinstance(geometry.manifold, geoopt.Sphere):

@@ -137,7 +137,8 @@ def native_disk(
     if not isinstance(picture(ax, manifold), Disk | Native):
         raise TypeError(f"the disk shows hyperbolic planes, but the manifold is {manifold!r}; use frame.")
     set_native(ax, radius)
-    levels = levels[(levels > 0) & (levels <= radius * (1 + 1e-9))]
+    # 3 * 0.1 rounds to more than 0.3.
+    levels = levels[(levels > 0) & (levels <= radius * (1 + 64 * np.finfo(float).eps))]
     turn = np.linspace(0, 2 * math.pi, 361)
     unit = np.stack([np.cos(turn), np.sin(turn)], -1)
     circles: list[Artist] = [draw_lines(ax, [level * unit for level in levels], **{**_GRID, **kwargs})]

@@ -223,7 +223,7 @@ class Native(Picture):
 
 def _sinh_ratio(t: Tensor, d: Tensor) -> Tensor:
     """Returns ``sinh(t d) / sinh(d)`` for ``0 <= t <= 1``, without overflow; t at ``d = 0``."""
-    d = d.clamp(min=torch.finfo(d.dtype).tiny)
+    d = d.clamp(min=torch.finfo(d.dtype).tiny)  # expm1 is linear there, and the ratio t
     return torch.exp((t - 1) * d) * (torch.expm1(-2 * t * d) / torch.expm1(-2 * d))
 
 

@@ -627,6 +627,36 @@ def test_a_mixture_has_mass_one_and_a_grid_measures_it(name):
 
 
 @pytest.mark.usefixtures("float64")
+def test_a_mixture_samples_its_density():
+    import kernels
+
+    pyro.set_rng_seed(0)
+    M, draw = MANIFOLDS["sphere"]
+    mixture = kernels.Mixture(M, draw(3), torch.tensor([500.0, 50.0, 5.0]), torch.tensor([2.0, 0.0, 1.0]), uniform=0.3)
+    x, base = mixture.sample(4000), ph.distributions.Uniform(M, 2)
+    ratio = (
+        base.log_prob(x) - mixture.log_prob(x)
+    ).exp()  # of mean one; 0.3 of the draws are uniform, so it is bounded
+    assert ratio.max() < 1 / 0.3
+    assert abs(ratio.mean() - 1) < 5 * ratio.std() / 4000**0.5
+
+
+@pytest.mark.usefixtures("float64")
+def test_of_a_species_with_few_distances_the_nearest_stays():
+    import distances as script
+
+    D, _ = script.phylogeny.made_by(0, n=9)
+    i, j = torch.triu_indices(9, 9, 1)
+    known = torch.ones(36, dtype=torch.bool)
+    known[20] = False
+    for star in range(9):
+        kept, own = script.phylogeny.few(D, known, star, 4), (i == star) | (j == star)
+        assert (kept & own).sum() == 4
+        assert D[i, j][kept & own].min() == D[i, j][known & own].min()
+        assert torch.equal(kept[~own], known[~own])
+
+
+@pytest.mark.usefixtures("float64")
 def test_a_kernel_density_finds_its_bandwidth():
     """The data are bumps of precision 100 about known points; from these points, that is the best precision."""
     import kernels

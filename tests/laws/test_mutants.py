@@ -7,8 +7,8 @@ import geoopt
 import pytest
 import torch
 
-from pyro_hyperbolic.distributions.transforms.continuous_flow import _Steps
 from pyro_hyperbolic.distributions.transforms.coupling import Coupling
+from pyro_hyperbolic.distributions.transforms.runge_kutta import Steps
 from pyro_hyperbolic.geometry import hyperboloid, product
 from pyro_hyperbolic.geometry.hyperboloid import Hyperboloid
 from pyro_hyperbolic.geometry.rotations import RotationGroup
@@ -120,29 +120,29 @@ def volume_of_the_circle(patch):
 
 
 def frame_of_the_start_at_the_end(patch):
-    right = _Steps._step_and_jacobian
+    right = Steps._step_and_jacobian
     wrong = lambda self, s, begin, finish, base=None: right(self, s, begin, finish, s.detach())  # noqa: E731
-    patch.setattr(_Steps, "_step_and_jacobian", wrong)
+    patch.setattr(Steps, "_step_and_jacobian", wrong)
 
 
 def log_det_of_the_steps_dropped(patch):
-    right = _Steps._log_det
+    right = Steps._log_det
 
     def none(self, jacobians):
         fine, log_det = right(self, jacobians)
         return fine, 0 * log_det
 
-    patch.setattr(_Steps, "_log_det", none)
+    patch.setattr(Steps, "_log_det", none)
 
 
 def one_step_less_on_the_way_back(patch):
-    right = _Steps.implicit
+    right = Steps.implicit
 
     def implicit(self, s):
         self.times = self.times[1:]
         return right(self, s)
 
-    patch.setattr(_Steps, "implicit", implicit)
+    patch.setattr(Steps, "implicit", implicit)
 
 
 WRAPPED = "wn-k4-off-centre"

@@ -99,6 +99,13 @@ def test_node_weights_are_inverse_probabilities(sizes):
         assert (draws.node_probabilities[with_edges] == 1).all()
 
 
+def test_node_probabilities_count_batches():
+    """Of all batches of one edge and one non-edge, exactly."""
+    batches = [torch.cat([edge, torch.tensor(free)]).unique() for edge in EDGES for free in FREE]
+    expected = torch.cat(batches).bincount(minlength=NODES).double() / len(batches)
+    torch.testing.assert_close(sampler(1, 1).node_probabilities, expected)
+
+
 @pytest.mark.parametrize("weighted", [True, False])
 def test_the_divergence_of_weighted_nodes_is_that_of_all(weighted):
     """Exact divergences, of a plate of nodes that are endpoints; with the plate's own scale hubs count too often."""

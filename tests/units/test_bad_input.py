@@ -312,6 +312,8 @@ OVERFLOW = ("float64", "scale", "k")
 #: Values out of their domain: a ValueError while validating, no check at all otherwise.
 VALUES = {
     "second of two": (lambda: G.log0(M, torch.stack([P, OFF])), "1 of 2", "(1, 0.5, 0)"),
+    "two of three": (lambda: G.log0(M, torch.stack([P, OFF, 2 * P])), "2 of 3", "(1, 0.5, 0)", "<x, x> = -0.75"),
+    "many coordinates": (lambda: G.log0(M, t(*[1.0] * 10)), "(1, 1, 1, 1, 1, 1, ...)"),
     "many k": (lambda: G.log0(geoopt.Lorentz(t(1.0, 2.0)), t(1.25, 0.75)), "1 of 2", "-k = -2", "exp0(M, v)"),
     "rounded to float32": (lambda: G.log0(M4, P4.float().double()), "Lorentz(k=4)", "dtype"),
     "flat, NaN": (lambda: G.log0(FLAT, NANS), "Euclidean()", "(1, nan, 0)"),
@@ -346,7 +348,7 @@ SHAPES = {
     "ambient scale": (lambda: normal(P, t(1, 1, 1)), "scale", "(3,)", "n = 2", "(*, 2)", "(*, 1)"),
     "ambient matrix": (lambda: multivariate(P, torch.eye(3)), "(3, 3)", "n = 2", "(*, 2, 2)"),
     "tangent coordinates for loc": (lambda: normal(V, t(1, 1)), "loc", "scale", "(2,)", "exp0(M, loc)"),
-    "scale and loc": (lambda: normal(t(1, 1), P), "loc", "(2,)", "scale", "(3,)", "swap"),
+    "scale and loc": (lambda: normal(t(1, 1).expand(4, 2), P), "loc", "(4, 2)", "scale", "(3,)", "swap"),
     "no matrix": (lambda: multivariate(P), "covariance_matrix", "precision_matrix", "scale_tril"),
     "two matrices": (lambda: multivariate(P, EYE, scale_tril=EYE), "'covariance_matrix', 'scale_tril'"),
     "layer, larger points": (lambda: tc(2)(P3), "n = 3", "dim = 2", "split_dim"),

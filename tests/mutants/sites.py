@@ -22,7 +22,7 @@ class Module:
 
     @cached_property
     def _silent(self) -> list[ast.AST]:
-        """What no test is asked to notice: annotations, ``__all__``, ``__repr__`` and its like, ``strict`` of ``zip``."""
+        """What no test is asked to notice: annotations, ``__all__``, ``__repr__`` and its like, ``zip(strict=)``."""
         found: list[ast.AST] = []
         for node in ast.walk(self.tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

@@ -513,7 +513,7 @@ TYPES = {
     "lift a network": (lambda: HT.TangentTransform(torch.nn.Linear(2, 2), M), "Linear", "bijection"),
     "field": (lambda: HT.continuous_flow(2, M, field="x"), "'x'", "'anchor', 'mixture', 'dense'"),
     "compile a function": (lambda: HT.ContinuousFlow(torch.sub, M).compile(), "field = ", "module"),
-    "wrapped coupling on SPD": (
+    "WHC on SPD": (
         lambda: HT.WrappedHyperboloidCoupling(1, torch.sin, SPD),
         "smaller",
         "tangent_coupling",

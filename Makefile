@@ -23,6 +23,10 @@ help:
 	$(INSTALL) --editable '.[docs]'
 	@touch $@
 
+.venv/.release: .venv/.installed
+	$(INSTALL) --editable '.[release]'
+	@touch $@
+
 .venv/.mutants: .venv/.installed
 	$(INSTALL) --editable '.[mutants]'
 	@touch $@
@@ -46,7 +50,7 @@ FLOORS := .venv-floors/bin/python -m pytest -W default --numprocesses 2 --dist w
 .venv-floors/.installed: pyproject.toml constraints-floors.txt
 	$(PYTHON_FLOORS) -m venv .venv-floors
 	.venv-floors/bin/python -m pip install --quiet --disable-pip-version-check \
-		--requirement constraints-floors.txt --editable '.[experiments,testing,viz]'
+		--requirement constraints-floors.txt --editable '.[tutorials,testing]'
 	@touch $@
 
 test-floors: .venv-floors/.installed ## run the suite, without the matrix of inference, at the lowest versions; see docs/releasing.md
@@ -62,8 +66,9 @@ lint: .venv/.installed ## check style, types and the import contract
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-docs: .venv/.docs ## build the HTML documentation in docs/_build
-	$(BIN)/sphinx-build -q -W -b html docs docs/_build
+docs: .venv/.docs ## build the HTML documentation in docs/_build, and check its links
+	$(BIN)/python -W ignore::DeprecationWarning -m sphinx -q -W -b html docs docs/_build
+	$(BIN)/python -W ignore::DeprecationWarning docs/check.py docs/_build
 
 bench: .venv/.installed ## measure accuracy against mpmath, and speed as ratios to a Euclidean floor; results/bench
 	$(BIN)/python -W ignore::DeprecationWarning benchmarks/accuracy.py --out results/bench

@@ -4,6 +4,7 @@ r"""Hyperbolic distributions and normalizing flows for Pyro; every density is wi
 """
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 from . import (
@@ -39,7 +40,7 @@ __all__ = [
     "numerics",
     "testing",
 ]
-__version__ = "0.1.0"
+__version__ = importlib.metadata.version("pyro-hyperbolic")
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,8 @@ from tests.docs.names_at_floors import FILES, RECORD, names_used
 
 ROOT = Path(__file__).parents[2]
 tomllib = pytest.importorskip("tomllib")
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 #: Packages of this repository, and scripts that import each other.
 LOCAL = {"pyro_hyperbolic"} | {file.stem for file in (ROOT / "tutorials").rglob("*.py")}
 DISTRIBUTIONS = {"pyro": "pyro-ppl"}
@@ -47,7 +48,7 @@ def imports(file):
         ("pyro_hyperbolic/infer", ["arviz"]),
         ("pyro_hyperbolic/viz", ["viz"]),
         ("pyro_hyperbolic/testing", ["testing"]),
-        ("tutorials", ["experiments", "anndata"]),
+        ("tutorials", ["tutorials", "anndata"]),
     ],
 )
 def test_every_import_is_declared(folder, extras):
@@ -65,7 +66,7 @@ def test_the_floors_are_those_that_are_tested():
     """By `make test-floors`, with these versions; the README says the same of the dependencies that it names."""
     lines = (ROOT / "constraints-floors.txt").read_text().splitlines()
     tested = dict(line.split("==") for line in lines if "==" in line)
-    for name, floor in floors("viz", "testing", "experiments").items():
+    for name, floor in floors("testing", "tutorials").items():
         assert version(tested[name]) == version(floor), name
     for name in ("mpmath", "pytest", "pytest-xdist"):
         assert version(tested[name]) == version(floors("dev")[name]), name
@@ -83,6 +84,22 @@ def test_every_name_is_in_the_lowest_versions():
     for file in FILES:
         for module, name in names_used(file, known):
             assert name[0] == "_" or name in names.get(module, ()), f"{file}: {module}.{name} is newer than the floor"
+
+
+def test_there_is_one_version():
+    """That of pyproject.toml; `make` installs again after a change of it."""
+    assert ph.__version__ == PROJECT["version"]
+    assert f"\nversion: {PROJECT['version']}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_the_page_on_pypi_has_no_paths():
+    """It is the README, but PyPI has no other file of the repository."""
+    page = (ROOT / "README.md").read_text()
+    for each in PYPROJECT["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
+        page = re.sub(each["pattern"], each["replacement"], page)
+    assert re.findall(r"\]\((?!https://)", page) == []
+    assert "Wrapped normals, normalizing flows" in page
+    assert "```python\nimport" in page
 
 
 OPTIONAL = {"viz": (ph, "matplotlib", "viz"), "strategies": (ph.testing, "hypothesis", "testing")}

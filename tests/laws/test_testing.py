@@ -736,14 +736,14 @@ def test_a_transform_to_the_whole_of_which_the_constraint_is_a_part_is_refused()
     assert re.fullmatch(r"\[.*, -\S+\]", caught.value.found)  # the first that is on the other half
 
 
-@pytest.mark.parametrize(("skew", "broken"), [(1e-16, False), (1e-3, True)])
-def test_a_matrix_is_positive_definite_up_to_rounding(skew, broken):
+@pytest.mark.parametrize(("size", "skew", "broken"), [(1.0, 1e-16, False), (1e5, 1e-5, False), (1.0, 1e-3, True)])
+def test_a_matrix_is_positive_definite_up_to_rounding(size, skew, broken):
     class Skewed(hdist.WrappedMultivariateNormal):
         @property
         def covariance_matrix(self):
             return super().covariance_matrix + double(0.0, skew, 0.0, 0.0).view(2, 2)
 
-    d = Skewed(G.origin(M4, 2), scale_tril=double(1.0, 0.0, 0.3, 0.7).view(2, 2), manifold=M4)
+    d = Skewed(G.origin(M4, 2), scale_tril=double(size, 0.0, 0.0, 0.7).view(2, 2), manifold=M4)
     with pytest.raises(LawViolation, match="covariance_matrix") if broken else contextlib.nullcontext():
         object_laws.arguments_satisfy_their_constraints(d)
 

@@ -66,8 +66,9 @@ lint: .venv/.installed ## check style, types and the import contract
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-docs: .venv/.docs ## build the HTML documentation in docs/_build
-	$(BIN)/sphinx-build -q -W -b html docs docs/_build
+docs: .venv/.docs ## build the HTML documentation in docs/_build, and check its links
+	$(BIN)/python -W ignore::DeprecationWarning -m sphinx -q -W -b html docs docs/_build
+	$(BIN)/python -W ignore::DeprecationWarning docs/check.py docs/_build
 
 bench: .venv/.installed ## measure accuracy against mpmath, and speed as ratios to a Euclidean floor; results/bench
 	$(BIN)/python -W ignore::DeprecationWarning benchmarks/accuracy.py --out results/bench

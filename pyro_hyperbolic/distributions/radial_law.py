@@ -2,6 +2,7 @@ r"""Distributions of a radius on an interval, given up to a constant: normaliser
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -9,14 +10,6 @@ from torch.nn.functional import pad
 __all__ = ["RadialLaw"]
 
 _POINTS = 16
-
-
-def _gauss_legendre() -> tuple[Tensor, Tensor]:
-    """Returns nodes on [-1, 1] and weights of sum 1, from the eigenvectors of the Jacobi matrix (Golub, Welsch)."""
-    i = torch.arange(1, _POINTS, dtype=torch.float64)
-    beta = i / (4 * i**2 - 1).sqrt()
-    nodes, vectors = torch.linalg.eigh(torch.diag(beta, 1) + torch.diag(beta, -1))
-    return nodes, vectors[0] ** 2
 
 
 def _legendre(x: Tensor) -> list[Tensor]:
@@ -27,7 +20,8 @@ def _legendre(x: Tensor) -> list[Tensor]:
     return found
 
 
-_NODES, _WEIGHTS = _gauss_legendre()
+_NODES, _WEIGHTS = (torch.from_numpy(each) for each in np.polynomial.legendre.leggauss(_POINTS))
+_WEIGHTS = _WEIGHTS / 2  # of sum 1
 #: From the masses of the nodes of a panel to the Legendre coefficients of its density.
 _COEFFICIENTS = torch.stack([(2 * m + 1) * p for m, p in enumerate(_legendre(_NODES)[:_POINTS])], -1)
 

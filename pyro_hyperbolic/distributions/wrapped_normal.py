@@ -62,7 +62,7 @@ class WrappedDistribution(dist.TransformedDistribution):
 
     @property
     def variance(self) -> Tensor:
-        """Raises: the variance of coordinates means nothing on a manifold."""
+        """Raises NotImplementedError, because the variance of coordinates means nothing on a manifold."""
         raise NotImplementedError(
             f"{type(self).__name__} has no variance, since points of a manifold have no linear coordinates; its scale "
             f"describes the normal coordinates log0(M, translate(M, loc, x, inverse=True))."

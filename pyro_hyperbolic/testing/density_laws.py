@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
@@ -222,14 +223,6 @@ def _student_quantile(rate: float, degrees: int) -> float:
     return (degrees * math.expm1(z * z / degrees)) ** 0.5
 
 
-def _gauss_legendre(number: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns nodes and weights on [-1, 1] from the Jacobi matrix (Golub and Welsch, 1969)."""
-    i = torch.arange(1, number, dtype=torch.float64)
-    off = i / (4 * i * i - 1).sqrt()
-    nodes, vectors = torch.linalg.eigh(torch.diag(off, 1) + torch.diag(off, -1))
-    return nodes.to(like), (2 * vectors[0] ** 2).to(like)
-
-
 class Nodes(NamedTuple):
     """Points and weights that turn integrals over a density into sums."""
 
@@ -322,7 +315,8 @@ def _radii(middle: float, reach: float, resolution: int, like: Tensor) -> tuple[
     while edges[-1] < reach:
         edges.append(2 * edges[-1])
     edges[-1] = reach
-    nodes, weights = _gauss_legendre(max(10, math.ceil(resolution / (len(edges) - 1))), like)
+    number = max(10, math.ceil(resolution / (len(edges) - 1)))
+    nodes, weights = (like.new_tensor(each) for each in np.polynomial.legendre.leggauss(number))
     low, high = like.new_tensor(edges[:-1])[:, None], like.new_tensor(edges[1:])[:, None]
     return ((low + high) / 2 + (high - low) / 2 * nodes).reshape(-1), ((high - low) / 2 * weights).reshape(-1)
 

@@ -13,7 +13,7 @@ from pyro_hyperbolic.manifolds import Torus
 from .compact import Hemispheres, Mollweide, Square
 from .pictures import Disk, Native, Picture
 
-__all__ = ["picture", "set_native"]
+__all__ = ["axes", "picture", "set_native"]
 
 #: Radii of the axes that show the distance from the origin as it is.
 _NATIVE: WeakKeyDictionary[Axes, float] = WeakKeyDictionary()
@@ -22,6 +22,20 @@ _NATIVE: WeakKeyDictionary[Axes, float] = WeakKeyDictionary()
 def set_native(ax: Axes, radius: float) -> None:
     """Makes hyperbolic planes appear on these axes in normal coordinates, up to a radius."""
     _NATIVE[ax] = radius
+
+
+def axes(ax: Axes | None) -> Axes:
+    """Returns the given axes, or the current ones of pyplot for None."""
+    if isinstance(ax, Axes):
+        return ax
+    if ax is not None:
+        raise TypeError(
+            f"ax is of type {type(ax).__name__}, but the first argument is matplotlib's Axes, or None for pyplot's "
+            f"current ones."
+        )
+    from matplotlib import pyplot  # only here: pyplot chooses a backend
+
+    return pyplot.gca()
 
 
 def picture(ax: Axes, manifold: Manifold) -> Picture:

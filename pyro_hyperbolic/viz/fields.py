@@ -12,7 +12,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.contour import QuadContourSet
 from torch import Tensor
 
-from .choice import picture
+from .choice import axes, picture
 from .pictures import Array, Extent, Picture, Z, tensor_of
 
 __all__ = ["density", "regions"]
@@ -24,7 +24,7 @@ _LABELS = {
 
 
 def density(
-    ax: Axes,
+    ax: Axes | None,
     manifold: Manifold,
     log_prob: Callable[[Tensor], Array],
     *,
@@ -48,7 +48,7 @@ def density(
     ``figure.colorbar(mesh, label=mesh.get_label())``.
 
     Args:
-        ax: Axes to draw on.
+        ax: Axes to draw on; None is pyplot's current axes.
         manifold: ``geoopt.Lorentz``, ``PoincareBall``, ``Euclidean(1)`` or ``Sphere``, or ``ph.manifolds.Torus(2)``.
         log_prob: Maps points, shape ``(B, 3)`` on ``Lorentz`` and ``Sphere``, else ``(B, 2)``, to the log-density with
             respect to Riemannian volume, shape ``(B)``. Called without gradients.
@@ -79,6 +79,7 @@ def density(
     """
     if measure not in _LABELS:
         raise ValueError(f"measure = {measure!r}, but must be one of {', '.join(_LABELS)}.")
+    ax = axes(ax)
     mesh = _Mesh(picture(ax, manifold), ax, extent, resolution, batch_size, dtype=dtype, device=device)
     stretched = measure == "lebesgue" and not mesh.drawn.equal_area
     values = (mesh.log_prob(log_prob) + (mesh.log_volume if stretched else 0.0)).exp()
@@ -90,7 +91,7 @@ def density(
 
 
 def regions(
-    ax: Axes,
+    ax: Axes | None,
     manifold: Manifold,
     log_prob: Callable[[Tensor], Array],
     masses: Sequence[float] = (0.5, 0.95),
@@ -108,7 +109,7 @@ def regions(
     joint density as a function of a latent: masses are fractions of the total over the mesh.
 
     Args:
-        ax: Axes to draw on.
+        ax: Axes to draw on; None is pyplot's current axes.
         manifold: ``geoopt.Lorentz``, ``PoincareBall``, ``Euclidean(1)`` or ``Sphere``, or ``ph.manifolds.Torus(2)``.
         log_prob: Maps points, shape ``(B, 3)`` on ``Lorentz`` and ``Sphere``, else ``(B, 2)``, to the log-density with
             respect to Riemannian volume up to a constant, shape ``(B)``. Called without gradients.
@@ -140,6 +141,7 @@ def regions(
     wanted = torch.as_tensor(masses, dtype=torch.float64).flatten()
     if not wanted.numel() or not bool(((wanted > 0) & (wanted < 1)).all()):
         raise ValueError(f"masses = {wanted.tolist()}, but each must be in (0, 1).")
+    ax = axes(ax)
     mesh = _Mesh(picture(ax, manifold), ax, extent, resolution, batch_size, dtype=dtype, device=device)
     log_values = mesh.log_prob(log_prob)
     outside = log_values.isnan().numpy()

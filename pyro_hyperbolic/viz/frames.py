@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pyro_hyperbolic.geometry import checks
 
-from .choice import picture, set_native
+from .choice import axes, picture, set_native
 from .compact import Cut, Hemispheres, Mollweide, Square
 from .marks import draw_lines
 from .pictures import Disk, Extent, Native, Z
@@ -27,11 +27,11 @@ __all__ = ["frame", "globe", "native_disk", "plane", "poincare_disk", "torus_squ
 _GRID: dict[str, Any] = {"color": "0.87", "linewidth": 0.5, "zorder": Z.TILING}
 
 
-def frame(ax: Axes, manifold: Manifold, **kwargs: Any) -> list[Artist]:
+def frame(ax: Axes | None, manifold: Manifold, **kwargs: Any) -> list[Artist]:
     r"""Draws the background: :func:`poincare_disk`, :func:`plane`, :func:`globe` or :func:`torus_square`.
 
     Args:
-        ax: Axes to draw on.
+        ax: Axes to draw on; None is pyplot's current axes.
         manifold: ``geoopt.Lorentz``, ``PoincareBall``, ``Euclidean(1)`` or ``Sphere``, or ``ph.manifolds.Torus(2)``.
         **kwargs: For that function.
 
@@ -46,6 +46,7 @@ def frame(ax: Axes, manifold: Manifold, **kwargs: Any) -> list[Artist]:
         >>> [frame(Figure().subplots(), M)[0].axes.get_aspect() for M in (geoopt.Lorentz(), geoopt.Euclidean(1))]
         [1.0, 1.0]
     """
+    ax = axes(ax)
     drawn = picture(ax, manifold)
     if isinstance(drawn, (Hemispheres, Mollweide)):
         return globe(ax, manifold, **kwargs)
@@ -55,12 +56,12 @@ def frame(ax: Axes, manifold: Manifold, **kwargs: Any) -> list[Artist]:
 
 
 def poincare_disk(
-    ax: Axes, manifold: Manifold, *, tiling: tuple[int, int] | None = None, **kwargs: Any
+    ax: Axes | None, manifold: Manifold, *, tiling: tuple[int, int] | None = None, **kwargs: Any
 ) -> list[Artist]:
     r"""Draws the boundary circle of radius :math:`\sqrt k` on axes of equal aspect without ticks.
 
     Args:
-        ax: Axes to draw on; their limits are set.
+        ax: Axes to draw on; their limits are set. None is pyplot's current axes.
         manifold: ``geoopt.Lorentz`` or ``geoopt.PoincareBall``.
         tiling: A pair ``(p, q)`` with ``1/p + 1/q < 1/2`` adds the tiling by regular p-gons, q at each vertex, in light
             grey. (3, 7), (4, 5), (5, 4) and (7, 3) look good.
@@ -79,6 +80,7 @@ def poincare_disk(
         >>> circle.radius
         2.0
     """
+    ax = axes(ax)
     drawn = picture(ax, manifold)
     if not isinstance(drawn, Disk) or not math.isfinite(radius := drawn.radius):
         raise TypeError(f"the disk shows hyperbolic planes, but the manifold is {manifold!r}; use plane or frame.")
@@ -95,7 +97,7 @@ def poincare_disk(
 
 
 def native_disk(
-    ax: Axes, manifold: Manifold, radius: float = 10.0, *, step: float | None = None, **kwargs: Any
+    ax: Axes | None, manifold: Manifold, radius: float = 10.0, *, step: float | None = None, **kwargs: Any
 ) -> list[Artist]:
     r"""Draws circles :math:`d(o, x) = j \cdot \text{step}` of normal coordinates, in which radius is distance.
 
@@ -105,7 +107,7 @@ def native_disk(
     afterwards follow.
 
     Args:
-        ax: Axes to draw on; their limits are set.
+        ax: Axes to draw on; their limits are set. None is pyplot's current axes.
         manifold: ``geoopt.Lorentz``, ``geoopt.PoincareBall`` or ``geoopt.Euclidean(1)``, where it is the plane.
         radius: The distance from the origin that is shown.
         step: Distance between circles; by default a round number, about a quarter of the radius.
@@ -128,6 +130,7 @@ def native_disk(
         >>> torch.tensor(points(ax, M, geometry.exp0(M, torch.tensor([3.0, 4.0]))).get_offsets())
         tensor([[3.0000, 4.0000]], dtype=torch.float64)
     """
+    ax = axes(ax)
     radius = checks.check_number("radius", radius, "it is the distance from the origin that is shown", above=0)
     if step is None:
         levels = np.asarray(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(0, radius))
@@ -150,11 +153,11 @@ def native_disk(
     return circles + labels
 
 
-def plane(ax: Axes, *, extent: Extent | None = None) -> list[Artist]:
+def plane(ax: Axes | None, *, extent: Extent | None = None) -> list[Artist]:
     r"""Gives axes equal aspect and a light frame without ticks; the counterpart of :func:`poincare_disk` for the plane.
 
     Args:
-        ax: Axes to draw on.
+        ax: Axes to draw on; None is pyplot's current axes.
         extent: Limits ``(left, right, bottom, top)``; by default they follow the data.
 
     Returns:
@@ -167,6 +170,7 @@ def plane(ax: Axes, *, extent: Extent | None = None) -> list[Artist]:
         >>> tuple(float(limit) for limit in ax.get_xlim())
         (-3.0, 3.0)
     """
+    ax = axes(ax)
     if extent is not None:
         ax.set(xlim=extent[:2], ylim=extent[2:])
     ax.set(xticks=[], yticks=[], aspect="equal")
@@ -176,7 +180,7 @@ def plane(ax: Axes, *, extent: Extent | None = None) -> list[Artist]:
     return spines
 
 
-def globe(ax: Axes, manifold: Manifold, *, step: float = 30.0, **kwargs: Any) -> list[Artist]:
+def globe(ax: Axes | None, manifold: Manifold, *, step: float = 30.0, **kwargs: Any) -> list[Artist]:
     r"""Draws the boundary and the meridians and parallels of the sphere :math:`S^2`, in an equal-area map.
 
     Two hemispheres side by side, western longitudes on the left, each Lambert's map :math:`\sqrt{2 / (1 + |x_1|)}` of
@@ -185,7 +189,7 @@ def globe(ax: Axes, manifold: Manifold, *, step: float = 30.0, **kwargs: Any) ->
     Points, densities, geodesics and arrows follow the axes.
 
     Args:
-        ax: Axes to draw on; their limits are set.
+        ax: Axes to draw on; their limits are set. None is pyplot's current axes.
         manifold: ``geoopt.Sphere``.
         step: Degrees between meridians and between parallels.
         **kwargs: For the boundary, a patch.
@@ -205,6 +209,7 @@ def globe(ax: Axes, manifold: Manifold, *, step: float = 30.0, **kwargs: Any) ->
         >>> round(west.radius**2, 4)
         2.0
     """
+    ax = axes(ax)
     drawn = picture(ax, manifold)
     if not isinstance(drawn, (Hemispheres, Mollweide)):
         raise TypeError(f"the globe shows the sphere, but the manifold is {manifold!r}; use frame.")
@@ -239,13 +244,13 @@ def _graticule(drawn: Cut, step: float) -> list[np.ndarray]:
     return drawn.curves(curve, len(fixed), 65)
 
 
-def torus_square(ax: Axes, manifold: Manifold, **kwargs: Any) -> list[Artist]:
+def torus_square(ax: Axes | None, manifold: Manifold, **kwargs: Any) -> list[Artist]:
     r"""Draws the square :math:`[-\pi, \pi]^2` of the angles of a torus, with marks on the sides that are glued.
 
     Sides with one arrowhead are the same line, and so are those with two.
 
     Args:
-        ax: Axes to draw on; their limits and ticks are set.
+        ax: Axes to draw on; their limits and ticks are set. None is pyplot's current axes.
         manifold: ``ph.manifolds.Torus(2)``.
         **kwargs: For the spines.
 
@@ -262,6 +267,7 @@ def torus_square(ax: Axes, manifold: Manifold, **kwargs: Any) -> list[Artist]:
         >>> [label.get_text() for label in ax.get_xticklabels()]
         ['−π', '0', 'π']
     """
+    ax = axes(ax)
     if not isinstance(picture(ax, manifold), Square):
         raise TypeError(f"the square shows a torus, but the manifold is {manifold!r}; use frame.")
     ticks, labels = [-math.pi, 0.0, math.pi], ["−π", "0", "π"]

@@ -9,17 +9,17 @@ from matplotlib.axes import Axes
 from matplotlib.cbook import normalize_kwargs
 from matplotlib.collections import LineCollection, PathCollection
 
-from .choice import picture
+from .choice import axes, picture
 from .pictures import Array, Z, tensor_of
 
 __all__ = ["geodesics", "points", "tree"]
 
 
-def points(ax: Axes, manifold: Manifold, x: Array, **kwargs: Any) -> PathCollection:
+def points(ax: Axes | None, manifold: Manifold, x: Array, **kwargs: Any) -> PathCollection:
     r"""Draws points at :math:`p = x_s / (1 + x_0/\sqrt k)` in the disk, or in the plane.
 
     Args:
-        ax: Axes to draw on.
+        ax: Axes to draw on; None is pyplot's current axes.
         manifold: ``geoopt.Lorentz``, ``PoincareBall``, ``Euclidean(1)`` or ``Sphere``, or ``ph.manifolds.Torus(2)``.
         x: Points, shape ``(*, 3)`` on ``Lorentz`` and ``Sphere``, else ``(*, 2)``; batch dimensions are flattened.
         **kwargs: For ``ax.scatter``.
@@ -38,6 +38,7 @@ def points(ax: Axes, manifold: Manifold, x: Array, **kwargs: Any) -> PathCollect
         >>> torch.tensor(artist.get_offsets())
         tensor([[0.3333, 0.0000]], dtype=torch.float64)
     """
+    ax = axes(ax)
     drawn = picture(ax, manifold)
     p = drawn.place(drawn.checked(x, "x")).reshape(-1, 2).numpy()
     kwargs = normalize_kwargs(kwargs, PathCollection)
@@ -46,13 +47,15 @@ def points(ax: Axes, manifold: Manifold, x: Array, **kwargs: Any) -> PathCollect
     return ax.scatter(p[:, 0], p[:, 1], **{"s": 12.0, "zorder": Z.POINTS, **outline, **kwargs})
 
 
-def geodesics(ax: Axes, manifold: Manifold, x: Array, y: Array, *, samples: int = 65, **kwargs: Any) -> LineCollection:
+def geodesics(
+    ax: Axes | None, manifold: Manifold, x: Array, y: Array, *, samples: int = 65, **kwargs: Any
+) -> LineCollection:
     r"""Draws the geodesics from each ``x`` to each ``y``: in the disk, circular arcs orthogonal to the boundary.
 
     Their vertices are evenly spaced in the picture within a factor of two, even if an end rounds to the boundary.
 
     Args:
-        ax: Axes to draw on.
+        ax: Axes to draw on; None is pyplot's current axes.
         manifold: ``geoopt.Lorentz``, ``PoincareBall``, ``Euclidean(1)`` or ``Sphere``, or ``ph.manifolds.Torus(2)``.
         x: Points, shape ``(*, 3)`` on ``Lorentz`` and ``Sphere``, else ``(*, 2)``.
         y: Points of a shape that broadcasts with that of ``x``.
@@ -79,6 +82,7 @@ def geodesics(ax: Axes, manifold: Manifold, x: Array, y: Array, *, samples: int 
     """
     if samples < 2:
         raise ValueError(f"samples = {samples}, but an arc has at least its 2 end points.")
+    ax = axes(ax)
     drawn = picture(ax, manifold)
     ends = torch.broadcast_tensors(drawn.checked(x, "x"), drawn.checked(y, "y"))
     start, stop = (end.reshape(-1, end.size(-1)) for end in ends)
@@ -96,11 +100,11 @@ def draw_lines(ax: Axes, lines: list[np.ndarray], **kwargs: Any) -> LineCollecti
     return artist
 
 
-def tree(ax: Axes, manifold: Manifold, x: Array, edges: Array, **kwargs: Any) -> LineCollection:
+def tree(ax: Axes | None, manifold: Manifold, x: Array, edges: Array, **kwargs: Any) -> LineCollection:
     r"""Draws the edges of a tree, or of any graph, as geodesics between its embedded nodes.
 
     Args:
-        ax: Axes to draw on.
+        ax: Axes to draw on; None is pyplot's current axes.
         manifold: ``geoopt.Lorentz``, ``PoincareBall``, ``Euclidean(1)`` or ``Sphere``, or ``ph.manifolds.Torus(2)``.
         x: Nodes, shape ``(N, 3)`` on ``Lorentz`` and ``Sphere``, else ``(N, 2)``.
         edges: Pairs of indices into ``x``, shape ``(E, 2)``, integers.

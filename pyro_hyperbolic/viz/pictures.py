@@ -95,6 +95,10 @@ class Picture:
         rows = [torch.autograd.grad(part.sum(), x, retain_graph=True)[0] for part in p.unbind(-1)]
         return p.detach(), torch.stack([(row * u).sum(-1) for row in rows], dim=-1)
 
+    def lengths(self, x: Tensor, u: Tensor) -> Tensor:
+        """Returns the Riemannian lengths of tangent vectors in ambient coordinates; here these are isometric."""
+        return u.norm(dim=-1)
+
     def borders(self, ax: Axes, extent: Extent | None, resolution: int) -> list[Tensor]:
         """Returns the borders of ``resolution`` cells upwards, and of cells across, by default of the whole picture."""
         extent = self.extent(ax) if extent is None else extent
@@ -148,6 +152,10 @@ class Disk(Picture):
         """Returns the log-density of Riemannian volume with respect to Lebesgue measure of the picture, ``(*)``."""
         return -2 * (self._scale * _gap(p / self.radius)).log().squeeze(-1)
 
+    def lengths(self, x: Tensor, u: Tensor) -> Tensor:
+        p, arrow = self.push(x, u)
+        return arrow.norm(dim=-1) * (self.log_volume(p) / 2).exp()  # the picture is conformal
+
     def polylines(self, x: Tensor, y: Tensor, samples: int) -> list[np.ndarray]:
         return list(self.arcs(self.place(x), self.place(y), samples).numpy())
 
@@ -191,11 +199,14 @@ class Native(Picture):
 
     def __init__(self, geometry: Hadamard, curvature: float, radius: float) -> None:
         super().__init__(geometry)
-        self.radius, self._unit = radius, (-curvature) ** -0.5
+        self.radius, self._disk = radius, Disk(geometry, curvature)
 
     @property
     def unit(self) -> float:
-        return self._unit
+        return self._disk.unit
+
+    def lengths(self, x: Tensor, u: Tensor) -> Tensor:
+        return self._disk.lengths(x, u)
 
     def place(self, x: Tensor) -> Tensor:
         return self.geometry.log0(x)[0]
@@ -207,15 +218,15 @@ class Native(Picture):
         return self.geometry.log_volume(p)
 
     def polylines(self, x: Tensor, y: Tensor, samples: int) -> list[np.ndarray]:
-        v, w = (self.place(ends).unsqueeze(-2) / self._unit for ends in (x, y))
-        apart = self.geometry.distance(x, y).reshape(-1, 1, 1) / self._unit
+        v, w = (self.place(ends).unsqueeze(-2) / self.unit for ends in (x, y))
+        apart = self.geometry.distance(x, y).reshape(-1, 1, 1) / self.unit
         f = torch.linspace(0, 1, samples, dtype=torch.float64).unsqueeze(-1)
         # x sinh((1 - f) d) / sinh(d) + y sinh(f d) / sinh(d), of v sinh(r) / r for each point.
         a, b = (_sinh_ratio(t, apart) * sinhc(u.square().sum(-1, keepdim=True)) * u for t, u in ((1 - f, v), (f, w)))
         space = a + b
         length = norm(space)
         ratio = torch.where(length > 0, length.asinh() / length.masked_fill(length == 0, 1.0), 1.0)
-        return list((self._unit * ratio * space).numpy())
+        return list((self.unit * ratio * space).numpy())
 
     def extent(self, ax: Axes) -> Extent:
         return (-self.radius, self.radius, -self.radius, self.radius)

@@ -140,6 +140,11 @@ def repeated_draws(self, shape):
     return draws[..., ::2, :, :].repeat_interleave(2, -3)[..., : shape[-3], :, :] if len(shape) > 2 else draws
 
 
+def one_coordinate_for_all_draws(self, shape):
+    draws = torch.randn(shape, dtype=torch.float64)
+    return torch.cat([draws[..., :1, :, :1].expand_as(draws[..., :1]), draws[..., 1:]], -1) if len(shape) > 2 else draws
+
+
 def narrow_rsample(self, shape=()):
     return self.loc + self.scale * torch.randn(*shape, 1, 2, dtype=torch.float64)
 
@@ -255,6 +260,7 @@ MUTANTS = {
     "draws mirrored": mutant(Batch, NOISE, "antithetic", noise=mirrored_draws),
     "draws of another dimension shared": mutant(Batch, NOISE, "expanded", noise=lambda self, shape: (
         torch.randn(shape[-3:]).double().expand(shape) if len(shape) > 3 else torch.randn(shape).double())),
+    "one coordinate for all draws": mutant(Batch, NOISE, "sample_shape", noise=one_coordinate_for_all_draws),
     "draws repeated": mutant(Batch, NOISE, UNCLEAR, noise=repeated_draws),
     "expanded after it is drawn": mutant(Batch, NOISE, "expanded", expand=lambda self, shape, _instance=None: (
         Broadcast(self.loc.expand(*shape, 2), self.scale.expand(*shape, 2)))),
@@ -572,6 +578,19 @@ def test_a_correct_batch_or_mixture_passes(name):
 # ---- What cannot be checked, and what is refused ----
 
 
+@pytest.mark.parametrize("log_density", [-math.inf, math.nan, math.inf])
+def test_a_mass_that_is_no_positive_number_is_named(log_density):
+    broken = wrong(Wrapped, log_prob=lambda self, x: 0 * x[..., 0] + log_density)()
+    with pytest.raises(LawViolation, match="NaN or infinity in log_prob"):
+        ph.testing.total_mass_is_one(broken)
+
+
+def test_the_last_digit_of_a_large_score_is_no_mistake():
+    """Two ways to the same score, of 1e10: it has eleven digits before the comma, so the paths differ by 1e-5."""
+    large = wrong(Wrapped, log_prob=lambda self, x: Wrapped.log_prob(self, x) + 1e10 + 1e-5 * x.requires_grad)()
+    ph.testing.own_samples_score_as_stored_points(large)
+
+
 def test_a_mass_that_is_not_known_is_said():
     """The ridges of a product of two Cauchy densities reach to infinity along the axes."""
     with pytest.warns(NotChecked) as warned:
@@ -701,6 +720,20 @@ def test_a_constraint_that_cannot_tell_is_refused(found):
 def test_a_constraint_without_a_bijection_passes(manifold):
     x = hdist.Uniform(manifold, 3, dtype=torch.float64).sample((5,))
     ph.testing.assert_constraint_laws(hdist.constraints.on_manifold(manifold), x, 1.01 * x)
+
+
+def test_a_transform_to_the_whole_of_which_the_constraint_is_a_part_is_refused():
+    class Hemisphere(type(hdist.constraints.on_manifold(geoopt.Sphere()))):
+        def check(self, value):
+            return super().check(value) & (value[..., -1] > 0)
+
+    x = hdist.Uniform(geoopt.Sphere(), 3, dtype=torch.float64).sample((5,))
+    whole = torch.distributions.transform_to
+    whole.register(Hemisphere, lambda part: whole(hdist.constraints.on_manifold(part.manifold)))
+    x[..., -1] = x[..., -1].abs()
+    with pytest.raises(LawViolation, match="stays_on_manifold") as caught:
+        ph.testing.assert_constraint_laws(Hemisphere(geoopt.Sphere()), x, -x)
+    assert re.fullmatch(r"\[.*, -\S+\]", caught.value.found)  # the first that is on the other half
 
 
 @pytest.mark.parametrize(("skew", "broken"), [(1e-16, False), (1e-3, True)])

@@ -22,7 +22,7 @@ class Module:
 
     @cached_property
     def _silent(self) -> list[ast.AST]:
-        """What no test is asked to notice: annotations, ``__all__``, ``__repr__`` and its like."""
+        """What no test is asked to notice: annotations, ``__all__``, ``__repr__`` and its like, ``zip(strict=)``."""
         found: list[ast.AST] = []
         for node in ast.walk(self.tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -30,6 +30,16 @@ class Module:
                 found += [node.returns] if node.returns else []
             elif isinstance(node, ast.arg | ast.AnnAssign):
                 found += [node.annotation] if node.annotation else []
+            elif isinstance(node, ast.keyword):
+                found += [node.value] if node.arg == "strict" else []
+            elif isinstance(node, ast.ClassDef) and any(
+                "autograd.Function" in ast.unparse(base) for base in node.bases
+            ):
+                # torch calls its methods on the class, where a decorator ``staticmethod`` changes nothing.
+                for decorator in (each for method in node.body for each in getattr(method, "decorator_list", ())):
+                    if ast.unparse(decorator) == "staticmethod":
+                        decorator.col_offset -= 1  # from the @
+                        found.append(decorator)
             elif isinstance(node, ast.Assign) and "__all__" in _names(node.targets):
                 found.append(node)
         return found

@@ -28,6 +28,12 @@ class C:
 
     def __repr__(self):
         return 2 * "C"
+
+
+class Square(torch.autograd.Function):
+    @staticmethod
+    def forward(x):
+        return sum(a * b for a, b in zip(x, x, strict=True))
 '''
 TESTS = {"a.py": {8: {"none"}, 9: {"none"}, 10: {"slow[1]", "slow[2]", "quick"}, 20: {"method"}}}
 SECONDS = {"none": 1.0, "slow[1]": 2.0, "slow[2]": 3.0, "quick": 0.5, "method": 1.0}
@@ -45,9 +51,9 @@ def place(text, offset=0):
 
 
 def test_annotations_and_names_are_silent(module):
-    for text in ('["f", "C"]', "int | None", "int | str", '2 * "C"'):
+    for text in ('["f", "C"]', "int | None", "int | str", '2 * "C"', "@staticmethod", "True))"):
         assert module.is_silent(place(text)), text
-    for text in ("3 + 1", "1 + 1", "2 * x", "not True"):
+    for text in ("3 + 1", "1 + 1", "2 * x", "not True", "a * b"):
         assert not module.is_silent(place(text)), text
 
 

@@ -590,6 +590,19 @@ def test_copies_and_stores(name):
     assert single(DATA.float())["z"].dtype == torch.float32
 
 
+def test_a_guide_of_a_prior_that_is_learned_is_copied():
+    """The guide keeps the sites of the first run, but not the graph from them to the prior's parameters."""
+
+    def model(data):
+        scale = pyro.param("scale", torch.tensor(1.0), constraint=constraints.positive)
+        z = pyro.sample("z", hdist.WrappedNormal(ORIGIN, scale, M))
+        pyro.sample("x", dist.Normal(G.log0(M, z), 0.5).to_event(1), obs=data)
+
+    guide = AutoWrappedNormal(model)
+    train(model, guide, 1, DATA[0])
+    assert torch.equal(copy.deepcopy(guide).median(DATA[0])["z"], guide.median(DATA[0])["z"])
+
+
 def mixture(data):
     """The mixture of Pyro's tutorial, on H^2."""
     weights = pyro.sample("weights", dist.Dirichlet(torch.full((2,), 0.5)))

@@ -113,3 +113,27 @@ def test_a_geometry_without_a_lift_says_what_to_implement():
     G.register(Cube, Unlifted)
     with pytest.raises(NotImplementedError, match=r"implement lift_shape.*Unlifted"):
         trace_of(lambda: pyro.sample("x", hdist.Uniform(Cube(), 2)))
+
+
+def test_a_product_is_lifted_factor_by_factor():
+    H = lorentz(2.0)
+    M = geoopt.ProductManifold((SPHERE, 3), (H, 3), (TORUS, 2))
+    parts = [hdist.Uniform(SPHERE, 2), hdist.WrappedNormal(point(2.0, 1.0, 0.5), 0.5, H), hdist.Uniform(TORUS)]
+    product = hdist.ProductDistribution(M, parts).expand((5,))
+    sites = trace_of(lambda: pyro.sample("x", product))
+    z, x = sites["x_lift"]["value"], sites["x"]["value"]
+    sizes = [3, 2, 4]
+    assert z.shape == (5, sum(sizes))
+    pieces = [G.complete(each).lifted(part) for each, part in zip((SPHERE, H, TORUS), z.split(sizes, -1), strict=True)]
+    torch.testing.assert_close(x, torch.cat([piece for piece, _ in pieces], -1))
+    expected = product.log_prob(x) + sum(log_w for _, log_w in pieces)
+    torch.testing.assert_close(sites["x_lift"]["log_prob"], expected)
+    torch.testing.assert_close(G.complete(M).lifted(G.complete(M).lift(x))[0], x)
+
+
+def test_a_projection_in_a_distribution_keeps_its_cache():
+    project = torch.distributions.transform_to(hdist.constraints.on_manifold(SPHERE))
+    d = dist.TransformedDistribution(normal.expand((3,)).to_event(1), [project.with_cache()])
+    x = d.sample()
+    assert hdist.constraints.on_manifold(SPHERE).check(x)
+    assert d.transforms[0] == project != torch.distributions.transform_to(hdist.constraints.on_manifold(TORUS))

@@ -1,6 +1,7 @@
 """Summaries of posterior draws: known quantiles, chains that agree and chains that do not, what ArviZ gets."""
 
 import math
+import re
 import sys
 from types import SimpleNamespace
 
@@ -64,6 +65,8 @@ def test_on_any_manifold(name):
     torch.testing.assert_close(about.tangent.norm(dim=-1), distances, rtol=1e-7, atol=1e-9)
     torch.testing.assert_close(about.apart[..., 0], geometry.distance(manifold, x[:, :, 0], x[:, :, 1]))
     assert found.pair_index.tolist() == [[0, 1]]
+    column = summary(x.unsqueeze(3), manifold)  # a batch of two dimensions
+    torch.testing.assert_close(column.tangent.n_eff.squeeze(1), found.tangent.n_eff)
     for kind, values in ((found.distance, distances), (found.tangent, about.tangent), (found.pairs, about.apart)):
         torch.testing.assert_close(kind.r_hat, stats.split_gelman_rubin(values))
         torch.testing.assert_close(kind.n_eff, stats.effective_sample_size(values))
@@ -85,6 +88,11 @@ def test_balls_and_effective_sizes_of_independent_draws():
     assert text.startswith("Lorentz(k=4), 4 chains of 1000 draws\n")
     assert f"{found.ball.radius[1].item():#.3g}" in text
     assert f"{found.distance.n_eff.item():.0f}" in text
+
+
+@pytest.mark.parametrize(("n", "shown"), [(3, r"\(\S+, \S+, \S+, \S+\) "), (4, r"\(\S+, \S+, \S+, \S+, \.\.\.\) ")])
+def test_four_coordinates_of_a_point_are_shown(n, shown):
+    assert re.search(shown, repr(summary(draws(M, point(4.0, *[0.0] * n), 0.5, 1, 9), M)))
 
 
 def test_chains_that_disagree():

@@ -360,3 +360,5 @@ def test_a_latent_curvature():
     assert on_manifold(lorentz(3.0)).check(z)
     draws = Predictive(Curved(), num_samples=5)()
     assert on_manifold(geoopt.Lorentz(draws["manifold.k"].flatten())).check(draws["z"].reshape(5, 3)).all()
+    with pytest.raises(ValueError, match=r"value.*k is latent.*TransformReparam"):
+        trace.nodes["z"]["fn"].log_prob(2 * trace.nodes["z"]["value"])

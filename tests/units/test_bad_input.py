@@ -10,6 +10,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer.reparam import LocScaleReparam
 from torch.distributions import kl_divergence
 
 import pyro_hyperbolic as ph
@@ -305,6 +306,15 @@ def test_nonsense(make, others, names):
         assert is_ours(caught.value), name
 
 
+def graph(*shape, **kwargs):
+    return hdist.SoftGeometricGraph(batch(P, *shape, 2), 1.0, 1.0, M, **kwargs)
+
+
+def scaled_loc():
+    with pyro.poutine.reparam(config={"z": LocScaleReparam(0.5)}):
+        pyro.sample("z", normal(P, 1.0))
+
+
 # Rows of a call and of what its message must hold
 
 K, SOFTPLUS, CAST = ("k", "curvature"), ("softplus", "exp"), ("float32", "float64", ".to(...)")
@@ -312,6 +322,8 @@ OVERFLOW = ("float64", "scale", "k")
 #: Values out of their domain: a ValueError while validating, no check at all otherwise.
 VALUES = {
     "second of two": (lambda: G.log0(M, torch.stack([P, OFF])), "1 of 2", "(1, 0.5, 0)"),
+    "two of three": (lambda: G.log0(M, torch.stack([P, OFF, 2 * P])), "2 of 3", "(1, 0.5, 0)", "<x, x> = -0.75"),
+    "many coordinates": (lambda: G.log0(M, t(*[1.0] * 10)), "(1, 1, 1, 1, 1, 1, ...)"),
     "many k": (lambda: G.log0(geoopt.Lorentz(t(1.0, 2.0)), t(1.25, 0.75)), "1 of 2", "-k = -2", "exp0(M, v)"),
     "rounded to float32": (lambda: G.log0(M4, P4.float().double()), "Lorentz(k=4)", "dtype"),
     "flat, NaN": (lambda: G.log0(FLAT, NANS), "Euclidean()", "(1, nan, 0)"),
@@ -335,6 +347,8 @@ VALUES = {
     "scale infinite": (lambda: normal(P, INF), "scale = inf", *SOFTPLUS),
     "sample through another k": (lambda: through(tc(2, manifold=M4)).sample(), "TangentCoupling", "k=4", "-1", "-4"),
     "log_prob through another k": (lambda: through(tc(2, manifold=M4)).log_prob(P4), "value", "k=1", "-4", "-1"),
+    "exp_at, not tangent": (lambda: G.exp_at(geoopt.Sphere(), EYE[0], EYE[0]), "normal part", "up to 1"),
+    "flow matching, t": (lambda: ph.flows.flow_matching_loss(HT.continuous_flow(2, M), P, P, t(2.0)), "2", "[0, 1]"),
     "composed with another k": (lambda: HT.Translation(M4, P4)(HT.ExponentialMap(M)(V)), "Translation", "k=4", "-1"),
 }
 BATCHES = ("(3,)", "(4,)")
@@ -346,7 +360,7 @@ SHAPES = {
     "ambient scale": (lambda: normal(P, t(1, 1, 1)), "scale", "(3,)", "n = 2", "(*, 2)", "(*, 1)"),
     "ambient matrix": (lambda: multivariate(P, torch.eye(3)), "(3, 3)", "n = 2", "(*, 2, 2)"),
     "tangent coordinates for loc": (lambda: normal(V, t(1, 1)), "loc", "scale", "(2,)", "exp0(M, loc)"),
-    "scale and loc": (lambda: normal(t(1, 1), P), "loc", "(2,)", "scale", "(3,)", "swap"),
+    "scale and loc": (lambda: normal(t(1, 1).expand(4, 2), P), "loc", "(4, 2)", "scale", "(3,)", "swap"),
     "no matrix": (lambda: multivariate(P), "covariance_matrix", "precision_matrix", "scale_tril"),
     "two matrices": (lambda: multivariate(P, EYE, scale_tril=EYE), "'covariance_matrix', 'scale_tril'"),
     "layer, larger points": (lambda: tc(2)(P3), "n = 3", "dim = 2", "split_dim"),
@@ -449,6 +463,19 @@ SHAPES = {
     "summary, no site": (lambda: ph.infer.summary({"z": DRAWS}, {"y": M}), "'y'", "['z']"),
     "summary, probs": (lambda: ph.infer.summary(DRAWS, M, probs=(0.5, 95)), "95", "between 0 and 1"),
     "summary, pairs": (lambda: ph.infer.summary(DRAWS, M, pairs=torch.tensor([[0, 4]])), "0..4", "4 points", "0 to 3"),
+    "with_cache(2)": (lambda: HT.ExponentialMap(M).with_cache(2), "cache_size = 2", "0 or 1"),
+    "explicit": (lambda: HT.continuous_flow(2, M, explicit="sideways"), "'sideways'", "forward"),
+    "field, context": (lambda: HT.AnchorField(2, M, 3, [4], 3)(P, t(0.5)[0], V), "2", "context_dim = 3"),
+    "field, size": (lambda: HT.AnchorField(2, M, 3, [4])(P3, t(0.5)[0]), "(4,)", "dim = 2", "(*, 3)"),
+    "one anchor": (lambda: HT.farthest_points(M, P[None, None], 2), "(1, 1, 3)", "list of points"),
+    "anchors, sizes": (lambda: HT.AnchorField(2, M, P3.expand(4, 4)), "(4, 4)", "n = 2", "(J, 3)"),
+    "mixture field, no data": (lambda: HT.continuous_flow(2, M, field="mixture"), "'mixture'", "anchors="),
+    "no torus": (lambda: ph.manifolds.Torus(0), "n = 0", "at least 1"),
+    "torus, n": (lambda: HT.DenseField(3, ph.manifolds.Torus(2)), "Torus(2)", "3 were requested"),
+    "rotations, n": (lambda: HT.DenseField(2, ph.manifolds.Rotations()), "3 dimensions", "2 were requested"),
+    "a part of a sphere": (lambda: hdist.Uniform(geoopt.Sphere(EYE), 1), "intersection", "geoopt.Sphere()"),
+    "lift what has no inverse": (lambda: HT.TangentTransform(dist.transforms.AbsTransform(), M), "no inverse"),
+    "mask, sizes": (lambda: ph.embeddings.complete_distances(DIST, DIST[:2] == 1), "(2, 3)", "(3, 3)"),
     "unknown conditional": (lambda: flow(2, 2, lambda: None, context_dim=2), "ConditionalCouplingFlow"),
 }
 NO_CONTEXT = ("ConditionalTangentCoupling", ".condition(context)")
@@ -484,6 +511,15 @@ TYPES = {
     "context of no use": (lambda: ph.flows.ConditionalCouplingFlow([tc(2)]), "layer 0", "CouplingFlow"),
     "no coupling": (lambda: ph.flows.CouplingFlow([HT.Translation(M, P)]), "Translation", "ComposeTransformModule"),
     "lift a network": (lambda: HT.TangentTransform(torch.nn.Linear(2, 2), M), "Linear", "bijection"),
+    "field": (lambda: HT.continuous_flow(2, M, field="x"), "'x'", "'anchor', 'mixture', 'dense'"),
+    "compile a function": (lambda: HT.ContinuousFlow(torch.sub, M).compile(), "field = ", "module"),
+    "WHC on SPD": (
+        lambda: HT.WrappedHyperboloidCoupling(1, torch.sin, SPD),
+        "smaller",
+        "tangent_coupling",
+    ),
+    "translate_tangent on SPD": (lambda: G.translate_tangent(SPD, t(1, 0, 0), t(0, 1, 0)), "Nested", "translate(M"),
+    "mean, dim": (lambda: G.frechet_mean(M, batch(P, 4), dim="0"), "dim = '0'", "1 batch dimensions"),
     "summary, one manifold for sites": (lambda: ph.infer.summary({"z": DRAWS}, M), "Lorentz", '{"z": M}'),
     "summary, of a list": (lambda: ph.infer.summary([DRAWS], {"z": M}), "samples = ", "get_samples"),
     "a guide of no model": (lambda: ph.infer.AutoWrappedNormal(3), "model = 3", "function"),
@@ -495,6 +531,8 @@ UNDEFINED = {
     "kl, two k": (lambda: kl_divergence(normal(P, 1.0), normal(P4, 1.0, manifold=M4)), "k=1", "k=4", *ESTIMATE),
     "kl, two classes": (lambda: kl_divergence(normal(P, 1.0), multivariate(P, EYE)), "WrappedNormal", *ESTIMATE),
     "variance": (lambda: normal(P, 1.0).variance, "log0(M, translate(M, loc, x, inverse=True))"),
+    "LocScaleReparam": (lambda: scaled_loc(), "WrappedNormal on Lorentz(k=1)", "'z'", "TransformReparam"),
+    "log-det of a projection": (lambda: HT.Projection(geoopt.Sphere()).log_abs_det_jacobian(P, P), "LiftReparam"),
     "entropy": (lambda: normal(P, 1.0).entropy(), "-d.log_prob(d.rsample((1000,))).mean(0)"),
 }
 #: ValueErrors while validating; torch may raise another one without. Some are its own.
@@ -509,6 +547,7 @@ WHILE_VALIDATING = {
     "an indefinite matrix": (lambda: G.log0(SPD, t([2.0, 0.0], [0.0, -1.0])), "eigenvalue -1"),
     "a skew matrix": (lambda: G.log0(SPD, t([2.0, 0.5], [0.25, 1.0])), "= 0.25", "(x + x.mT) / 2"),
     "event shape": (lambda: normal(P, 1.0).log_prob(P3), "event_shape", "[4]", "[3]"),
+    "batch shape of a graph": (lambda: graph(3).log_prob(torch.zeros(4, 2, 2)), "value (4,)", "distribution (3,)"),
     "batch shape": (lambda: normal(batch(P, 3), 1.0).log_prob(batch(P, 4)), "[4, 3]", "[3, 3]"),
 }
 ERRORS = [(VALUES, ValueError), (SHAPES, ValueError), (TYPES, TypeError), (UNDEFINED, NotImplementedError)]
@@ -553,6 +592,7 @@ CHECKED = {
     "on_manifold, k": lambda **kwargs: on_manifold(with_k(0.0), **kwargs),
     "Checkerboard, side": lambda **kwargs: data.Checkerboard(-1.0, **kwargs),
     "Checkerboard, value": lambda **kwargs: data.Checkerboard(0.5, **kwargs).log_prob(t(NAN, 0.0)),
+    "SoftGeometricGraph, value": lambda **kwargs: graph(**kwargs).log_prob(torch.full((2, 2), 0.5)),
     "TwoSpirals, value": lambda **kwargs: data.TwoSpirals(**kwargs).log_prob(t(NAN, 0.0)),
 }
 

@@ -1,5 +1,6 @@
 """Base distributions: mass by quadrature, samplers and gradients by their laws, and mpmath at the extremes."""
 
+import contextlib
 import math
 import pickle
 from functools import partial
@@ -459,6 +460,17 @@ def test_shapes_expansion_copies(make):
     assert torch.allclose(e.log_prob(x), d.log_prob(x))
     assert e.log_prob(x[0, 0, 0]).shape == (4, 3)
     assert type(d).__name__ in repr(d)
+
+
+@each_base
+def test_centres_are_copies_of_loc(make):
+    d = make()
+    for name in ("mean", "mode") if hasattr(d, "loc") else ():
+        with contextlib.suppress(NotImplementedError):
+            centre = getattr(d, name)
+            assert torch.equal(centre, d.loc)
+            assert centre.data_ptr() != d.loc.data_ptr()
+            assert name == "mean" or (d.log_prob(centre) >= d.log_prob(d.sample((100,)))).all()
 
 
 @each_base

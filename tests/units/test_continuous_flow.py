@@ -679,3 +679,16 @@ def test_an_estimate_is_refused_where_it_gains_nothing_or_diverges():
         flow(x)
     with pyro.validation_enabled(False):
         assert flow.log_abs_det_jacobian(x, flow(x)).isnan()
+
+
+def test_random_fourier_features_are_of_the_features_of_points():
+    M = lorentz()
+    field, seen = HT.DenseField(2, M, [4], frequencies=500, frequency_scale=3.0).double(), []
+    field.network.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    x = points(M, 2)
+    field(x, torch.tensor(0.5))
+    features = geometry.complete(M).features(x)
+    phases = features @ field.frequencies
+    expected = torch.cat([features, phases.cos(), phases.sin()], -1)
+    torch.testing.assert_close(seen[0][:, : expected.size(-1)], expected)
+    assert field.frequencies.std().item() == pytest.approx(3.0, rel=0.1)

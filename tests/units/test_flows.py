@@ -262,6 +262,14 @@ ABSTRACT = {
     HT.TangentModule: {"_tangent_forward", "_tangent_backward"},
     HT.Coupling: {"_move", "_move_back"},
     ph.geometry.Geometry: {"event_shape", "dim", "contains", "distance", "squared_distance"},
+    ph.geometry.Complete: {
+        *("event_shape", "dim", "contains", "distance", "squared_distance", "exp", "log", "features"),
+        *("point", "state", "velocity"),
+    },
+    ph.geometry.Embedded: {
+        *("event_shape", "dim", "contains", "distance", "squared_distance", "exp", "log", "features"),
+        *("log_total_volume", "project", "uniform"),
+    },
     ph.geometry.Hadamard: {"event_shape", "dim", "contains", "exp0", "log0", "translate"},
     ph.geometry.Nested: {
         *("event_shape", "dim", "contains", "exp0", "log0", "translate"),
@@ -284,3 +292,22 @@ def test_couplings_take_every_argument_by_name(kind):
     layer = kind(split_dim=1, hypernet=lambda x1: (x1, x1), manifold=lorentz(), log_scale_bound=2.0, cache_size=0)
     x = ph.geometry.exp0(lorentz(), torch.ones(2, dtype=torch.float64))
     assert torch.allclose(layer.inv(layer(x)), x)
+
+
+#: The widths of hidden layers by default, as the docstrings say.
+WIDTHS = {
+    HT.tangent_coupling: [30],
+    HT.wrapped_hyperboloid_coupling: [30],
+    HT.polar_coupling: [64, 64],
+    partial(HT.factor_coupling, manifold=geoopt.ProductManifold((geoopt.Lorentz(), 3), (FLAT, 1)), index=0): [30],
+    HT.DenseField: [128, 128],
+    HT.AnchorField: [128, 128],
+    partial(HT.MixtureField, manifold=FLAT, data=torch.randn(60, 3)): [128, 128],
+}
+
+
+@pytest.mark.parametrize("builder", WIDTHS)
+def test_widths_by_default(builder):
+    dim = {} if builder is HT.polar_coupling else {"dim": 3}
+    made = [builder(**dim), builder(**dim, hidden_dims=WIDTHS[builder])]
+    assert len({tuple((name, value.shape) for name, value in each.named_parameters()) for each in made}) == 1

@@ -271,6 +271,8 @@ def test_balls_are_modules():
     assert all(G.same(B, each) for each in (other, copy.deepcopy(B), pickle.loads(pickle.dumps(B))))
     with pytest.raises(ValueError, match=r"c=0.5.*c=0.25.*fixed"):
         other.load_state_dict(ph.manifolds.PoincareBall(0.5).state_dict())
+    other.c = torch.tensor(3.0)
+    assert other.curvature == -3.0
     for bad in (0.0, -1.0, math.nan):
         with pytest.raises(ValueError, match="c = "):
             ph.manifolds.PoincareBall(bad)
@@ -492,3 +494,8 @@ def test_a_geometry_without_one_of_its_six_methods_cannot_be_made(missing):
     del parts[missing]
     with pytest.raises(TypeError, match=missing):
         type("Partial", (G.Hadamard,), parts)(HalfSpace())
+
+
+def test_matrices_are_projected_to_their_symmetric_parts():
+    x = torch.tensor([[2.0, 1.0], [0.0, 3.0]])
+    assert torch.equal(G.project(geoopt.SymmetricPositiveDefinite(), x), torch.tensor([[2.0, 0.5], [0.5, 3.0]]))

@@ -73,6 +73,17 @@ def test_batch_shapes(name):
     assert planes(x[:0]).shape == (0, 5, 3)
 
 
+def test_layers_are_stacked():
+    """As a plate of layers with priors has them: each has its own points."""
+    M = lorentz(2.0)
+    planes, x = planes_on(M), G.exp0(M, torch.randn(2, 5, 2, dtype=torch.float64))
+    stacked = {"weight": torch.randn(2, 3, 2, dtype=torch.float64), "offset": torch.randn(2, 3, dtype=torch.float64)}
+    found = torch.func.functional_call(planes, stacked, x)
+    for i in range(2):
+        each = {name: value[i] for name, value in stacked.items()}
+        torch.testing.assert_close(found[i], torch.func.functional_call(planes, each, x[i]))
+
+
 def test_gradients_are_right_at_the_origin():
     M = lorentz(2.0)
     planes = planes_on(M)

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import re
 
 import geoopt
 import pyro.distributions as dist
@@ -66,6 +67,14 @@ def test_a_manifold_of_fixed_curvature_knows_it_and_a_learnable_one_loads_it():
         other.load_state_dict(saved(fixed))
     learnable.load_state_dict(saved(ph.manifolds.Lorentz(2.0, learnable=True)))
     assert learnable.k.item() == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("foreign", [7, {"version": 1}])
+def test_the_state_of_another_class_is_refused_and_shown(foreign):
+    module = FLOWS["lifted spline"](lorentz(2.0))
+    state = {key: foreign if key.endswith("_extra_state") else value for key, value in saved(module).items()}
+    with pytest.raises(ValueError, match=re.escape(f"on {foreign}, but")):
+        module.load_state_dict(state)
 
 
 @each_flow

@@ -287,11 +287,34 @@ def test_a_vector_field_reaches_the_rim(ax, dtype):
         size = x[:, 1:].norm(dim=-1, keepdim=True)
         return torch.cat([size, x[:, :1] * x[:, 1:] / size], dim=-1) / 2
 
-    arrows = viz.vector_field(ax, M, outwards, resolution=40, dtype=dtype)
+    arrows = viz.vector_field(ax, M, outwards, resolution=40, dtype=dtype, scale=1)
     p = torch.tensor(arrows.XY)
-    assert 1.9 < p.norm(dim=-1).max() < 0.98 * 2
+    assert 1.9 < p.norm(dim=-1).max() < 2 - 0.4 * 0.1
     expected = p / p.norm(dim=-1, keepdim=True) * (1 - p.square().sum(-1, keepdim=True) / 4) / 2
     assert torch.allclose(directions(arrows), expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("M", [lorentz(4.0), ball(0.25), PLANE, "native"], ids=["disk", "ball", "plane", "native"])
+def test_a_vector_field_fits_its_grid_and_its_colours_are_lengths(ax, M):
+    """The field of logs to the origin: lengths are distances from it."""
+    straight = M in (PLANE, "native")
+    if M == "native":
+        viz.native_disk(ax, M := lorentz(4.0), 2.0)
+
+    def inwards(x):
+        return M.logmap(x, G.origin(M, 2).to(x).expand_as(x))
+
+    arrows = viz.vector_field(ax, M, inwards, resolution=9, extent=EXTENT, dtype=torch.float64)
+    p, sizes = torch.tensor(arrows.XY), directions(arrows).norm(dim=-1)
+    r = p.norm(dim=-1)
+    away = r > 1e-9
+    assert away.sum() == len(p) - 1
+    assert torch.allclose(sizes, 0.8 * 4 / 9 * away.double())
+    assert torch.allclose(torch.linalg.vecdot(directions(arrows)[away], p[away]), -(sizes * r)[away])
+    lengths = torch.tensor(arrows.get_array())
+    assert torch.allclose(lengths, r if straight else 4 * torch.atanh(r / 2), rtol=1e-6, atol=1e-6)
+    assert (M is PLANE) or (r + sizes / 2).max() < 2  # inside
+    assert viz.vector_field(ax, M, inwards, resolution=3, extent=EXTENT, color="red").get_array() is None
 
 
 def test_arrows_of_the_plane(ax):
@@ -300,7 +323,65 @@ def test_arrows_of_the_plane(ax):
     assert viz.vector_field(ax, PLANE, lambda x: 0 * x + 1, extent=(0, 1, 0, 1), resolution=4).N == 16
 
 
+# ---- Rulers ----
+
+
+@each_k
+def test_ticks_of_the_scale_bar_are_evenly_apart(ax, k):
+    M = lorentz(k)
+    lines, *labels = viz.scale_bar(ax, M, 0.5, angle=60.0, color="red")
+    _, *ticks = [torch.tensor(line) for line in lines.get_segments()]
+    middles = torch.stack(ticks).mean(1)
+    x = ph.charts.from_poincare_ball(M, torch.cat([torch.zeros(1, 2).double(), middles]))
+    assert torch.allclose(G.distance(M, x[1:], x[:-1]), torch.tensor(0.5).double(), atol=1e-9)
+    assert torch.allclose(torch.atan2(middles[:, 1], middles[:, 0]), torch.tensor(math.pi / 3).double())
+    assert [label.get_text() for label in labels] == [f"{0.5 * (j + 1):g}" for j in range(len(ticks))] + ["∞"]
+    assert 1 - 2 * middles.norm(dim=-1).max() / math.sqrt(k) < 0  # near the rim
+
+
+def test_scale_bars_of_straight_pictures(ax):
+    viz.plane(ax, extent=(-4, 6, -1, 1))
+    (bar, *_), (label,) = (artists := viz.scale_bar(ax, PLANE, 2.0))[0].get_segments(), artists[1:]
+    assert np.linalg.norm(bar[1] - bar[0]) == pytest.approx(2.0)
+    assert label.get_text() == "2"
+    assert (ax.get_xlim(), ax.get_ylim()) == ((-4, 6), (-1, 1))
+    viz.native_disk(ax, M1, 3.0)
+    lines, *labels = viz.scale_bar(ax, M1)
+    assert [label.get_text() for label in labels] == ["1", "2", "3"]
+    assert np.linalg.norm(np.mean(lines.get_segments()[3], 0)) == pytest.approx(3.0)
+
+
+def test_a_rim_tick_for_each_point_on_the_rim(ax):
+    M = lorentz(4.0)
+    x = torch.cat([ring(M, 5.9, size=3), ring(M, 6.1, size=4), ring(M, 40.0, size=1), G.origin(M, 2)[None].double()])
+    inner = segments(viz.rim_ticks(ax, M, x, color="red"))
+    assert len(inner) == 5
+    assert (inner.norm(dim=-1) > 2).all()
+    assert torch.allclose(
+        torch.nn.functional.normalize(inner[:, 0], dim=-1), torch.nn.functional.normalize(positions(ax, M, x)[3:8])
+    )
+    assert viz.rim_ticks(ax, M, x[:3]).get_segments() == []
+
+
 # ---- What is given ----
+
+
+def test_without_axes_the_current_ones_are_drawn_on():
+    from matplotlib import pyplot
+
+    pyplot.switch_backend("agg")
+    ax = pyplot.figure().subplots()
+    M = lorentz(1.0)
+    x = ring(M, 1.0, size=3)
+    for draw in DRAW.values():
+        artists = draw(None, M, x)
+        assert (artists[0] if isinstance(artists, list) else artists).axes is ax
+    for draw in (viz.native_disk, viz.scale_bar):
+        assert all(artist.axes is ax for artist in draw(None, M))
+    assert viz.vector_field(None, M, lambda x: 0 * x, resolution=3).axes is ax
+    assert viz.rim_ticks(None, M, x).axes is ax
+    assert viz.plane(None)[0].axes is ax
+    pyplot.close()
 
 
 def test_keywords_reach_the_artists_under_all_their_names(ax):
@@ -371,6 +452,11 @@ M1 = geoopt.Lorentz()
 X1 = G.origin(M1, 2).expand(3, 3)
 X3 = ring(lorentz(1.0), 1.0, size=3)
 WRONG = {
+    "the manifold first": (lambda ax: viz.points(M1, X1, X1), TypeError, "Lorentz.*Axes.*None"),
+    "a scale bar of the sphere": (lambda ax: viz.scale_bar(ax, geoopt.Sphere()), TypeError, "Sphere.*frame"),
+    "a scale bar without length": (lambda ax: viz.scale_bar(ax, M1, 0.0), ValueError, "length = 0"),
+    "too many ticks": (lambda ax: viz.scale_bar(ax, M1, 1e-3), ValueError, "length = 0.001.*larger"),
+    "a rim of the plane": (lambda ax: viz.rim_ticks(ax, PLANE, X1[:, 1:]), TypeError, "Euclidean"),
     "three dimensions": (lambda ax: viz.points(ax, M1, G.origin(M1, 3)), ValueError, r"n = 3.*log0.*:2\]"),
     "one dimension": (lambda ax: viz.points(ax, M1, G.origin(M1, 1)), ValueError, "n = 1.*histogram"),
     "a flat space of three": (lambda ax: viz.points(ax, PLANE, torch.zeros(3)), ValueError, r"n = 3.*:2\]"),

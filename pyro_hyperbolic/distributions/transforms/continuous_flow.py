@@ -60,7 +60,8 @@ class ContinuousFlow(ModuleTransform):
 
     Args:
         field: Called as ``field(x, t)`` with points ``(*, *event)`` and times ``(*)``; returns tangent vectors
-            ``(*, m)``, as :class:`geometry.Complete` has them. It must be smooth and map each point by itself.
+            ``(*, m)``, as :class:`~pyro_hyperbolic.geometry.Complete` has them. It must be smooth and map each point by
+            itself.
         manifold: A geoopt manifold; the hyperboloid of curvature -1 by default.
         steps: The number ``N`` of steps. Each must be injective; a reversal of orientation is noticed.
         explicit: The direction without Newton's method: ``"forward"`` (base to data) for guides, ``"inverse"`` (data to
@@ -245,8 +246,7 @@ def continuous_flow(
         dim: Intrinsic dimension ``n``.
         manifold: A geoopt manifold; the hyperboloid of curvature -1 by default.
         anchors: Data, points ``(N, *event)``: anchors start at at most ``num_anchors`` of them, far from each other
-            (:func:`~.fields.farthest_points`), and components of a mixture at their clusters. Anchors are random by
-            default.
+            (:func:`farthest_points`), and components of a mixture at their clusters. Anchors are random by default.
         num_anchors: The number of anchors or components.
         hidden_dims: Widths of the hidden layers; ``[128, 128]`` by default.
         steps: The number of Runge-Kutta steps.

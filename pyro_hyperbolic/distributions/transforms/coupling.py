@@ -28,7 +28,7 @@ Hypernet = Callable[..., tuple[Tensor, Tensor]]
 class Coupling(TangentModule):
     """Abstract base of coupling layers: a network of one block of tangent coordinates moves the other block.
 
-    A subclass implements :meth:`_move` and :meth:`_move_back`. A flow calls :meth:`forward_block` and
+    A subclass implements ``_move`` and ``_move_back``. A flow calls :meth:`forward_block` and
     :meth:`inverse_block`, so it splits and joins blocks, and maps to the manifold, only once.
 
     The network receives all points of a batch, and may mix them along dimension -2: see :class:`SetTransform`, whose

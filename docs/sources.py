@@ -1,0 +1,88 @@
+"""What Sphinx reads: Markdown whose links mean what they mean in the repository, and pages of public names."""
+
+import inspect
+import os
+import re
+from importlib import import_module
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+#: Tutorials with a page; the other files of their folder are modules that they import.
+TUTORIALS = re.findall(r"^(?:.*<)?tutorials/(\w+)>?$", (ROOT / "docs" / "index.md").read_text(), re.MULTILINE)
+#: Files outside docs/ that have a page.
+PAGES = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "CONTRIBUTING.md",
+    "CHANGELOG.md": "CHANGELOG.md",
+    "tutorials/experiments/README.md": "experiments.md",
+} | {f"tutorials/{name}.py": f"tutorials/{name}.py" for name in TUTORIALS}
+#: Public modules, each with its page in docs/api.
+MODULES = [
+    found
+    for page in sorted((ROOT / "docs/api").glob("*.md"))
+    for found in re.findall(r"\{module\} (\S+)", page.read_text())
+]
+
+
+def link(match: re.Match, file: str) -> str:
+    """Returns a link of a file of the repository as a link of the site; a file without a page is only named."""
+    text, target, fragment = match.groups()
+    if not target or ":" in target or target.startswith("/"):
+        return match[0]
+    path = Path(os.path.normpath(ROOT / Path(file).parent / target))
+    if not path.exists():
+        return match[0]  # the build warns of it
+    name = str(path.relative_to(ROOT))
+    page = PAGES.get(name, name.removeprefix("docs/") if name.startswith("docs/") else None)
+    return f"[{text}](/{page}{fragment or ''})" if page else text
+
+
+def links(text: str, file: str) -> str:
+    """Returns the text of a file of the repository with the links of the site."""
+    return re.sub(r"\[([^\]]*)\]\(([^)#\s]*)(#[^)\s]*)?\)", lambda match: link(match, file), text)
+
+
+def entry(module: str, name: str) -> str:
+    """Returns the directive that documents a name."""
+    each = getattr(import_module(module), name)
+    if isinstance(each, dict):
+        return f".. py:data:: {name}\n\n   A dict with the keys {', '.join(f'``{key}``' for key in each)}.\n"
+    if inspect.ismodule(each):
+        return f".. automodule:: {module}.{name}\n\n.. currentmodule:: {module}\n"
+    if inspect.isclass(each):
+        return f".. autoclass:: {name}\n   :members:\n   :show-inheritance:\n"
+    return f".. autofunction:: {name}\n"
+
+
+def directives(body: str) -> str:
+    """Returns directives in reStructuredText, fenced for Markdown."""
+    return f"```{{eval-rst}}\n{body}\n```"
+
+
+def api(text: str) -> str:
+    """Expands ``{module}``, the head of a page of names, and its groups ``{names}``: tables first, then the entries."""
+    if not (head := re.search(r"```\{module\} (\S+)\n```", text)):
+        return text
+    module, tables = head[1], ""
+    for title, names in re.findall(r"^## (.+)\n(?:(?!^## )[\s\S])*?```\{names\}\n([\s\S]*?)```", text, re.MULTILINE):
+        rows = [name for name in names.split() if not isinstance(getattr(import_module(module), name), dict)]
+        tables += f".. rubric:: {title}\n\n.. autosummary::\n   :nosignatures:\n\n   " + "\n   ".join(rows) + "\n\n"
+    text = text.replace(head[0], directives(f".. automodule:: {module}\n\n{tables}"))
+
+    def entries(match: re.Match) -> str:
+        body = "\n".join(entry(module, name) for name in match[1].split())
+        return directives(f".. currentmodule:: {module}\n\n{body}")
+
+    return re.sub(r"```\{names\}\n([\s\S]*?)```", entries, text)
+
+
+def read(app, docname: str, content: list[str]) -> None:
+    """Sphinx's event ``source-read``."""
+    file = f"{docname}.py" if docname.startswith("tutorials/") else f"docs/{docname}.md"
+
+    def include(match: re.Match) -> str:
+        included = os.path.normpath(Path("docs") / match[1])
+        return links((ROOT / included).read_text(), included)
+
+    text = re.sub(r"```\{include\} (\S+)\n```", include, links(content[0], file))
+    content[0] = api(text)

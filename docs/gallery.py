@@ -95,15 +95,12 @@ def execute(name: str, folder: Path, brief: bool) -> None:
 
 def run(name: str, folder: Path, brief: bool) -> None:
     """Runs a tutorial in a process of its own, and keeps its outputs in a folder."""
-    import matplotlib.figure  # noqa: F401  # imported once for all forks
-    import torch._dynamo  # noqa: F401
-
     import pyro_hyperbolic
 
     def child() -> None:
         warnings.simplefilter("ignore")
-        with open(made / "stderr", "w") as file:  # progress bars
-            os.dup2(file.fileno(), 2)
+        sys.stderr = open(made / "stderr", "w")  # noqa: SIM115  # progress bars, and the error if there is one
+        os.dup2(sys.stderr.fileno(), 2)
         execute(name, made, brief)
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -131,6 +128,8 @@ def outputs(name: str) -> Path:
     if record(FULL / name).get("code") == code(name):
         return FULL / name
     if record(BRIEF / name).get("code") != code(name):
+        import torch._dynamo  # noqa: F401  # takes seconds; forks have it at once
+
         run(name, BRIEF / name, brief=True)
     return BRIEF / name
 

@@ -9,6 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Generic
 
+from docutils import nodes
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 import gallery  # noqa: E402  # in this folder
@@ -115,8 +117,17 @@ def public_bases(app, name, obj, options, bases):
             i += 1
 
 
+def without_return_type(app, domain, objtype, content):
+    """Drops ``Return type: Tensor`` below a sentence on what is returned."""
+    for fields in content.findall(nodes.field_list):
+        named = {field[0].astext(): field for field in fields}
+        if named.keys() & {"returns", "return"} and (kind := named.get("rtype")) and kind[1].astext() == "Tensor":
+            fields.remove(kind)
+
+
 def setup(app):
     """Called by Sphinx."""
+    app.connect("object-description-transform", without_return_type, priority=900)
     app.connect("autodoc-process-bases", public_bases)
     app.connect("source-read", sources.read)
     app.connect("missing-reference", at_public_path)

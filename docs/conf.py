@@ -37,6 +37,7 @@ exclude_patterns = ["_build", "*.py", "jupyter_execute"]
 html_theme = "furo"
 html_title = f"{project} {release}"
 html_static_path = ["_static"]
+html_favicon = "_static/favicon.svg"
 html_css_files = ["site.css"]
 templates_path = []
 html_theme_options = {"navigation_with_keys": True}
@@ -45,6 +46,7 @@ add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False
 autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
 autosummary_generate = False
 napoleon_use_ivar = True
 

@@ -50,7 +50,7 @@ FLOORS := .venv-floors/bin/python -m pytest -W default --numprocesses 2 --dist w
 .venv-floors/.installed: pyproject.toml constraints-floors.txt
 	$(PYTHON_FLOORS) -m venv .venv-floors
 	.venv-floors/bin/python -m pip install --quiet --disable-pip-version-check \
-		--requirement constraints-floors.txt --editable '.[tutorials,testing]'
+		--requirement constraints-floors.txt --editable '.[tutorials,testing,zuko]'
 	@touch $@
 
 test-floors: .venv-floors/.installed ## run the suite, without the matrix of inference, at the lowest versions; see docs/releasing.md

@@ -155,7 +155,7 @@ def complete_distances(D: Array, observed: Array | None = None) -> Tensor:
     np.fill_diagonal(known, True)
     if bool((known != known.T).any()):
         raise ValueError("observed is not symmetric, but distances are; pass observed & observed.T.")
-    values = _distances(np.where(known, values, 0.0))
+    values = _distances(D, known)
     while not known.all():
         # What is missing is 0 here, which bounds no better than the triangle inequality does.
         subtracted = values.copy()
@@ -186,9 +186,14 @@ def _square(D: Array) -> np.ndarray:
     return copy
 
 
-def _distances(D: Array) -> np.ndarray:
-    """Returns a matrix of distances in float64, exactly symmetric, after a check."""
+#: Of the dtypes that are rounded more than float64.
+_EPS = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+
+
+def _distances(D: Array, known: np.ndarray | None = None) -> np.ndarray:
+    """Returns a matrix of distances in float64, exactly symmetric, after a check; 0 where they are not known."""
     values = _square(D)
+    values = values if known is None else np.where(known, values, 0.0)
     wrong = ~((values >= 0) & np.isfinite(values))
     if wrong.any():
         i, j = np.argwhere(wrong)[0]
@@ -196,8 +201,8 @@ def _distances(D: Array) -> np.ndarray:
             f"D[{i}, {j}] = {values[i, j]:.6g}, but distances must be >= 0 and finite; fill in missing ones with "
             f"complete_distances(D, observed)."
         )
-    eps = np.finfo(float).eps if not isinstance(D, (Tensor, np.ndarray)) or "64" in str(D.dtype) else 2**-23
-    bound = 64 * eps * values.max()
+    # The two halves may have been rounded differently.
+    bound = 64 * _EPS.get(str(getattr(D, "dtype", "")).removeprefix("torch."), 2.0**-52) * values.max()
     if np.abs(values.diagonal()).max() > bound:
         raise ValueError(f"D has {np.abs(values.diagonal()).max():.6g} on its diagonal, but d(x, x) = 0; set it to 0.")
     skew = np.abs(values - values.T)

@@ -312,9 +312,7 @@ def mixed(weights: Tensor, y: Tensor) -> Tensor:
 
 
 def products(x: Tensor, y: Tensor) -> Tensor:
-    """Returns ``x . y_j``, shape ``(J, *)``, of vectors ``(*, m)`` and ``(J, *, m)``."""
-    if y.shape[1:-1].numel() > 1:  # of a batch of manifolds
-        return (x * y).sum(-1)
+    """Returns ``x . y_j``, shape ``(J, *)``, of vectors ``(*, m)`` and ``(J, 1, ..., 1, m)``."""
     return (x @ y.reshape(len(y), -1).mT).movedim(-1, 0)
 
 

@@ -76,13 +76,10 @@ def fails_in_a_library(error: BaseException) -> bool:
 
     The innermost Python frame is at fault, except for functions of torch that pass on their arguments.
     """
-    frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    for name in reversed(frames):
-        if name.startswith(("torch.distributions.", "torch.nn.modules.", "pyro.")):
-            return True
-        if not name.startswith("torch."):
-            return False
-    return False
+    libraries = ("torch.distributions.", "torch.nn.modules.", "pyro.")
+    frames: list[str] = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    at_fault = [name for name in frames if name.startswith(libraries) or not name.startswith("torch.")][-1]
+    return at_fault.startswith(libraries)
 
 
 def no_empty_batch(formula: str, at: str, error: Exception) -> LawViolation:
@@ -153,8 +150,8 @@ def log_det_mistakes(points: ChartedPoints | None, expected: Tensor) -> Mapping[
 def diagnose(residual: Tensor, mistakes: Mapping[str, Tensor], rounding: float) -> str:
     """Returns the mistake with these residuals, or "unclear" and what is known."""
     residual = residual.detach().reshape(-1).double()
-    if residual.numel() == 0 or not bool(residual.isfinite().all()):
-        return "NaN or infinity: an overflow, or a logarithm or root outside its domain"
+    if not bool(residual.isfinite().all()):
+        return "NaN or infinity: an overflow, a logarithm or root outside its domain, or a map without gradients"
     size = float(residual.abs().max())
     bound = max(CONFIDENCE * size, rounding)
     shapes = {name: value.detach().reshape(-1).double() for name, value in mistakes.items()}
@@ -195,8 +192,6 @@ def event_texts(expected: Tensor, found: Tensor, at: int, digits: int = 8) -> tu
         texts = event_text(expected, at, number), event_text(found, at, number)
         if texts[0] != texts[1]:
             return texts
-    if expected.dtype != found.dtype:
-        return f"{texts[0]} in {expected.dtype}", f"{texts[1]} in {found.dtype}"
     return "finite numbers", texts[1]  # same digits but no agreement: NaN or infinity
 
 

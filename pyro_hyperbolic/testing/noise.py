@@ -60,11 +60,9 @@ def _check(distribution: dist.TorchDistribution, prefix: str, num_samples: int, 
 def _check_draws(distribution: dist.TorchDistribution, name: str, prefix: str, num_samples: int, seed: int) -> None:
     law, members = "batch_members_have_own_noise", torch.Size(distribution.batch_shape).numel()
     size = members * torch.Size(distribution.event_shape).numel()
-    if size == 0:
-        return
     number = max(64, min(num_samples, _MAX_NUMBERS // size)) // 2 * 2
     with seeded(seed), torch.no_grad():
-        x = _draw(distribution, name, number)
+        x = getattr(distribution, name)(torch.Size((2, number)))
     expected_shape = torch.Size((2, number)) + distribution.batch_shape + distribution.event_shape
     if x.shape != expected_shape:
         formula = f"{prefix}{name}({(2, number)}).shape"
@@ -119,18 +117,6 @@ class _Largest(NamedTuple):
     correlation: float
     where: tuple[int, ...]
     tried: int
-
-
-def _draw(distribution: dist.TorchDistribution, name: str, number: int) -> Tensor:
-    draw = getattr(distribution, name)
-    try:
-        return draw(torch.Size((2, number)))
-    except Exception as error:
-        if not fails_in_a_library(error):
-            raise
-        # Some distributions of Pyro accept only one sample dimension.
-        x = draw(torch.Size((2 * number,)))
-        return x.reshape(2, number, *x.shape[1:])
 
 
 def _ranks(distribution: dist.TorchDistribution, x: Tensor) -> tuple[Tensor, list[int]]:

@@ -104,7 +104,7 @@ def assert_distribution_laws(distribution: dist.TorchDistribution, *, thorough: 
 
     Raises:
         LawViolation: An AssertionError that names the law, what was expected and found, and the likely cause.
-        ValueError: If the events are not points or real vectors.
+        ValueError: If the events are not points or real vectors, or the batch is empty.
 
     Warns:
         NotChecked: If the integral of the density is too inaccurate: very heavy tails, or parts that are far apart.
@@ -226,6 +226,9 @@ def _check_events(distribution: dist.TorchDistribution) -> None:
             f"the support is {support}, but the laws apply to on_manifold(M) or real vectors; push the distribution "
             f"through biject_to(support).inv."
         )
+    if 0 in distribution.batch_shape:
+        batch_shape = tuple(distribution.batch_shape)
+        raise ValueError(f"the batch shape is {batch_shape}, but the laws need a member; give a batch of two.")
 
 
 def _check_shapes(distribution: dist.TorchDistribution) -> None:
@@ -235,7 +238,7 @@ def _check_shapes(distribution: dist.TorchDistribution) -> None:
         except LawViolation:
             raise
         except Exception as error:
-            if shape in ((), (3,)):
+            if 0 not in shape:
                 raise
             # torch cannot draw zero samples of a multinomial, for example.
             if not fails_in_a_library(error):

@@ -66,7 +66,7 @@ def test_the_floors_are_those_that_are_tested():
     """By `make test-floors`, with these versions; the README says the same of the dependencies that it names."""
     lines = (ROOT / "constraints-floors.txt").read_text().splitlines()
     tested = dict(line.split("==") for line in lines if "==" in line)
-    for name, floor in floors("testing", "tutorials").items():
+    for name, floor in floors("testing", "tutorials", "zuko").items():
         assert version(tested[name]) == version(floor), name
     for name in ("mpmath", "pytest", "pytest-xdist"):
         assert version(tested[name]) == version(floors("dev")[name]), name

@@ -59,6 +59,11 @@ SLIPS = {  # the slip, where it shows, and the law it breaks
     "distance by the cosine": (
         Sphere, "distance", lambda self, x, y: (x * y).sum(-1).acos(), "s2", "exp_and_log_agree"),
     "angles not wrapped": (FlatTorus, "log", lambda self, x, y: y - x, "t2", "exp_and_log_agree"),
+    "exponential off the sphere": (
+        Sphere, "exp", lambda self, x, u, exp=Sphere.exp: 1.001 * exp(self, x, u), "s2", "exp_and_log_agree"),
+    "no projection onto the sphere": (
+        Sphere, "project", lambda self, x, project=Sphere.project: (1 + 1e-2 * (x.size(0) == 4)) * project(self, x),
+        "s2", "stays_on_manifold"),
     "vectors of half the length": (
         RotationGroup, "exp", lambda self, x, u, exp=RotationGroup.exp: exp(self, x, u / 2), "so3",
         "exp_and_log_agree"),

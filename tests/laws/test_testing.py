@@ -116,6 +116,17 @@ def kept(self, x):
     return self._last
 
 
+def cached_scale(self):
+    """It knows the value that it is of, but not that a step has freed its graph."""
+    if not torch.equal(self.__dict__.get("at", torch.zeros(0)), self.log_scale):
+        self.__dict__.update(at=self.log_scale.detach().clone(), scale=self.log_scale.exp())
+    return self.scale
+
+
+def without_scale(self):
+    return {name: value for name, value in Scaling.__getstate__(self).items() if name not in ("at", "scale")}
+
+
 def stale(self):
     return {**Scaling.__getstate__(self), "_cached_x_y": (None, None)}
 
@@ -182,6 +193,13 @@ MUTANTS = {
     "lower sheet": mutant(Chart, ON, "sign", forward=lambda self, v: exp(v, self.R) * double(-1, 1, 1, 1)),
     "NaN at the origin": mutant(Chart, "gradients_are_finite", "origin", forward=by_the_norm),
     "guard lost in float32": mutant(Chart, F32, "digits|NaN", forward=guarded_by_zero_in_float32, least_radius=0.0),
+    "overflow": mutant(
+        Chart, ON, "NaN or infinity", forward=lambda self, v: exp(v, self.R) / (v.norm(dim=-1, keepdim=True) < 5)),
+    "inverse overflows": mutant(
+        Chart, "round_trip", "infinite", inverse=lambda self, x: log(x, self.R) / (x[..., :1] < 9)),
+    "a coordinate less": mutant(Chart, "round_trip", "shape", inverse=lambda self, x: log(x, self.R)[..., :2]),
+    "NaN where it meets a point": mutant(Boost, "gradients_are_finite", "origin", inverse=lambda self, y: (
+        Boost._inverse(self, y) + 0 * (y - self.p)[..., 1:].square().sum(-1, keepdim=True).sqrt())),
     "input edited": mutant(
         Chart, "does_not_alias_its_input", "edited", forward=lambda self, v: exp(v.mul_(2), self.R)),
     "a view": mutant(Scaling, "does_not_alias_its_input", "clone", inverse=lambda self, y: y[..., :]),
@@ -192,6 +210,10 @@ MUTANTS = {
         Dilation, LOG_DET, "Lebesgue", log_det=lambda self, x, y: self.log_scale.sum() + 0 * x[..., 0]),
     "volume of the argument dropped": mutant(Dilation, LOG_DET, "argument.*dropped", log_det=lambda self, x, y: (
         self.log_scale.sum() + volume(log(y, self.R), self.R))),
+    "infinite log-det": mutant(Dilation, LOG_DET, "NaN or infinity", log_det=lambda self, x, y: (
+        Dilation.log_abs_det_jacobian(self, x, y) / (y[..., 0] < 9))),
+    "no empty batch of points": mutant(Dilation, "shapes_broadcast", "empty", forward=lambda self, x: (
+        Dilation._call(self, x) + 0 * x.reshape(-1, 4)[0])),
     "log-det of the inverse": mutant(
         Dilation, LOG_DET, "inverse map", log_det=lambda self, x, y: -Dilation.log_abs_det_jacobian(self, x, y)),
     "scale dropped": mutant(Dilation, LOG_DET, "constant", log_det=lambda self, x, y: self.stretch(x, y)),
@@ -212,6 +234,11 @@ MUTANTS = {
     "defect 2: target off the manifold": mutant(Boost, ON, UNCLEAR, forward=boost_to_a_point_off_the_manifold),
     # Modules.
     "a graph kept": mutant(Scaling, COPIES, "cache", forward=kept),
+    "a scale kept with its graph": mutant(
+        Scaling, "cache_survives_an_optimiser_step", "graph", __getstate__=without_scale,
+        forward=lambda self, x: cached_scale(self) * x, inverse=lambda self, y: y / cached_scale(self)),
+    "no gradients": mutant(
+        Scaling, LOG_DET, "without gradients", forward=torch.no_grad()(lambda self, x: Scaling._call(self, x))),
     "a stale cache": mutant(
         Scaling, "cache_survives_an_optimiser_step", "stale", __getstate__=stale,
         init=lambda self, cache_size=1: Scaling.__init__(self, cache_size)),
@@ -242,8 +269,21 @@ MUTANTS = {
         torch.distributions.Normal(0, (self.scale / 2).exp()).log_prob(v).sum(-1))),
     "defect 9: samples clamped": mutant(Wrapped, FOLLOW, UNCLEAR, move=lambda self, x: (
         with_time(boost(self.loc, x, self.R)[..., 1:].clamp(-2, 2), self.R))),
+    "NaN gradient of a draw": mutant(Wrapped, UNBIASED, "", spread=lambda self: (
+        self.scale + 0 * (self.scale - self.scale.detach()).square().sqrt())),
     "half of the scale detached": mutant(Wrapped, UNBIASED, "detached", spread=lambda self: (
         torch.stack([self.scale[0], self.scale[1].detach()]))),
+    "samples off the manifold": mutant(Wrapped, ON, "tangent vector", move=lambda self, x: (
+        boost(self.loc, x, self.R) * double(0, 1, 1))),
+    "one coordinate NaN": mutant(
+        Batch, ON, "NaN", support=dist.constraints.real, log_prob=lambda self, value: value.sum(-1),
+        sample=lambda self, shape=(): Batch.sample(self, shape) * double(1, math.nan)),
+    "sample_shape ignored": mutant(
+        Batch, "shapes_broadcast", UNCLEAR, sample=lambda self, shape=(): Batch.sample(self)),
+    "sample_shape ignored by rsample": mutant(
+        Batch, "shapes_broadcast", UNCLEAR, rsample=lambda self, shape=(): Batch.sample(self)),
+    "summed over the batch": mutant(Batch, "shapes_broadcast", "batch too", log_prob=lambda self, value: (
+        Batch.log_prob(self, value).sum(-1))),
     "no empty batch": mutant(Batch, "shapes_broadcast", "empty", log_prob=lambda self, value: (
         Batch.log_prob(self, value) + 0 * value.reshape(len(value), -1)[0, 0])),
     "own draws score otherwise": mutant(
@@ -341,20 +381,24 @@ def test_every_known_mistake_of_a_log_det_is_named(cause):
 
 
 @pytest.mark.parametrize(
-    ("cause", "error"),
+    ("cause", "error", "number"),
     [
-        ("constant factor, every log-determinant is off by 0.123", lambda r: torch.full_like(r, 0.123)),
-        ("correct only at some points", lambda r: 0.123 * (r > r.median())),
-        ("no known mistake", lambda r: 0.1 + 0.02 * (5 * r).sin()),
+        ("constant factor, every log-determinant is off by 0.123", lambda r, right: torch.full_like(r, 0.123), 8),
+        ("correct only at some points", lambda r, right: 0.123 * (r > r.median()), 8),
+        ("no known mistake", lambda r, right: 0.1 + 0.02 * (5 * r).sin(), 8),
+        ("cannot distinguish: the log-determinant is dropped.*; .*volume terms.*dropped", lambda r, right: -right, 3),
+        ("three points", lambda r, right: -right, 2),
     ],
 )
-def test_what_is_known_of_other_mistakes_is_said(cause, error):
+def test_what_is_known_of_other_mistakes_is_said(cause, error, number):
     class Wrong(Dilation):
         def log_abs_det_jacobian(self, x, y):
-            return Dilation.log_abs_det_jacobian(self, x, y) + error(log(x, self.R).norm(dim=-1))
+            right = Dilation.log_abs_det_jacobian(self, x, y)
+            return right + error(log(x, self.R).norm(dim=-1), right)
 
+    wrong = Wrong() if number > 3 else Wrong(log_scale=(0.3, -0.5, 0.2 + 1e-6))
     with pytest.raises(LawViolation) as caught:
-        map_laws.log_det_matches_autograd(Wrong(), exp(points(), 2.0))
+        map_laws.log_det_matches_autograd(wrong, exp(points()[-number:], 2.0))
     assert re.search(f"unclear.*{cause}", caught.value.cause)
 
 
@@ -473,6 +517,10 @@ class GeooptChart(Chart):
         return self.codomain.manifold.logmap0(x)[..., 1:].clone()
 
 
+class WithoutCache(Scaling):
+    with_cache = torch.distributions.Transform.with_cache  # optional in torch
+
+
 def affine():
     return T.AffineTransform(torch.tensor([1.0, -2.0, 0.5]), torch.tensor([2.0, 0.5, 1.5]), event_dim=1)
 
@@ -496,6 +544,7 @@ CORRECT = {
     "of numbers": T.TanhTransform,
     "with a kink": T.LeakyReLUTransform,
     "affine of numbers": lambda: T.AffineTransform(0.5, torch.tensor([2.0, 0.5, 1.5])),
+    "without with_cache": lambda: WithoutCache(),
     "with a parameter": lambda: T.AffineTransform(torch.nn.Parameter(torch.zeros(3)), 2.0, event_dim=1),
 }
 LIBRARY = {case.name: case.make for case in TRANSFORMS}
@@ -625,16 +674,17 @@ LEAF = torch.tensor([0.3, -0.5, 0.4], dtype=torch.float64, requires_grad=True)
 
 
 @pytest.mark.parametrize(
-    ("make", "unchecked"),
+    ("make", "unchecked", "dtype"),
     [
-        (lambda: ByFunction(lambda: LEAF), ["pickle", "float32_agrees"]),
-        (Locked, ["copy.deepcopy", "pickle", "cache_survives", "float32_agrees"]),
+        (lambda: ByFunction(lambda: LEAF), ["pickle", "float32_agrees"], torch.float64),
+        (Locked, ["copy.deepcopy", "pickle", "cache_survives", "float32_agrees"], torch.float64),
+        (lambda: Locked().float(), ["copy.deepcopy", "pickle", "cache_survives", "float32_agrees"], torch.float32),
     ],
 )
-def test_a_correct_transform_that_cannot_be_copied_passes_with_a_warning(make, unchecked):
+def test_a_correct_transform_that_cannot_be_copied_passes_with_a_warning(make, unchecked, dtype):
     before = LEAF.detach().clone()
     with pytest.warns(NotChecked) as warned:
-        assert_laws(make())
+        assert_laws(make(), points().to(dtype))
     assert len(warned) == len(unchecked)
     assert all(word in str(warning.message) for word, warning in zip(unchecked, warned, strict=True))
     assert torch.equal(LEAF, before)
@@ -651,7 +701,13 @@ def test_mistakes_are_found_in_leaves_that_are_not_registered(wrong, law):
     assert caught.value.law == law
 
 
-REFUSED = {
+SPHERE = hdist.constraints.on_manifold(geoopt.Sphere())
+REFUSED = {  # and at which points, if those are to blame
+    "no points": (Chart(), r"\(0, 3\).*give 8", points()[:0]),
+    "NaN among the points": (Chart(), r"geometry\.exp0", points().where(points() > -1, math.nan)),
+    "points off the sphere": (wrong(T.ExpTransform, domain=SPHERE, codomain=SPHERE)(), r"geometry\.project", points()),
+    "no support": (wrong(Wrapped, support=torch.distributions.Distribution.support)(), "no support.*define"),
+    "no members": (dist.Normal(POINTS[:0], 1.0).to_event(1), r"\(0,\).*batch of two"),
     "a number": (dist.Normal(0.0, 1.0), "to_event"),
     "a matrix": (dist.Normal(torch.zeros(3, 2), 1.0).to_event(2), "to_event"),
     "positive numbers": (dist.Gamma(torch.ones(2), 1.0).to_event(1), "biject_to"),
@@ -661,9 +717,9 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_has_no_laws_is_refused_with_the_remedy(name):
-    value, remedy = REFUSED[name]
+    value, remedy, *x = REFUSED[name]
     with pytest.raises(ValueError, match=remedy):
-        assert_laws(value, POINTS)
+        ph.testing.assert_transform_laws(value, *x) if x else assert_laws(value, POINTS)
 
 
 class OnUnknown(dist.constraints.Constraint):
@@ -684,6 +740,37 @@ def test_a_manifold_without_a_geometry_is_refused_by_name():
         ph.testing.assert_transform_laws(T.StickBreakingTransform(), torch.randn(8, 3))
 
 
+def failing(method, when):
+    def own(self, value, *args):
+        return 1 / 0 if when(value) else method(self, value, *args)
+
+    return own
+
+
+FAILING = {
+    "a batch of points": wrong(Dilation, _call=failing(Dilation._call, lambda x: x.dim() > 1)),
+    "draws": wrong(Batch, log_prob=failing(Batch.log_prob, lambda x: x.dim() == 3)),
+    "draws in two dimensions": wrong(Batch, log_prob=failing(Batch.log_prob, lambda x: x.dim() == 4)),
+    "expand": wrong(Batch, expand=failing(Batch.expand, lambda shape: True)),
+}
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_an_error_of_the_users_own_code_is_passed_on(name):
+    with pytest.raises(ZeroDivisionError):
+        assert_laws(FAILING[name]())
+
+
+@pytest.mark.parametrize("expand", [Batch.__mro__[2].expand, lambda self, shape: dist.Normal(0.0, -1.0).expand(shape)])
+def test_what_a_library_cannot_expand_need_not_be(expand):
+    noise.batch_members_have_own_noise(wrong(Batch, expand=expand)())
+
+
+def test_no_arguments_need_be_declared():
+    undeclared = wrong(Wrapped, arg_constraints=torch.distributions.Distribution.arg_constraints)
+    object_laws.arguments_satisfy_their_constraints(undeclared())
+
+
 # ---- Single laws ----
 
 
@@ -696,12 +783,23 @@ def test_two_numbers_that_differ_are_printed_so(digit):
     assert "1" in caught.value.expected
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_numbers_that_are_not_finite_never_agree(value):
-    one = torch.tensor([[1.0, value]])
+@pytest.mark.parametrize("found", [math.nan, math.inf, 1.0])
+@pytest.mark.parametrize("expected", [math.nan, math.inf])
+def test_numbers_that_are_not_finite_never_agree(expected, found):
+    one, other = torch.tensor([[1.0, expected]]), torch.tensor([[1.0, found]])
     with pytest.raises(LawViolation) as caught:
-        map_laws.vectors_agree("law", "formula", one, one.clone(), one, 1.0)
-    assert str(value) in caught.value.found
+        map_laws.vectors_agree("law", "formula", one, other, one, 1.0)
+    assert caught.value.expected != caught.value.found == f"(1, {found:g})"
+
+
+def test_an_infinite_score_agrees_with_none():
+    class Wrong(Wrapped):
+        def log_prob(self, value):
+            return Wrapped.log_prob(self, value) + (0.0 if value.requires_grad else -math.inf)
+
+    with pytest.raises(LawViolation, match="own_samples_score_as_stored_points") as caught:
+        ph.testing.own_samples_score_as_stored_points(Wrong())
+    assert caught.value.expected == "-inf"
 
 
 @pytest.mark.parametrize("found", [True, False])
@@ -714,6 +812,42 @@ def test_a_constraint_that_cannot_tell_is_refused(found):
     with pytest.raises(LawViolation, match="outside" if found else "inside") as caught:
         ph.testing.assert_constraint_laws(Blind(M4), x, 1.01 * x)
     assert (caught.value.expected, caught.value.found) == (str(not found), str(found))
+
+
+@pytest.mark.parametrize(
+    ("check", "cause"),
+    [
+        (lambda self, value, inside: inside.all(), "one boolean for the whole batch"),
+        (lambda self, value, inside: inside.unsqueeze(-1).expand_as(value), "one for each coordinate"),
+        (lambda self, value, inside: inside | value.isnan().any(-1), "NaN"),
+    ],
+)
+def test_a_check_of_another_shape_or_that_passes_nan_is_named(check, cause):
+    on = hdist.constraints.on_manifold(M4)
+    kind = wrong(type(on), check=lambda self, value: check(self, value, on.check(value)))
+    x = G.exp0(M4, torch.randn(5, 2).double())
+    with pytest.raises(LawViolation, match=cause):
+        ph.testing.assert_constraint_laws(kind(M4), x, 1.01 * x)
+
+
+@pytest.mark.filterwarnings("ignore::pyro_hyperbolic.testing.NotChecked")
+@pytest.mark.parametrize(("least", "most"), [(0.04, 0.09), (3.1, 6.1), (3.001, 3.01)])
+def test_a_thorough_check_finds_what_shows_nearer_and_farther_and_at_more_points(least, most):
+    class Wrong(Chart):
+        def log_abs_det_jacobian(self, v, x):
+            r = v.norm(dim=-1) / self.R
+            return volume(v, self.R) + 1e-3 * ((r > least) & (r < most))
+
+    v = torch.cat([points(), 3.005 / 3 * points()[-1:]])
+    ph.testing.assert_transform_laws(Wrong(), v)
+    with pytest.raises(LawViolation, match=LOG_DET):
+        ph.testing.assert_transform_laws(Wrong(), v, thorough=True)
+
+
+def test_an_inverse_off_the_manifold_is_named():
+    off = wrong(Dilation, _inverse=lambda self, y: 1.1 * Dilation._inverse(self, y))
+    with pytest.raises(LawViolation, match="leaves the domain"):
+        map_laws.round_trip(off(), exp(points(), 2.0))
 
 
 @pytest.mark.parametrize("manifold", [geoopt.Sphere(), ph.manifolds.Rotations()], ids=str)
@@ -736,14 +870,14 @@ def test_a_transform_to_the_whole_of_which_the_constraint_is_a_part_is_refused()
     assert re.fullmatch(r"\[.*, -\S+\]", caught.value.found)  # the first that is on the other half
 
 
-@pytest.mark.parametrize(("skew", "broken"), [(1e-16, False), (1e-3, True)])
-def test_a_matrix_is_positive_definite_up_to_rounding(skew, broken):
+@pytest.mark.parametrize(("size", "skew", "broken"), [(1.0, 1e-16, False), (1e5, 1e-5, False), (1.0, 1e-3, True)])
+def test_a_matrix_is_positive_definite_up_to_rounding(size, skew, broken):
     class Skewed(hdist.WrappedMultivariateNormal):
         @property
         def covariance_matrix(self):
             return super().covariance_matrix + double(0.0, skew, 0.0, 0.0).view(2, 2)
 
-    d = Skewed(G.origin(M4, 2), scale_tril=double(1.0, 0.0, 0.3, 0.7).view(2, 2), manifold=M4)
+    d = Skewed(G.origin(M4, 2), scale_tril=double(size, 0.0, 0.0, 0.7).view(2, 2), manifold=M4)
     with pytest.raises(LawViolation, match="covariance_matrix") if broken else contextlib.nullcontext():
         object_laws.arguments_satisfy_their_constraints(d)
 
@@ -788,6 +922,18 @@ def test_pairs_without_a_chart_coincide_or_lie_at_the_cut_locus(manifold, cut, a
         return found >= apart * (1 - 1e-8) if cut else abs(found - apart) <= 1e-3 * apart
 
     assert G.contains(manifold, find(strategies.point_pairs(manifold, dim=dim), related, settings=SEARCH)[1])
+
+
+def test_points_of_a_product_appear_at_its_origins_and_axes():
+    M = geoopt.ProductManifold((geoopt.Sphere(), 3), (M4, 3), (ph.manifolds.Rotations(), (3, 3)))
+    special = torch.cat([double(1, 0, 0, 2, 0, 0), torch.eye(3).double().flatten()])
+    find(strategies.points(M, dim=7), lambda x: torch.allclose(x, special, atol=1e-12), settings=SEARCH)
+
+
+@pytest.mark.parametrize(("least", "most"), [(0.0, 1.0), (-1.0, 1.0), (2.0, 1.0), (1.0, math.inf), (math.nan, 1.0)])
+def test_a_range_of_curvatures_that_is_none_is_refused(least, most):
+    with pytest.raises(ValueError, match=f"min_k = {least} and max_k = {most}"):
+        strategies.manifolds(min_k=least, max_k=most)
 
 
 @settings(max_examples=3, deadline=None, derandomize=True)

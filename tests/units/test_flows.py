@@ -311,3 +311,8 @@ def test_widths_by_default(builder):
     dim = {} if builder is HT.polar_coupling else {"dim": 3}
     made = [builder(**dim), builder(**dim, hidden_dims=WIDTHS[builder])]
     assert len({tuple((name, value.shape) for name, value in each.named_parameters()) for each in made}) == 1
+
+
+def test_a_layer_of_your_own_remembers_its_samples_unless_told_otherwise():
+    kind = type("Layer", (HT.TangentModule,), dict.fromkeys(["_tangent_forward", "_tangent_backward"]))
+    assert [kind(M)._cache_size for M in (None, geoopt.Lorentz(2.0))] == [1, 1]

@@ -28,7 +28,15 @@ from pyro_hyperbolic.manifolds import STANDARD, OneParameter
 __all__ = ["OwnSample"]
 
 #: Packages whose objects keep their whole state in attributes.
-_KNOWN = ("pyro_hyperbolic.", "torch.nn.", "torch.distributions.", "pyro.nn.", "pyro.distributions.", "geoopt.")
+_KNOWN = (
+    "pyro_hyperbolic.",
+    "torch.nn.",
+    "torch.distributions.",
+    "pyro.nn.",
+    "pyro.distributions.",
+    "geoopt.",
+    "zuko.",
+)
 _STATE = attrgetter("_version", "requires_grad")
 
 
@@ -172,8 +180,10 @@ def _views_of(each: Any) -> tuple[Any, ...]:
         return ((owner,),)
     if isinstance(each, types.BuiltinFunctionType) and (owner is None or isinstance(owner, (types.ModuleType, type))):
         return ()
-    if isinstance(each, types.FunctionType) and _is_plain(each):
+    if isinstance(each, (type, types.FunctionType)) and _is_plain(each):
         return ()
+    if kind is partial:
+        return (each.func,), each.args, each.keywords.values()
     state = getattr(each, "__dict__", None)
     if state is None or not _is_known(kind) or _asks_handlers(each, state):
         raise RuntimeError(f"what a {kind.__name__} depends on is not known")
@@ -182,7 +192,9 @@ def _views_of(each: Any) -> tuple[Any, ...]:
 
 
 def _is_plain(function: Any) -> bool:
-    """Returns whether a function is a known package's own, and closes over nothing."""
+    """Returns whether a class or a function is a known package's own, and closes over nothing."""
+    if isinstance(function, type):
+        return f"{function.__module__}.".startswith(_KNOWN)
     return (
         isinstance(function, types.FunctionType)
         and function.__closure__ is None

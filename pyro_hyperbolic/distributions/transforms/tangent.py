@@ -64,7 +64,7 @@ class TangentTransform(TangentModule):
         if not transform.bijective:
             raise ValueError(f"{transform} has no inverse, but a flow needs one; lift a bijection of R^n.")
         for side in (transform.domain, transform.codomain):
-            if not _is_real_vector(side):
+            if not is_real_vector(side):
                 raise ValueError(
                     f"{transform} maps {transform.domain} to {transform.codomain}, but tangent coordinates are all of "
                     f"R^n (event dimension 0 or 1); lift a bijection of R^n."
@@ -101,7 +101,8 @@ class TangentTransform(TangentModule):
         return super().forward_shape(tangent[:-1] + shape[len(batch) :])
 
 
-def _is_real_vector(constraint: Constraint) -> bool:
+def is_real_vector(constraint: Constraint) -> bool:
+    """Returns whether a constraint admits all of R or R^n."""
     event_dim = constraint.event_dim
     while isinstance(constraint, constraints.independent):
         constraint = constraint.base_constraint

@@ -152,6 +152,8 @@ def test_means_of_a_batch_are_those_of_its_members(space):
     for i in range(2):
         for j in range(2):
             assert torch.allclose(found[i, j], G.frechet_mean(M, x[i, :, j]), atol=1e-9)
+    w = torch.rand(2, 5, 2)
+    assert torch.allclose(G.frechet_mean(M, x, w, dim=1)[1, 0], G.frechet_mean(M, x[1, :, 0], w[1, :, 0]), atol=1e-9)
 
 
 @pytest.mark.parametrize("radius", [3.0, 12.0])

@@ -177,6 +177,14 @@ CURVES = {
 }
 
 
+#: Colours of Okabe and Ito, dashes beside them.
+STYLES = {
+    "pyro_hyperbolic": {"color": "#0072B2"},
+    "geoopt": {"color": "#D55E00", "linestyle": "-."},
+    "limit of rounded points": {"color": "0.4", "linestyle": "--"},
+}
+
+
 def curves():
     """Returns the errors at each radius, for each curve and dtype."""
     cells = [(title, dtype) for title in CURVES for dtype in U]
@@ -189,27 +197,26 @@ def curves():
 
 def picture(found, path):
     """Draws errors and the limit against the radius, in both precisions."""
-    figure = Figure(figsize=(11, 5.4), layout="constrained")
+    figure = Figure(figsize=(11, 6.2), layout="constrained")
     axes = figure.subplots(2, len(CURVES), sharey="row")
     for (title, dtype), rows in found.items():
         ax = axes[list(U).index(dtype)][list(CURVES).index(title)]
         radius, *series = zip(*rows, strict=True)
-        for name, colour, y in zip(("ours", "geoopt", "limit"), ("tab:blue", "tab:orange", "0.5"), series, strict=True):
+        for (name, style), y in zip(STYLES.items(), series, strict=True):
             # Exact results are drawn at half the unit roundoff; results with no correct digit, or NaN, at the top.
             drawn = [min(max(error, U[dtype] / 2), 1e3) for error in y]
-            style = "--" if name == "limit" else "-"
-            ax.plot(radius, drawn, style, color=colour, linewidth=1.6, label=name, zorder=1 if name == "limit" else 2)
-        ax.axhspan(1, 1e3, color="tab:red", alpha=0.08, linewidth=0)
+            ax.plot(radius, drawn, linewidth=1.8, label=name, zorder=1 if name.startswith("limit") else 2, **style)
+        ax.axhspan(1, 1e3, color="0.93", linewidth=0, zorder=0)
         ax.set(xscale="log" if near_origin(title) else "linear", yscale="log", ylim=(U[dtype] / 4, 1e3))
         ax.spines[["top", "right"]].set_visible(False)
-    for ax, title in zip(axes[0], CURVES, strict=True):
-        ax.set_title(title, fontsize=10)
-    for row, dtype in zip(axes, U, strict=True):
-        row[0].set_ylabel(f"{dtype}\nerror (red: no correct digit)")
-    for ax in axes[-1]:
+    for ax, letter, title in zip(axes.flat, "abcdef", [*CURVES] * 2, strict=True):
+        ax.set_title(f"({letter}) {title}", fontsize=11, loc="left")
         ax.set_xlabel("distance from the origin, over sqrt(k)")
+    for row, dtype in zip(axes, U, strict=True):
+        row[0].set_ylabel(f"error in {str(dtype).removeprefix('torch.')}")
+    axes[0][1].text(1, 30, "no correct digit", color="0.3", fontsize=9, va="center")
     axes[0][0].legend(frameon=False)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=130)
 
 
 def main():

@@ -193,15 +193,24 @@ def table(rows):
     return shown
 
 
+#: Colours of Okabe and Ito, markers and dashes beside them.
+STYLES = {
+    "TC": {"color": "#0072B2", "marker": "o"},
+    "WHC": {"color": "#D55E00", "marker": "s", "linestyle": "--"},
+}
+
+
 def picture(rows, path):
-    """Draws the ratios as the flow grows, and those of other libraries."""
-    figure = Figure(figsize=(13, 3.6), layout="constrained")
-    axes = figure.subplots(1, 4, width_ratios=[1, 1, 1, 1.3])
-    colours = {"TC": "tab:blue", "WHC": "tab:red"}
+    """Draws the ratios as the flow grows, and those of other libraries, with their quartiles."""
+    figure = Figure(figsize=(13, 3.8), layout="constrained")
+    axes = figure.subplots(1, 4, width_ratios=[1, 1, 1, 1.4])
     fixed = {"n": 6, "layers": 4, "batch": 128}
     labels = {"n": "dimension n", "batch": "batch size B", "layers": "layers"}
     for ax, key in zip(axes, labels, strict=False):
-        for name in OURS:
+        if ax is not axes[0]:
+            ax.sharey(axes[0])
+            ax.tick_params(labelleft=False)
+        for name, style in STYLES.items():
             line = [row for row in rows if row.part == "growth" and row.subject == name]
             line = [row for row in line if all(row.where[k] == v for k, v in fixed.items() if k not in (key, "n"))]
             line = [row for row in line if (row.where["n"] == fixed["n"]) != (key == "n")]
@@ -210,29 +219,33 @@ def picture(rows, path):
             line.sort(key=lambda row: row.where[key])
             x = [row.where[key] for row in line]
             ax.set_xscale("log", base=2)
-            ax.plot(x, [row.value for row in line], "o-", color=colours[name], label=name, markersize=4)
-            ax.fill_between(
-                x, [row.low for row in line], [row.high for row in line], color=colours[name], alpha=0.2, linewidth=0
-            )
-        ax.axhline(1, color="grey", linestyle=":")
+            ax.plot(x, [row.value for row in line], label=name, markersize=5, **style)
+            bounds = ([row.low for row in line], [row.high for row in line])
+            ax.fill_between(x, *bounds, color=style["color"], alpha=0.2, linewidth=0)
+            ax.xaxis.set_major_formatter("{x:g}")
         ax.set_xlabel(labels[key])
-        ax.set_ylim(bottom=0)
+    axes[0].set_ylim(bottom=0)  # of all three
     axes[0].set_ylabel("time over the floor")
-    if axes[0].lines[1:]:
-        axes[0].legend(frameon=False)
-    bars = [row for row in rows if row.part in ("sample + log q", "peers") and row.over == PLAIN]
-    bars = [row for row in bars if (row.where["n"], row.where["batch"]) == (6, 128)]
-    bars = list({row.subject: row for row in bars}.values())  # both parts have the floor
-    names = [row.subject for row in bars]
-    if bars:
-        shades = [colours.get(name, "lightgrey") for name in names]
-        axes[3].barh(names, [row.value - 1 for row in bars], left=1, color=shades)
-        axes[3].axvline(1, color="grey", linestyle=":")
-        axes[3].invert_yaxis()
+    dots = [row for row in rows if row.part in ("sample + log q", "peers") and row.over == PLAIN]
+    dots = [row for row in dots if (row.where["n"], row.where["batch"]) == (6, 128)]
+    dots = list({row.subject: row for row in dots}.values())  # both parts have the floor
+    for i, row in enumerate(dots):
+        style = {"color": "0.3", "marker": "D", **STYLES.get(row.subject, {}), "linestyle": "none"}
+        spread = [[row.value - row.low], [row.high - row.value]] if row.low is not None else None
+        axes[3].errorbar(row.value, i, xerr=spread, capsize=3, markersize=6, **style)
+    axes[3].set_yticks(range(len(dots)), [row.subject for row in dots])
+    if dots:
         axes[3].set_xscale("log", base=2)
-    axes[3].set_xlabel("sample + log q over the floor")
-    for ax in axes:
+        axes[3].set(ylim=(len(dots) - 0.5, -0.5), xticks=[1, 2, 4, 8], xticklabels=["1", "2", "4", "8"])
+        axes[3].axvline(1, color="0.5", linestyle=":")
+    axes[3].set_xlabel("time over the floor, sample + log q")
+    for ax, letter in zip(axes, "abcd", strict=True):
         ax.spines[["top", "right"]].set_visible(False)
+        ax.set_title(f"({letter})", loc="left", fontsize=11)
+    for ax in axes[:3]:
+        ax.axhline(1, color="0.5", linestyle=":")
+    if axes[0].get_legend_handles_labels()[0]:
+        axes[0].legend(frameon=False, loc="lower left")
     figure.savefig(path, dpi=150)
 
 

@@ -1,16 +1,18 @@
 r"""Scores of predictions, of embeddings and of intervals, with exact treatment of ties.
 
-Pure functions of tensors, without gradients; each sum is in float64. :func:`roc_auc`, :func:`average_precision`,
-:func:`calibration_error`, :func:`coverage` and :func:`distortion` reduce the last dimension. To :func:`roc_auc` and
-:func:`average_precision` only the order of scores matters, so logits, probabilities and minus distances score alike.
-:func:`mean_average_precision`, :func:`mean_rank` and :func:`gromov_delta` reduce a matrix of distances, such as
-``geometry.distance_matrix(M, x)``, the last two dimensions. Leading dimensions are a batch, such as posterior draws.
+Pure functions of tensors, arrays or nested lists, without gradients; each sum is in float64. :func:`roc_auc`,
+:func:`average_precision`, :func:`calibration_error`, :func:`coverage` and :func:`distortion` reduce the last dimension.
+To :func:`roc_auc` and :func:`average_precision` only the order of scores matters, so logits, probabilities and minus
+distances score alike. :func:`mean_average_precision`, :func:`mean_rank` and :func:`gromov_delta` reduce a matrix of
+distances, such as ``geometry.distance_matrix(M, x)``, the last two dimensions. Leading dimensions are a batch, such as
+posterior draws.
 """
 
 import torch
 from torch import Tensor
 
 from pyro_hyperbolic.geometry import checks
+from pyro_hyperbolic.geometry.checks import Array
 
 __all__ = [
     "average_precision",
@@ -24,7 +26,7 @@ __all__ = [
 ]
 
 
-def roc_auc(scores: Tensor, labels: Tensor) -> Tensor:
+def roc_auc(scores: Array, labels: Array) -> Tensor:
     r"""Returns :math:`P(s_+ > s_-) + P(s_+ = s_-) / 2` of a random pair, the area under the ROC curve.
 
     The pair is a positive and a negative. Computed from mid-ranks, in ``O(N log N)``.
@@ -38,7 +40,7 @@ def roc_auc(scores: Tensor, labels: Tensor) -> Tensor:
         Tensor of shape ``(*)``, in [0, 1], of the dtype of ``scores``, or the default dtype if these are integers.
 
     Raises:
-        TypeError: If an argument is not a tensor of real numbers.
+        TypeError: If an argument is not real numbers.
         ValueError: If the numbers of scores and labels differ, a score is NaN, a label is neither 0 nor 1, or all
             labels of a row are equal.
 
@@ -59,7 +61,7 @@ def roc_auc(scores: Tensor, labels: Tensor) -> Tensor:
     return auc.to(dtype)
 
 
-def average_precision(scores: Tensor, labels: Tensor) -> Tensor:
+def average_precision(scores: Array, labels: Array) -> Tensor:
     r"""Returns :math:`\sum_t (R_t - R_{t-1}) P_t`, the mean precision at the scores of the positives.
 
     Here t runs over the distinct scores from the largest, and :math:`P_t`, :math:`R_t` are precision and recall if
@@ -75,7 +77,7 @@ def average_precision(scores: Tensor, labels: Tensor) -> Tensor:
         Tensor of shape ``(*)``, in (0, 1], of the dtype of ``scores``, or the default dtype if these are integers.
 
     Raises:
-        TypeError: If an argument is not a tensor of real numbers.
+        TypeError: If an argument is not real numbers.
         ValueError: If the numbers of scores and labels differ, a score is NaN, a label is neither 0 nor 1, or all
             labels of a row are equal.
 
@@ -93,7 +95,7 @@ def average_precision(scores: Tensor, labels: Tensor) -> Tensor:
     return ((positive * precision).sum(-1) / number.squeeze(-1)).to(dtype)
 
 
-def mean_average_precision(distances: Tensor, adjacent: Tensor, nodes: Tensor | None = None) -> Tensor:
+def mean_average_precision(distances: Array, adjacent: Array, nodes: Array | None = None) -> Tensor:
     r"""Returns :math:`\frac1{|V|} \sum_{u \in V} \frac1{|N_u|} \sum_{v \in N_u} P_u(v)`, MAP of reconstruction.
 
     Here :math:`P_u(v)` is the share of neighbours of u among the nodes other than u that are at most as far from u as
@@ -113,7 +115,7 @@ def mean_average_precision(distances: Tensor, adjacent: Tensor, nodes: Tensor | 
         Tensor of shape ``(*)``, in (0, 1], of the dtype of ``distances``, or the default dtype if these are integers.
 
     Raises:
-        TypeError: If an argument is not a tensor, or of a wrong type.
+        TypeError: If an argument is of a wrong type.
         ValueError: If shapes do not fit, a distance is NaN, a node is its own neighbour, or none has neighbours.
 
     References:
@@ -138,7 +140,7 @@ def mean_average_precision(distances: Tensor, adjacent: Tensor, nodes: Tensor | 
     return (mean.sum(-1) / (degree > 0).sum(-1)).to(dtype)
 
 
-def mean_rank(distances: Tensor, adjacent: Tensor, nodes: Tensor | None = None) -> Tensor:
+def mean_rank(distances: Array, adjacent: Array, nodes: Array | None = None) -> Tensor:
     r"""Returns :math:`1 + \frac1{|E|} \sum_{(u, v) \in E} |\{w \notin N_u \cup \{u\} : d(u, w) < d(u, v)\}|`.
 
     The mean rank of an edge among the non-neighbours of its source. A tied non-neighbour counts one half, the mean over
@@ -153,7 +155,7 @@ def mean_rank(distances: Tensor, adjacent: Tensor, nodes: Tensor | None = None) 
         Tensor of shape ``(*)``, at least 1, of the dtype of ``distances``, or the default dtype if these are integers.
 
     Raises:
-        TypeError: If an argument is not a tensor, or of a wrong type.
+        TypeError: If an argument is of a wrong type.
         ValueError: If shapes do not fit, a distance is NaN, a node is its own neighbour, or none has neighbours.
 
     References:
@@ -172,7 +174,7 @@ def mean_rank(distances: Tensor, adjacent: Tensor, nodes: Tensor | None = None) 
     return (1 + (nearer * adjacent).sum((-2, -1)) / adjacent.sum((-2, -1))).to(dtype)
 
 
-def distortion(distances: Tensor, targets: Tensor, *, rescale: bool = False) -> Tensor:
+def distortion(distances: Array, targets: Array, *, rescale: bool = False) -> Tensor:
     r"""Returns :math:`\frac1P \sum_p |d_p - t_p| / t_p`, the mean relative error of distances: average distortion.
 
     Args:
@@ -187,7 +189,7 @@ def distortion(distances: Tensor, targets: Tensor, *, rescale: bool = False) -> 
         Tensor of shape ``(*)``, nonnegative, of the dtype of ``distances``, or the default dtype if these are integers.
 
     Raises:
-        TypeError: If an argument is not a tensor of real numbers, or ``rescale`` is not a boolean.
+        TypeError: If an argument is not real numbers, or ``rescale`` is not a boolean.
         ValueError: If the numbers of pairs differ or are zero, a distance is negative, infinite or NaN, or a target is
             not positive.
 
@@ -218,7 +220,7 @@ def distortion(distances: Tensor, targets: Tensor, *, rescale: bool = False) -> 
     return (ratio - 1).abs().mean(-1).to(dtype)
 
 
-def coverage(lower: Tensor, upper: Tensor, values: Tensor) -> Tensor:
+def coverage(lower: Array, upper: Array, values: Array) -> Tensor:
     r"""Returns :math:`\frac1N |\{i : l_i \le y_i \le u_i\}|`, the share of values in their intervals.
 
     Ends belong to intervals. For intervals that are meant to hold a value with probability p, the standard deviation of
@@ -233,7 +235,7 @@ def coverage(lower: Tensor, upper: Tensor, values: Tensor) -> Tensor:
         Tensor of shape ``(*)``, in [0, 1], of the dtype of ``lower``, or the default dtype if it has integers.
 
     Raises:
-        TypeError: If an argument is not a tensor of real numbers.
+        TypeError: If an argument is not real numbers.
         ValueError: If the numbers of intervals and values differ or are zero, one is NaN, or a lower end is above the
             upper one.
 
@@ -247,7 +249,7 @@ def coverage(lower: Tensor, upper: Tensor, values: Tensor) -> Tensor:
     return ((low <= y) & (y <= high)).double().mean(-1).to(dtype)
 
 
-def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15, strategy: str = "uniform") -> Tensor:
+def calibration_error(probabilities: Array, labels: Array, bins: int = 15, strategy: str = "uniform") -> Tensor:
     r"""Returns :math:`\frac1N \sum_b \left| \sum_{i \in b} (y_i - p_i) \right|`, the expected calibration error (ECE).
 
     In bins where on average 30 % is predicted, 30 % should be true. Bins are cut by ``strategy``; item i is in bin
@@ -296,8 +298,7 @@ def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15, str
     checks.check_count("bins", bins, 1, "it is the number of bins, for example 15")
     if not isinstance(strategy, str) or strategy not in ("uniform", "quantile", "expected"):
         raise ValueError(f"strategy = {checks.shown(strategy)}, but must be 'uniform', 'quantile' or 'expected'.")
-    labels = labels.to(torch.uint8) if isinstance(labels, Tensor) and labels.dtype == torch.bool else labels
-    dtype, rows = _rows("pass a tensor (*, N)", probabilities=probabilities, labels=labels)
+    dtype, rows = _rows("pass a tensor (*, N)", probabilities=probabilities, labels=_numbers(labels))
     p, y = rows.values()
     _check_domain("probabilities", p, (p >= 0) & (p <= 1), "in [0, 1]; apply sigmoid to logits")
     _check_domain("labels", y, (y == 0) | (y == 1), "0 or 1; threshold or recode it")
@@ -314,7 +315,7 @@ def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15, str
     return (excess.abs().sum(-1) / p.size(-1)).to(dtype)
 
 
-def gromov_delta(distances: Tensor, base: int | None = None) -> Tensor:
+def gromov_delta(distances: Array, base: int | None = None) -> Tensor:
     r"""Returns :math:`\max_{w, x, y, z} \min\{(x|z)_w, (z|y)_w\} - (x|y)_w`: how far a metric is from that of a tree.
 
     Here :math:`2 (x|y)_w = d(x, w) + d(y, w) - d(x, y)` is Gromov's product. Equivalently, of the three sums
@@ -335,7 +336,7 @@ def gromov_delta(distances: Tensor, base: int | None = None) -> Tensor:
         if these are integers.
 
     Raises:
-        TypeError: If ``distances`` is not a tensor of real numbers, or ``base`` not an integer.
+        TypeError: If ``distances`` is not real numbers, or ``base`` not an integer.
         ValueError: If the matrices are empty, not square, not symmetric, not zero on the diagonal, or not finite, or
             ``base`` is not one of the points.
 
@@ -396,43 +397,44 @@ def _excess(product: Tensor) -> Tensor:
 
 
 def _neighbourhoods(
-    distances: Tensor, adjacent: Tensor, nodes: Tensor | None
+    distances: Array, adjacent: Array, nodes: Array | None
 ) -> tuple[Tensor, Tensor, Tensor, torch.dtype]:
     """Returns distances in float64, who is a neighbour, who is another node, and the dtype of results."""
-    distances = checks.as_real("distances", distances, "pass a tensor (*, N, N) of distances").detach()
-    dtype, distances = _result_dtype(distances), distances.double()
-    if not isinstance(adjacent, Tensor) or adjacent.dtype != torch.bool:
+    real = checks.as_real("distances", distances, "pass a tensor (*, N, N) of distances").detach()
+    dtype, real = _result_dtype(real), real.double()
+    near = checks.as_tensor(adjacent)
+    if near is None or near.dtype != torch.bool:
         raise TypeError(
-            f"adjacent = {checks.shown(adjacent)}, but must be a tensor of booleans (*, N, N); use adjacent.bool(), or "
-            f"for edges (E, 2): adjacent[edges[:, 0], edges[:, 1]] = True."
+            f"adjacent = {checks.shown(adjacent)}, but must be booleans (*, N, N); compare it with 0, or for edges "
+            f"(E, 2) set adjacent[edges[:, 0], edges[:, 1]] = True."
         )
-    if distances.dim() < 2 or distances.shape[-2:] != adjacent.shape[-2:]:
+    if real.dim() < 2 or real.shape[-2:] != near.shape[-2:]:
         raise ValueError(
-            f"distances has shape {tuple(distances.shape)} and adjacent {tuple(adjacent.shape)}, but both must be "
+            f"distances has shape {tuple(real.shape)} and adjacent {tuple(near.shape)}, but both must be "
             f"(*, N, N), or (*, R, N) with the nodes of the rows as nodes."
         )
-    rows, size = distances.shape[-2:]
+    rows, size = real.shape[-2:]
     if nodes is None and rows != size:
         raise ValueError(f"distances has {rows} rows of {size} nodes; pass the nodes of the rows as nodes, ({rows},).")
-    own = torch.arange(rows, device=distances.device) if nodes is None else nodes
-    if not isinstance(own, Tensor) or own.dtype != torch.int64:
-        raise TypeError(f"nodes = {checks.shown(nodes)}, but must be a tensor of integers ({rows},); use nodes.long().")
+    own = torch.arange(rows, device=real.device) if nodes is None else checks.as_tensor(nodes)
+    if own is None or own.dtype != torch.int64:
+        raise TypeError(f"nodes = {checks.shown(nodes)}, but must be 64-bit integers ({rows},); use nodes.long().")
     if own.shape != (rows,) or bool(((own < 0) | (own >= size)).any()):
         raise ValueError(
             f"nodes = {checks.describe_values(own)}, but must be {rows} numbers of nodes, one for each row, from 0 to "
             f"{size - 1}."
         )
-    batch = checks.check_batches(distances=distances.shape[:-2], adjacent=adjacent.shape[:-2])
-    itself = own.unsqueeze(-1) == torch.arange(size, device=distances.device)
-    if bool((adjacent & itself).any()):
+    batch = checks.check_batches(distances=real.shape[:-2], adjacent=near.shape[:-2])
+    itself = own.unsqueeze(-1) == torch.arange(size, device=real.device)
+    if bool((near & itself).any()):
         raise ValueError("adjacent has a node that is its own neighbour; use adjacent.fill_diagonal_(False).")
-    if bool((distances.isnan() & ~itself).any()):
+    if bool((real.isnan() & ~itself).any()):
         raise ValueError("distances holds NaN, but must be ordered; look for the operation that made it.")
-    if bool((~adjacent.flatten(-2).any(-1)).any()) or adjacent.numel() == 0:
+    if bool((~near.flatten(-2).any(-1)).any()) or near.numel() == 0:
         raise ValueError("adjacent has no neighbours at all, but needs an edge; score more rows at once.")
-    distances = distances.masked_fill(itself, 0.0).expand(*batch, rows, size)
-    adjacent = adjacent.expand(*batch, rows, size)
-    return distances, adjacent, ~adjacent & ~itself, dtype
+    real = real.masked_fill(itself, 0.0).expand(*batch, rows, size)
+    near = near.expand(*batch, rows, size)
+    return real, near, ~near & ~itself, dtype
 
 
 def _up_to(distances: Tensor, among: Tensor, *, strictly: bool = False) -> Tensor:
@@ -442,9 +444,9 @@ def _up_to(distances: Tensor, among: Tensor, *, strictly: bool = False) -> Tenso
     return torch.minimum(count, among.sum(-1, keepdim=True)).double()  # some may themselves be infinitely far
 
 
-def _rows(remedy: str, **tensors: Tensor) -> tuple[torch.dtype, dict[str, Tensor]]:
+def _rows(remedy: str, **arrays: Array) -> tuple[torch.dtype, dict[str, Tensor]]:
     """Returns the dtype of results, and tensors ``(*, N)`` of real numbers in float64, broadcast and not empty."""
-    real = {name: checks.as_real(name, value, remedy).detach() for name, value in tensors.items()}
+    real = {name: checks.as_real(name, value, remedy).detach() for name, value in arrays.items()}
     if any(value.dim() == 0 for value in real.values()) or len({value.shape[-1:] for value in real.values()}) > 1:
         found = " and ".join(f"{name} {tuple(value.shape)}" for name, value in real.items())
         raise ValueError(f"the shapes of {found} differ, but all must be (*, N) with one N; {remedy}.")
@@ -457,6 +459,12 @@ def _rows(remedy: str, **tensors: Tensor) -> tuple[torch.dtype, dict[str, Tensor
     return dtype, {name: value.double().expand(*batch, value.size(-1)).contiguous() for name, value in real.items()}
 
 
+def _numbers(labels: Array) -> Array:
+    """Returns booleans as numbers, and anything else as it is."""
+    tensor = checks.as_tensor(labels)
+    return tensor.to(torch.uint8) if tensor is not None and tensor.dtype == torch.bool else labels
+
+
 def _check_domain(name: str, value: Tensor, inside: Tensor, domain: str) -> None:
     if not bool(inside.all()):
         raise ValueError(f"{name} holds {value[~inside][0].item():.6g}, but must be {domain}.")
@@ -466,11 +474,10 @@ def _result_dtype(value: Tensor) -> torch.dtype:
     return value.dtype if value.is_floating_point() else torch.get_default_dtype()
 
 
-def _ranked(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, torch.dtype]:
+def _ranked(scores: Array, labels: Array) -> tuple[Tensor, Tensor, Tensor, torch.dtype]:
     """Returns labels in float64, the numbers of scores below each score and up to it, and the dtype of results."""
     scores = checks.as_real("scores", scores, "pass a tensor (*, N)").detach()
-    if not isinstance(labels, Tensor) or labels.dtype != torch.bool:
-        labels = checks.as_real("labels", labels, "pass a tensor (*, N) of zeros and ones")
+    labels = checks.as_real("labels", _numbers(labels), "pass zeros and ones (*, N)")
     if scores.dim() == 0 or labels.dim() == 0 or scores.size(-1) != labels.size(-1):
         raise ValueError(
             f"scores has shape {tuple(scores.shape)} and labels {tuple(labels.shape)}, but both must be (*, N)."

@@ -2,6 +2,8 @@
 
 import pytest
 
+collect_ignore = ["docs/typed_program.py"]  # for mypy; doctest-modules would run it
+
 
 @pytest.fixture
 def float64():

@@ -20,6 +20,7 @@ import functools
 import json
 import math
 import os
+import string
 import time
 from pathlib import Path
 
@@ -267,7 +268,8 @@ def run_all(function, jobs, epochs, processes=2):
 def picture(args, rows):
     _, test_x, colours, _ = load(args.seed, args.data, args.device)
     figure = Figure(figsize=(5.2 * len(rows) + 0.4, 5.6), layout="constrained")
-    for ax, row in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows, strict=True):
+    axes = figure.subplots(1, len(rows), squeeze=False)[0]
+    for ax, letter, row in zip(axes, string.ascii_lowercase, rows, strict=False):
         vae = torch.load(args.out / f"{row['model']}.pt", weights_only=False)
         options = {"tiling": (3, 7)} if row["curvature"] else {}
         viz.frame(ax, vae.manifold, **options)
@@ -282,7 +284,11 @@ def picture(args, rows):
         artist = viz.points(ax, vae.manifold, vae.embed(test_x).cpu(), c=colours, s=size, cmap=colour["cmap"])
         artist.set_clim(colour["clim"])
         curvature = f", curvature {row['curvature']:.2f}" if row["curvature"] else ""
-        ax.set_title(f"{row['model']}{curvature}\ntest log-likelihood {row['likelihood']:.2f} ± {row['error']:.2f}")
+        title = f"({letter}) {row['model']}{curvature}"
+        ax.set_title(f"{title}\ntest log-likelihood {row['likelihood']:.2f} ± {row['error']:.2f}")
+        if not row["curvature"]:  # a square, as high as the disk beside it
+            sides = (*ax.get_xlim(), *ax.get_ylim())
+            ax.set(xlim=(min(sides), max(sides)), ylim=(min(sides), max(sides)))
     figure.colorbar(artist, ax=figure.axes, shrink=0.6, label="depth in the tree" if args.data is None else "digit")
     figure.savefig(args.out / "embedding.png", dpi=150)
 

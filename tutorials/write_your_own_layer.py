@@ -153,7 +153,7 @@ def main():
         "wrapped normal": None,
         "with a spiral layer": SmoothSpiral(M),
     }
-    for ax, (name, flow) in zip(figure.subplots(1, 2), flows.items(), strict=True):
+    for ax, letter, (name, flow) in zip(figure.subplots(1, 2), "ab", flows.items(), strict=True):
         pyro.clear_param_store()
         pyro.set_rng_seed(0)
         posterior, guide = guide_with(flow)
@@ -163,9 +163,10 @@ def main():
         losses = [svi.step() for _ in range(args.steps)]
         loss = sum(losses[-100:]) / len(losses[-100:])
         print(f"{name}: ELBO {-loss:.3f}")
-        viz.frame(ax, M)
+        viz.frame(ax, M, tiling=(3, 7))
+        viz.scale_bar(ax, M, angle=180.0)
         viz.density(ax, M, posterior().log_prob)
-        ax.set_title(f"{name}: ELBO {-loss:.2f}")
+        ax.set_title(f"({letter}) {name}: ELBO {-loss:.2f}")
     figure.savefig(args.out / "posterior.png", dpi=150)
 
 

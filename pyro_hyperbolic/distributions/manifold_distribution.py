@@ -1,7 +1,7 @@
 r"""What distributions on a manifold share: arguments that broadcast, the support, checks of values, ``expand``."""
 
 from numbers import Real
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -34,6 +34,11 @@ class ManifoldDistribution(dist.TorchDistribution):
     arg_constraints: ClassVar[dict[str, Constraint]] = {}
     manifold: Manifold
     _validate_args: Any
+
+    if TYPE_CHECKING:  # Pyro's own are untyped
+
+        def sample(self, sample_shape: Any = ()) -> Tensor:
+            """Returns points, shape ``sample_shape + batch_shape + event_shape``."""
 
     def _finish(
         self, manifold: Manifold, batch_shape: torch.Size, event_shape: torch.Size, validate_args: bool | None

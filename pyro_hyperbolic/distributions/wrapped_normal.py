@@ -2,7 +2,7 @@ r"""Wrapped normal distributions: a normal on the tangent space at the origin, m
 
 import math
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyro.distributions as dist
 import torch
@@ -27,6 +27,14 @@ class WrappedDistribution(dist.TransformedDistribution):
 
     It is a ``TransformedDistribution`` with one transform, so Pyro's TransformReparam, AutoReparam and KL rules work.
     """
+
+    if TYPE_CHECKING:  # Pyro's own are untyped
+
+        def sample(self, sample_shape: Any = ()) -> Tensor:
+            """Returns points, shape ``sample_shape + batch_shape + event_shape``."""
+
+        def rsample(self, sample_shape: Any = ()) -> Tensor:
+            """Returns points with pathwise gradients."""
 
     def __init__(self, base: dist.TorchDistribution, loc: Tensor, space: Hadamard, validate_args: bool | None) -> None:
         self.manifold: Manifold = space.manifold

@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 from pyro_hyperbolic.geometry import checks
+from pyro_hyperbolic.geometry.checks import Array
 
-from .rooted import Array, edges_of, lengths_of, rooted
+from .rooted import edges_of, lengths_of, rooted
 
 __all__ = ["complete_distances", "neighbour_joining", "path_lengths"]
 

@@ -15,9 +15,10 @@ from geoopt.manifolds.base import Manifold
 from torch import Tensor
 
 from pyro_hyperbolic.geometry import Hadamard, checks
+from pyro_hyperbolic.geometry.checks import Array
 from pyro_hyperbolic.numerics import norm, reflect
 
-from .rooted import Array, Rooted, centre, edges_of, lengths_of, rooted
+from .rooted import Rooted, centre, edges_of, lengths_of, rooted
 
 __all__ = ["graph", "tree"]
 

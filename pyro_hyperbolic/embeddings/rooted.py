@@ -3,17 +3,13 @@
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import breadth_first_order
-from torch import Tensor
 
 from pyro_hyperbolic.geometry import checks
+from pyro_hyperbolic.geometry.checks import Array
 
-__all__ = ["Array", "Rooted", "adjacency", "centre", "edges_of", "lengths_of", "rooted"]
-
-#: Tensors, NumPy arrays, and nested lists.
-Array = Tensor | ArrayLike
+__all__ = ["Rooted", "adjacency", "centre", "edges_of", "lengths_of", "rooted"]
 
 
 def edges_of(edges: Array) -> np.ndarray:

@@ -9,8 +9,10 @@ from collections.abc import Iterable
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from geoopt.manifolds.base import Manifold
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from .base import Complete, Geometry, Hadamard
@@ -20,8 +22,10 @@ from .remedies import shown, tensor_remedy
 
 __all__ = [
     "OVERFLOW_REMEDY",
+    "Array",
     "all_hold",
     "as_real",
+    "as_tensor",
     "check_batches",
     "check_callable",
     "check_chart",
@@ -53,6 +57,9 @@ __all__ = [
     "validating",
 ]
 
+
+#: Numbers that are read and not differentiated: tensors, NumPy arrays, DataFrames, nested lists.
+Array = Tensor | ArrayLike
 
 #: The default remedy for an overflow.
 OVERFLOW_REMEDY = "use float64, a smaller scale, or a larger k"
@@ -95,12 +102,25 @@ def check_floating(name: str, value: Tensor) -> None:
         )
 
 
-def as_real(name: str, value: Any, remedy: str) -> Tensor:
-    """Returns a number, a sequence or a tensor as a real tensor, or raises."""
+def as_tensor(value: Any) -> Tensor | None:
+    """Returns a tensor, a number, a nested list, a NumPy array or a DataFrame as a tensor; None if it is none of them.
+
+    Arrays are copied where torch cannot read them: read-only ones, and those of another byte order.
+    """
+    if not isinstance(value, (Tensor, int, float)) and hasattr(value, "__array__"):
+        value = np.asarray(value)
+        value = value.astype(value.dtype.newbyteorder("="), copy=not value.flags.writeable)
     try:
-        tensor = torch.as_tensor(value)
+        return torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError):
-        tensor = None
+        return None
+
+
+def as_real(name: str, value: Any, remedy: str) -> Tensor:
+    """Returns a number, a nested list, an array or a tensor as a real tensor, or raises."""
+    tensor = as_tensor(value)
+    if tensor is None and hasattr(value, "toarray"):
+        remedy = f"a sparse matrix has to be full: use {name}.toarray()"
     if tensor is None or tensor.dtype == torch.bool or (tensor.dtype not in _DTYPES and _is_inexact(tensor)):
         raise TypeError(f"{name} = {shown(value)}, but must be a real number or a tensor of them; {remedy}.")
     return tensor

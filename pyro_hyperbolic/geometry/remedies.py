@@ -50,6 +50,9 @@ def tensor_remedy(value: Any) -> str:
     """Returns what to write instead of ``value`` where a tensor is needed."""
     if isinstance(value, Manifold) or (isinstance(value, type) and issubclass(value, Manifold)):
         return _ORDER
+    for method in ("to_numpy", "toarray"):  # DataFrames; sparse matrices
+        if hasattr(value, method):
+            return f"wrap it in torch.as_tensor(x.{method}())"
     if isinstance(value, (int, float, list, tuple)) or hasattr(value, "__array__"):
         return "wrap it in torch.as_tensor(...)"
     return "pass a tensor of coordinates"

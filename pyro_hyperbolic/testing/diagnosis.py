@@ -107,11 +107,11 @@ class ChartedPoints(NamedTuple):
         return cls(domain.scaled_radius(x), codomain.scaled_radius(y), domain.dim(x), radius)
 
 
-def log_stretch(r: Tensor, power: int) -> Tensor:
-    """Returns ``power * log(sinh(r) / r)`` by the textbook form, with its limit at zero."""
+def log_stretch(r: Tensor) -> Tensor:
+    """Returns ``log(sinh(r) / r)`` by the textbook form, with its limit at zero."""
     r = r.double()
     far = r + torch.log1p(-torch.exp(-2 * r)) - torch.log(2 * r)
-    return power * torch.where(r < 1e-3, r * r / 6, far)
+    return torch.where(r < 1e-3, r * r / 6, far)
 
 
 def log_det_mistakes(points: ChartedPoints | None, expected: Tensor) -> Mapping[str, Tensor]:
@@ -124,8 +124,8 @@ def log_det_mistakes(points: ChartedPoints | None, expected: Tensor) -> Mapping[
     if points is None:
         return of_signs
     n, log_radius = points.dim, math.log(points.radius)
-    before, after = log_stretch(points.before, 1), log_stretch(points.after, 1)
-    unscaled = log_stretch(points.radius * points.after, 1) - log_stretch(points.radius * points.before, 1)
+    before, after = log_stretch(points.before), log_stretch(points.after)
+    unscaled = log_stretch(points.radius * points.after) - log_stretch(points.radius * points.before)
     one, stretch = torch.ones_like(before), after - before
     return of_signs | {
         "the chart's volume terms are dropped: Lebesgue measure of tangent coordinates, not Riemannian volume": (

@@ -3,16 +3,25 @@
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 README, OVERVIEW = ((ROOT / name).read_text() for name in ("README.md", "docs/overview.md"))
 
 
-def test_the_example_trains():
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def test_the_example_trains_prints_and_draws(tmp_path, monkeypatch, capsys):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot.switch_backend("agg")
+    monkeypatch.chdir(tmp_path)
+    example, drawing = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict = {}
     exec(compile(example, "README.md", "exec"), names)
     losses = names["losses"]
     assert sum(losses[-20:]) < sum(losses[:20])
+    assert "mean" in capsys.readouterr().out
+    exec(compile(drawing, "README.md", "exec"), names)
+    pyplot.close()
+    assert (tmp_path / "posterior.png").stat().st_size > 5000
     assert len([line for line in example.splitlines() if line.strip()]) <= 20
 
 

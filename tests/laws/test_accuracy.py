@@ -154,6 +154,8 @@ SCALARS = {
     "log_sinhc": lambda z: mp.log(mp.sinh(mp.sqrt(z)) / mp.sqrt(z)),
     "asinhc": lambda w: mp.asinh(mp.sqrt(w)) / mp.sqrt(w),
     "asinh": mp.asinh,
+    "sinc": lambda z: mp.sin(mp.sqrt(z)) / mp.sqrt(z),
+    "asinc": lambda w: mp.asin(mp.sqrt(w)) / mp.sqrt(w),
 }
 
 
@@ -162,7 +164,7 @@ SCALARS = {
 def test_scalar_functions_and_their_derivatives(name, dtype):
     """Per relative change of the argument, from the smallest to the largest that have a value."""
     with mp.workdps(60):
-        largest = {"sinhc": 1e3, "log_sinhc": 1e30, "asinhc": 1e30, "asinh": 1e35}[name]
+        largest = {"sinhc": 1e3, "log_sinhc": 1e30, "asinhc": 1e30, "asinh": 1e35, "sinc": 30.0, "asinc": 0.99}[name]
         for size in (1e-30, 1e-8, 5e-3, 0.0101, 0.3, 0.99, 1.01, 2.0, 30.0, 1e5, 1e20, largest):
             if size > largest:
                 continue
@@ -183,7 +185,7 @@ def test_scalar_functions_and_their_derivatives(name, dtype):
 
 
 @both_dtypes
-@pytest.mark.parametrize("name", ["sinhc", "log_sinhc", "asinhc"])
+@pytest.mark.parametrize("name", ["sinhc", "log_sinhc", "asinhc", "sinc", "asinc"])
 def test_series_are_long_enough_for_both_derivatives(name, dtype):
     """Each derivative over its own size, where the series ends."""
     z = torch.tensor({"log_sinhc": 0.99}.get(name, 9.9e-3), dtype=getattr(torch, dtype), requires_grad=True)

@@ -152,6 +152,8 @@ def test_means_of_a_batch_are_those_of_its_members(space):
     for i in range(2):
         for j in range(2):
             assert torch.allclose(found[i, j], G.frechet_mean(M, x[i, :, j]), atol=1e-9)
+    w = torch.rand(2, 5, 2)
+    assert torch.allclose(G.frechet_mean(M, x, w, dim=1)[1, 0], G.frechet_mean(M, x[1, :, 0], w[1, :, 0]), atol=1e-9)
 
 
 @pytest.mark.parametrize("radius", [3.0, 12.0])
@@ -499,3 +501,8 @@ def test_a_geometry_without_one_of_its_six_methods_cannot_be_made(missing):
 def test_matrices_are_projected_to_their_symmetric_parts():
     x = torch.tensor([[2.0, 1.0], [0.0, 3.0]])
     assert torch.equal(G.project(geoopt.SymmetricPositiveDefinite(), x), torch.tensor([[2.0, 0.5], [0.5, 3.0]]))
+
+
+def test_singular_matrices_are_not_positive_definite():
+    x = torch.stack([torch.diag(torch.tensor([1.0, least])) for least in (1.0, 0.0, -1.0)])
+    assert G.contains(geoopt.SymmetricPositiveDefinite(), x).tolist() == [True, False, False]

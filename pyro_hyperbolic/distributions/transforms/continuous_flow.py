@@ -1,7 +1,7 @@
 r"""Continuous flows: the exact map of :math:`N` Runge-Kutta steps along a vector field, on every complete manifold."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 import torch
 from geoopt.manifolds.base import Manifold
@@ -228,6 +228,33 @@ class ConditionalContinuousFlow(NeedsContext):
         return ContinuousFlow(ConditionedField(self.field, context), self.manifold, **self.kwargs)
 
 
+@overload
+def continuous_flow(
+    dim: int,
+    manifold: Manifold | None = None,
+    anchors: Tensor | None = None,
+    num_anchors: int = 48,
+    hidden_dims: Sequence[int] | None = None,
+    steps: int = 16,
+    field: str | torch.nn.Module | None = None,
+    context_dim: None = None,
+    explicit: str = "forward",
+    hutchinson_terms: int = 0,
+) -> ContinuousFlow: ...
+@overload
+def continuous_flow(
+    dim: int,
+    manifold: Manifold | None = None,
+    anchors: Tensor | None = None,
+    num_anchors: int = 48,
+    hidden_dims: Sequence[int] | None = None,
+    steps: int = 16,
+    field: str | torch.nn.Module | None = None,
+    *,
+    context_dim: int,
+    explicit: str = "forward",
+    hutchinson_terms: int = 0,
+) -> ConditionalContinuousFlow: ...
 def continuous_flow(
     dim: int,
     manifold: Manifold | None = None,

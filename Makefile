@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 
 PYTHON_FLOORS ?= python3.11
 
-.PHONY: help install demo test test-all test-floors mutants lint docs bench accuracy-sweep clean
+.PHONY: help install demo test test-all test-floors mutants lint docs gallery bench accuracy-sweep clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -69,6 +69,9 @@ lint: .venv/.installed ## check style, types and the import contract
 docs: .venv/.docs ## build the HTML documentation in docs/_build, and check its links
 	$(BIN)/python -W ignore::DeprecationWarning -m sphinx -q -W -b html docs docs/_build
 	$(BIN)/python -W ignore::DeprecationWarning docs/check.py docs/_build
+
+gallery: .venv/.docs ## run the tutorials whose code has changed at full size, for their pages; docs/outputs
+	$(BIN)/python -W ignore docs/gallery.py $(ARGS)
 
 bench: .venv/.installed ## measure accuracy against mpmath, and speed as ratios to a Euclidean floor; results/bench
 	$(BIN)/python -W ignore::DeprecationWarning benchmarks/accuracy.py --out results/bench

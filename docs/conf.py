@@ -11,15 +11,17 @@ from typing import Generic
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
-import sources  # noqa: E402  # in this folder
+import gallery  # noqa: E402  # in this folder
+import sources  # noqa: E402
 
 import pyro_hyperbolic  # noqa: E402
 
 # Sphinx reads below this folder only; the copies are ignored by git.
 shutil.rmtree(HERE / "tutorials", ignore_errors=True)
-(HERE / "tutorials").mkdir()
+(HERE / "tutorials" / "thumbnails").mkdir(parents=True)
 for name in sources.TUTORIALS:
     shutil.copy2(HERE.parent / "tutorials" / f"{name}.py", HERE / "tutorials")
+    gallery.thumbnail(name, HERE / "tutorials" / "thumbnails" / f"{name}.png")
 
 project = "pyro_hyperbolic"
 author = "The pyro_hyperbolic developers"
@@ -46,8 +48,7 @@ napoleon_use_ivar = True
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 4
-# Tutorials are executed by the tests; here their text is rendered.
-nb_execution_mode = "off"
+nb_execution_mode = "off"  # percent.py adds the outputs that gallery.py has
 nb_custom_formats = {".py": "percent.reads"}
 copybutton_exclude = ".linenos, .gp, .go"  # copies what was typed of a doctest
 suppress_warnings = ["myst.header", "mystnb.unknown_mime_type"]

@@ -50,9 +50,14 @@ def blocks(ax):
     ax.set_title("(b) dimensions of a tensor", fontsize=13)
 
 
-if __name__ == "__main__":
+def shapes(path):
+    """Draws both panels."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1.1, 1])
     hyperboloid(left)
     blocks(right)
-    figure.savefig(Path(__file__).parent / "images" / "shapes.png", dpi=130)
+    figure.savefig(path, dpi=130)
+
+
+if __name__ == "__main__":
+    shapes(Path(__file__).parent / "images" / "shapes.png")

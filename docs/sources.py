@@ -76,6 +76,24 @@ def api(text: str) -> str:
     return re.sub(r"```\{names\}\n([\s\S]*?)```", entries, text)
 
 
+def cards(match: re.Match) -> str:
+    """Expands ``{gallery}``, lines of a tutorial and what it is about, to cards with their pictures."""
+    found = ""
+    for name, about in re.findall(r"^(\w+): (.+(?:\n  .+)*)", match[1], re.MULTILINE):
+        title = (ROOT / "tutorials" / f"{name}.py").read_text().split("\n")[1].removeprefix("# # ")
+        found += f"""
+:::{{grid-item-card}} {title}
+:img-top: /tutorials/thumbnails/{name}.png
+:img-alt: The picture of this tutorial
+:link: /tutorials/{name}
+:link-type: doc
+
+{about}
+:::
+"""
+    return f"::::{{grid}} 1 2 2 3\n:gutter: 3\n{found}::::"
+
+
 def read(app, docname: str, content: list[str]) -> None:
     """Sphinx's event ``source-read``."""
     file = f"{docname}.py" if docname.startswith("tutorials/") else f"docs/{docname}.md"
@@ -85,4 +103,6 @@ def read(app, docname: str, content: list[str]) -> None:
         return links((ROOT / included).read_text(), included)
 
     text = re.sub(r"```\{include\} (\S+)\n```", include, links(content[0], file))
-    content[0] = api(text)
+    text = re.sub(r"```\{gallery\}\n([\s\S]*?)```", cards, text)
+    mark = f"# {Path(docname).name}\n" if docname.startswith("tutorials/") else ""  # for percent.py
+    content[0] = mark + api(text)

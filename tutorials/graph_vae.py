@@ -125,7 +125,8 @@ print(f"AUC of hidden edges {score:.3f}")
 # %% [markdown]
 # ## The picture: the codes, with the edges of the tree
 #
-# The model sees neither the tree nor which edges are its own, and finds its branches.
+# The model sees neither the tree nor which edges are its own, and finds its branches. Colours count the neighbours of a
+# node in the tree.
 
 # %%
 figure = Figure(figsize=(5.0, 5.4), layout="constrained")

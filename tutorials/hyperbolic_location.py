@@ -147,28 +147,24 @@ print(f"NUTS        {'':15}  distance {ph.geometry.distance(M, samples, lighthou
 # The Poincaré disk shows the whole plane. Shapes near the rim look smaller than they are. Lines enclose 50% and 95% of
 # each posterior. The exact posterior is grey, and bends around the lighthouse. Maximising the ELBO makes both guides
 # too narrow: it penalises mass where the posterior has none more than it penalises missing mass. The diagonal guide
-# also cannot tilt. NUTS gives draws; a narrow wrapped normal at each draw turns them into a density.
+# also cannot tilt. NUTS gives draws, the dots.
 
 # %%
-about_median = ph.geometry.log0(M, ph.geometry.translate(M, ball.center, samples, inverse=True))
-bandwidth = about_median.T.cov() / len(samples) ** (1 / 3)  # Scott's rule in two dimensions
-kernels = hdist.WrappedMultivariateNormal(samples, bandwidth, manifold=M)
-smoothed = dist.MixtureSameFamily(dist.Categorical(torch.ones(len(samples))), kernels)
 auto = hdist.WrappedNormal(ball.center, autoguide.scales.z.detach(), M)
 
 figure = Figure(figsize=(6.2, 6.7), layout="constrained")
 ax = figure.subplots()
 viz.frame(ax, M, tiling=(3, 7))
 viz.density(ax, M, lambda z: log_joint(z) - log_joint(grid).max(), cmap="Greys", resolution=200, alpha=0.6)
-for label, density, colour in (
-    ("hand-written guide", by_hand, "tab:blue"),
-    ("autoguide", auto, "tab:orange"),
-    ("NUTS", smoothed, "tab:green"),
+viz.points(ax, M, samples, color="#CC79A7", s=5, linewidth=0, label="NUTS")
+for label, density, colour, line in (
+    ("hand-written guide", by_hand, "#0072B2", "-"),
+    ("autoguide", auto, "#D55E00", "--"),
 ):
-    viz.regions(ax, M, density.log_prob, resolution=200, batch_size=2000, colors=colour)
-    ax.plot([], [], color=colour, label=label)
-viz.points(ax, M, sightings, color="0.2", s=14, label="sightings")
-viz.points(ax, M, lighthouse, color="tab:red", marker="^", s=50, label="lighthouse")
+    viz.regions(ax, M, density.log_prob, resolution=200, colors=colour, linestyles=line)
+    ax.plot([], [], color=colour, linestyle=line, label=label)
+viz.points(ax, M, sightings, color="0.2", marker="s", s=18, label="sightings")
+viz.points(ax, M, lighthouse, color="#E69F00", marker="^", s=60, label="lighthouse")
 viz.points(ax, M, truth, color="black", marker="*", s=90, label="truth")
 figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
 args.out.mkdir(parents=True, exist_ok=True)

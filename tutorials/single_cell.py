@@ -83,7 +83,9 @@ class CellVAE(PyroModule):
 
 
 # %% [markdown]
-# ## Training, and the held-out log-likelihood $\log \frac 1 S \sum_s p(x, z_s) / q(z_s \mid x)$ of each cell
+# ## Training and scoring
+#
+# A model is scored by the held-out log-likelihood $\log \frac 1 S \sum_s p(x, z_s) / q(z_s \mid x)$ of each cell.
 
 
 # %%

@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 sys.path.insert(0, str(DOCS))
 
+import pictures  # noqa: E402
 import snippets  # noqa: E402
 
 PAGES = sorted(path.name for path in DOCS.glob("*.md") if "```text" in path.read_text() and path.name != "testing.md")
@@ -43,6 +44,11 @@ def test_a_page_that_trains_prints_its_numbers(page, tmp_path, monkeypatch):
     """To 5%: rounding is magnified by training."""
     monkeypatch.chdir(tmp_path)
     compare(page, snippets.run((DOCS / page).read_text()), numbers=True, rel=0.05)
+
+
+def test_the_picture_of_shapes_is_drawn(tmp_path):
+    pictures.shapes(tmp_path / "shapes.png")
+    assert (tmp_path / "shapes.png").stat().st_size > 20_000
 
 
 @pytest.mark.parametrize("page", ["choosing.md", "from_euclidean_vae.md"])

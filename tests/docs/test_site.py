@@ -31,6 +31,65 @@ def test_every_public_module_has_a_page():
     assert {f"pyro_hyperbolic.{name}" for name in (*ph.__all__, "viz")} <= {*REFERENCE}
 
 
+def module_of_docs(name, monkeypatch):
+    monkeypatch.syspath_prepend(DOCS)
+    module = importlib.import_module(name)
+    monkeypatch.delitem(sys.modules, name)
+    return module
+
+
+TUTORIAL = """# %% [markdown]
+# # A title
+#
+# Some text.
+
+# %%
+import helper
+from matplotlib.figure import Figure
+
+print("six is", helper.six)
+
+# %%
+figure = Figure(figsize=(2, 1))
+figure.savefig("results/nowhere.png")
+"""
+
+
+def test_a_page_shows_what_a_tutorial_prints_and_draws(tmp_path, monkeypatch):
+    pytest.importorskip("myst_nb")
+    gallery = module_of_docs("gallery", monkeypatch)
+    monkeypatch.setitem(sys.modules, "gallery", gallery)
+    percent = module_of_docs("percent", monkeypatch)
+    for name in ("FOLDER", "FULL", "BRIEF"):
+        monkeypatch.setattr(gallery, name, tmp_path / name)
+    gallery.FOLDER.mkdir()
+    script, helper = gallery.FOLDER / "small.py", gallery.FOLDER / "helper.py"
+    script.write_text(TUTORIAL)
+    helper.write_text("six = 6")
+    gallery.run("small", gallery.FULL / "small", brief=False)
+    _, printed, drawn = percent.reads(f"# small\n{TUTORIAL}").cells
+    assert [output.text for output in printed.outputs] == ["six is 6"]
+    assert [[*output.data] for output in drawn.outputs] == [["image/png"]]
+    made_of = gallery.code("small")
+    script.write_text(TUTORIAL.replace("Some text", "Other text"))
+    assert gallery.code("small") == made_of
+    for file, text in ((script, TUTORIAL.replace("six is", "6 is")), (helper, "six = 7")):
+        file.write_text(text)
+        assert gallery.code("small") != made_of
+    assert gallery.outputs("small") == gallery.BRIEF / "small"  # run again, since the old outputs are of other code
+    assert (gallery.BRIEF / "small" / "01.txt").read_text() == "6 is 7\n"
+
+
+def test_a_tutorial_that_fails_fails_the_build(tmp_path, monkeypatch):
+    pytest.importorskip("jupytext")
+    gallery = module_of_docs("gallery", monkeypatch)
+    monkeypatch.setattr(gallery, "FOLDER", tmp_path)
+    (tmp_path / "small.py").write_text("# %%\nx = 1\n\n# %%\nraise ValueError(f'{x} is wrong')\n")
+    with pytest.raises(RuntimeError, match=r"small\.py(.|\n)*line 5(.|\n)*1 is wrong"):
+        gallery.run("small", tmp_path / "made", brief=True)
+    assert not (tmp_path / "made").exists()
+
+
 SITE = {
     "index.html": '<a href="sub/page.html#there">x</a> <img src="picture.png"> <a href="https://example.org">x</a>',
     "sub/page.html": '<p id="there"></p> <a href="../index.html">x</a> <link href="../style.css">',
@@ -52,9 +111,7 @@ SITE = {
 )
 def test_the_check_of_the_site_finds_faults(tmp_path, monkeypatch, file, content, message):
     pytest.importorskip("sphinx")
-    monkeypatch.syspath_prepend(DOCS)
-    check = importlib.import_module("check")
-    monkeypatch.delitem(sys.modules, "check")
+    check = module_of_docs("check", monkeypatch)
     for name, text in {**SITE, **({file: content} if file else {})}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)

@@ -228,7 +228,7 @@ NO_MANIFOLDS = {
     "tensor": (P, "(3,)", "exp0(M, v)", "manifold=M"),
     "array": (np.ones((50, 3)), "numpy.ndarray", "(50, 3)", "manifold=M"),
     "number": (2.0, "2.0", "geoopt.Lorentz(k=2.0)"),
-    "name": ("lorentz", "'lorentz'", "geoopt.Lorentz()"),
+    "name": ("lorentz", "'lorentz'", "geoopt.Lorentz()", "geoopt.Euclidean or"),
 }
 
 

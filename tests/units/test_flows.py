@@ -1,5 +1,6 @@
 """What couplings and flows promise beyond the laws: special cases that coincide, starts near the identity, stacks."""
 
+import copy
 import math
 from functools import partial
 
@@ -316,3 +317,12 @@ def test_widths_by_default(builder):
 def test_a_layer_of_your_own_remembers_its_samples_unless_told_otherwise():
     kind = type("Layer", (HT.TangentModule,), dict.fromkeys(["_tangent_forward", "_tangent_backward"]))
     assert [kind(M)._cache_size for M in (None, geoopt.Lorentz(2.0))] == [1, 1]
+
+
+def test_a_lifted_map_with_a_part_twice_is_copied_after_use():
+    """Caches of all parts are cleared: those of Pyro's splines are of a graph, which cannot be copied."""
+    first, twice = dist.transforms.spline(2), dist.transforms.spline(2)
+    lifted = HT.TangentTransform(dist.transforms.ComposeTransform([first, twice, twice]), lorentz())
+    x = G.exp0(lorentz(), torch.randn(5, 2))
+    assert torch.equal(copy.deepcopy(lifted)(x), lifted(x))
+    assert torch.equal(copy.deepcopy(lifted)(x), lifted(x))

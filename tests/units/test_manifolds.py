@@ -501,3 +501,8 @@ def test_a_geometry_without_one_of_its_six_methods_cannot_be_made(missing):
 def test_matrices_are_projected_to_their_symmetric_parts():
     x = torch.tensor([[2.0, 1.0], [0.0, 3.0]])
     assert torch.equal(G.project(geoopt.SymmetricPositiveDefinite(), x), torch.tensor([[2.0, 0.5], [0.5, 3.0]]))
+
+
+def test_singular_matrices_are_not_positive_definite():
+    x = torch.stack([torch.diag(torch.tensor([1.0, least])) for least in (1.0, 0.0, -1.0)])
+    assert G.contains(geoopt.SymmetricPositiveDefinite(), x).tolist() == [True, False, False]

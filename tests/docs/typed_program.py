@@ -47,7 +47,7 @@ flow = ph.flows.coupling_flow(2, 4, manifold=M)
 assert_type(flow, ph.flows.CouplingFlow)
 y = assert_type(flow(x), Tensor)
 assert_type(flow.log_abs_det_jacobian(x, y), Tensor)
-z: Tensor = flow.inv(y)
+assert_type(flow.inv(y), Tensor)
 conditional = ph.flows.coupling_flow(2, 4, manifold=M, context_dim=3)
 assert_type(conditional, ph.flows.ConditionalCouplingFlow)
 assert_type(conditional.condition(torch.zeros(3)), ph.flows.CouplingFlow)
@@ -76,7 +76,7 @@ def model(data: Tensor) -> Tensor:
     """Samples a location, and data about it."""
     z: Tensor = pyro.sample("z", hdist.WrappedNormal(ph.geometry.origin(M, 2), 1.0, M))
     with pyro.plate("data", len(data)):
-        pyro.sample("x", dist.Normal(ph.geometry.log0(M, z), 0.5).to_event(1), obs=data)
+        pyro.sample("x", dist.Independent(dist.Normal(ph.geometry.log0(M, z), 0.5), 1), obs=data)
     return z
 
 

@@ -3,7 +3,7 @@ r"""What transforms on manifolds share: one method for value and log-determinant
 import copy
 from abc import abstractmethod
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from geoopt.manifolds.base import Manifold
@@ -23,6 +23,18 @@ from .saved_space import SavesSpace
 
 __all__ = ["ManifoldTransform", "ModuleTransform", "TangentModule"]
 
+if TYPE_CHECKING:  # torch's own is untyped
+
+    class Inverse(Transform):
+        """The inverse of a transform, a view of it."""
+
+        def __init__(self, transform: Transform) -> None: ...
+
+        def __call__(self, x: Tensor) -> Tensor:
+            """Returns the point that is mapped to ``x``."""
+
+else:
+    Inverse = _InverseTransform
 
 #: For users whose optimiser, or reparametrisation of R^n, has moved a location off the manifold.
 LEARN_LOC_HINT = (
@@ -167,10 +179,10 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
         return self._forward(x)[1]
 
     @property
-    def inv(self) -> Transform:
+    def inv(self) -> "Inverse":
         """The inverse transform, a view of this one."""
         # torch keeps it in an attribute: a reference cycle, so that each scored batch would wait for the collector.
-        return _InverseTransform(self)
+        return Inverse(self)
 
     def with_cache(self, cache_size: int = 1) -> "ManifoldTransform":
         """Returns this transform with that cache size; a copy shares every parameter."""

@@ -107,6 +107,7 @@ def run(name: str, folder: Path, brief: bool) -> None:
         made = Path(temporary)
         (made / "work").mkdir()
         process = multiprocessing.get_context("fork").Process(target=child)
+        found = {"code": code(name), "version": pyro_hyperbolic.__version__}  # as it is read, not as it is left
         before = os.times()
         process.start()
         process.join()
@@ -114,13 +115,12 @@ def run(name: str, folder: Path, brief: bool) -> None:
             raise RuntimeError(f"tutorials/{name}.py failed: {(made / 'stderr').read_text()[-3000:]}")
         after = os.times()
         seconds = after.children_user - before.children_user + after.children_system - before.children_system
-        found = {"code": code(name), "version": pyro_hyperbolic.__version__, "seconds": round(seconds)}
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         for file in made.iterdir():
             if file.suffix in (".txt", ".png") and file.stat().st_size:
                 shutil.copy(file, folder)
-        (folder / "run.json").write_text(json.dumps(found) + "\n")
+        (folder / "run.json").write_text(json.dumps({**found, "seconds": round(seconds)}) + "\n")
 
 
 def outputs(name: str) -> Path:

@@ -58,7 +58,8 @@ def save(figure, path: Path) -> None:
     """Saves a picture at twice the width of a page, in 256 colours: a third of the bytes."""
     import PIL.Image
 
-    figure.pyro_hyperbolic_savefig(path, dpi=min(WIDTH / figure.get_figwidth(), 200), format="png")
+    dpi = min(WIDTH / figure.get_figwidth(), 200)
+    figure.pyro_hyperbolic_savefig(path, dpi=dpi, format="png", bbox_inches="tight")
     with PIL.Image.open(path) as image:
         image.convert("RGB").quantize(256, dither=PIL.Image.Dither.NONE).save(path, optimize=True)
 

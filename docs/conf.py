@@ -9,6 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Generic
 
+from docutils import nodes
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 import gallery  # noqa: E402  # in this folder
@@ -35,6 +37,7 @@ exclude_patterns = ["_build", "*.py", "jupyter_execute"]
 html_theme = "furo"
 html_title = f"{project} {release}"
 html_static_path = ["_static"]
+html_favicon = "_static/favicon.svg"
 html_css_files = ["site.css"]
 templates_path = []
 html_theme_options = {"navigation_with_keys": True}
@@ -43,6 +46,7 @@ add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False
 autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
 autosummary_generate = False
 napoleon_use_ivar = True
 
@@ -115,8 +119,17 @@ def public_bases(app, name, obj, options, bases):
             i += 1
 
 
+def without_return_type(app, domain, objtype, content):
+    """Drops ``Return type: Tensor`` below a sentence on what is returned."""
+    for fields in content.findall(nodes.field_list):
+        named = {field[0].astext(): field for field in fields}
+        if named.keys() & {"returns", "return"} and (kind := named.get("rtype")) and kind[1].astext() == "Tensor":
+            fields.remove(kind)
+
+
 def setup(app):
     """Called by Sphinx."""
+    app.connect("object-description-transform", without_return_type, priority=900)
     app.connect("autodoc-process-bases", public_bases)
     app.connect("source-read", sources.read)
     app.connect("missing-reference", at_public_path)

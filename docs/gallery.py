@@ -128,8 +128,6 @@ def outputs(name: str) -> Path:
     if record(FULL / name).get("code") == code(name):
         return FULL / name
     if record(BRIEF / name).get("code") != code(name):
-        import torch._dynamo  # noqa: F401  # takes seconds; forks have it at once
-
         run(name, BRIEF / name, brief=True)
     return BRIEF / name
 

@@ -23,6 +23,8 @@ MODULES = [
     for found in re.findall(r"\{module\} (\S+)", page.read_text())
 ]
 
+INCLUDE = r"```\{include\} (\S+)\n((?::.*\n)*)```"
+
 
 def link(match: re.Match, file: str) -> str:
     """Returns a link of a file of the repository as a link of the site; a file without a page is only named."""
@@ -33,6 +35,8 @@ def link(match: re.Match, file: str) -> str:
     if not path.exists():
         return match[0]  # the build warns of it
     name = str(path.relative_to(ROOT))
+    if (name, fragment) in SECTIONS:
+        return f"[{text}](/{SECTIONS[name, fragment]}{fragment})"
     page = PAGES.get(name, name.removeprefix("docs/") if name.startswith("docs/") else None)
     return f"[{text}](/{page}{fragment or ''})" if page else text
 
@@ -40,6 +44,24 @@ def link(match: re.Match, file: str) -> str:
 def links(text: str, file: str) -> str:
     """Returns the text of a file of the repository with the links of the site."""
     return re.sub(r"\[([^\]]*)\]\(([^)#\s]*)(#[^)\s]*)?\)", lambda match: link(match, file), text)
+
+
+def included(file: str, argument: str, lines: str) -> tuple[str, str]:
+    """Returns the file that a page of docs/ includes, and the part of it, with headings one level up."""
+    name = os.path.normpath(Path(file).parent / argument)
+    text, options = (ROOT / name).read_text(), dict(re.findall(r":([a-z-]+): (.+)\n", lines))
+    start, end = text.index(options.get("start-at", "")), text.find(options.get("end-before", "\0"))
+    text = text[start : end if end >= 0 else None]
+    return name, re.sub(r"^#(#+ )", r"\1", text, flags=re.MULTILINE) if text.startswith("## ") else text
+
+
+#: In which page a heading of a file is, if several pages include parts of it.
+SECTIONS = {}
+for page in (ROOT / "docs" / "experiments").glob("*.md"):
+    name, text = included(f"docs/experiments/{page.name}", *re.search(INCLUDE, page.read_text()).groups())
+    for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
+        slug = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        SECTIONS[name, f"#{slug}"] = f"experiments/{page.name}"
 
 
 def entry(module: str, name: str) -> str:
@@ -99,10 +121,10 @@ def read(app, docname: str, content: list[str]) -> None:
     file = f"{docname}.py" if docname.startswith("tutorials/") else f"docs/{docname}.md"
 
     def include(match: re.Match) -> str:
-        included = os.path.normpath(Path("docs") / match[1])
-        return links((ROOT / included).read_text(), included)
+        name, text = included(file, *match.groups())
+        return links(text, name)
 
-    text = re.sub(r"```\{include\} (\S+)\n```", include, links(content[0], file))
+    text = re.sub(INCLUDE, include, links(content[0], file))
     text = re.sub(r"```\{gallery\}\n([\s\S]*?)```", cards, text)
     mark = f"# {Path(docname).name}\n" if docname.startswith("tutorials/") else ""  # for percent.py
     content[0] = mark + api(text)

@@ -133,13 +133,14 @@ def main():
     difference = (target.log_prob(x) - model.log_prob(carry(x))).detach()
     print(f"KL divergence {difference.mean():.3f} ± {difference.std() / len(x) ** 0.5:.3f}")
 
-    # On the right viz, which reads the curvature and draws any hyperbolic plane.
+    # On the right viz, which reads the curvature and draws any hyperbolic plane; colours end at the target's maximum.
     figure = Figure(figsize=(9.0, 4.4), layout="constrained")
     plane, disk = figure.subplots(1, 2)
     plane.scatter(*carry(x).T.numpy(), s=2, linewidth=0, color="#0072B2")
-    plane.set(xlim=(-4, 4), ylim=(0, 6), aspect="equal", title="data on the half-plane")
+    plane.set(xlim=(-3, 3), ylim=(0, 2.5), aspect="equal", title="data on the half-plane")
     viz.frame(disk, M)
-    viz.density(disk, M, model.log_prob, resolution=20 if SMOKE else 250, dtype=torch.float64)
+    shown = {"resolution": 20 if SMOKE else 250, "vmax": target.log_prob(x).max().exp().item()}
+    viz.density(disk, M, model.log_prob, dtype=torch.float64, **shown)
     disk.set_title("learned density")
     args.out.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.out / "half_plane.png", dpi=150)

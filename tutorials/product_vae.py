@@ -99,7 +99,10 @@ class VAE(PyroModule):
 
 
 # %% [markdown]
-# ## Data, training, and a picture: nothing tells the model which cause belongs to which factor
+# ## Data, training, and a picture
+#
+# Nothing tells the model which cause belongs to which factor. With these seeds the phase goes to the hyperbolic plane
+# and the tree to the sphere, not as we meant, and the likelihood is that of `e4` up to the errors.
 
 
 # %%

@@ -369,6 +369,10 @@ SHAPES = {
     "reflection, sizes": (lambda: HT.Reflection(M, V)(P3), "direction", "(2,)", "(4,)", "n = 2"),
     "reflection, batches": (lambda: HT.Reflection(M, batch(V, 3))(batch(P, 4)), *BATCHES, "unsqueeze"),
     "network, sizes": (lambda: HT.TangentCoupling(1, lambda _: (V, V), M)(P), "shift", "(2,)", "= 1", "param_dims"),
+    "network, sizes in a batch": (
+        lambda: HT.TangentCoupling(1, lambda _: (t([1] * 5), t([1])), M)(batch(P, 1)),
+        *("shift", "(1, 5)", "= 1"),
+    ),
     "context, sizes": (lambda: conditional(2, 3).condition(t(1, 2)), "context", "(2,)", "context_dim = 3", "(*, 3)"),
     "context, batches": (lambda: conditional(2, 3).condition(batch(t(1, 2, 3), 3))(batch(P, 4)), "context", *BATCHES),
     "distance, batches": (lambda: G.distance(M, batch(P, 3), batch(P, 4)), "x (3,)", "y (4,)", "unsqueeze"),

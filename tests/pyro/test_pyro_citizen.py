@@ -360,5 +360,12 @@ def test_a_latent_curvature():
     assert on_manifold(lorentz(3.0)).check(z)
     draws = Predictive(Curved(), num_samples=5)()
     assert on_manifold(geoopt.Lorentz(draws["manifold.k"].flatten())).check(draws["z"].reshape(5, 3)).all()
-    with pytest.raises(ValueError, match=r"value.*k is latent.*TransformReparam"):
-        trace.nodes["z"]["fn"].log_prob(2 * trace.nodes["z"]["value"])
+    d, z = trace.nodes["z"]["fn"], trace.nodes["z"]["value"]
+    for validated in (True, False):  # MCMC validates nothing
+        with (
+            pyro.validation_enabled(validated),
+            pytest.raises(ValueError, match=r"value.*k is latent.*TransformReparam"),
+        ):
+            d.log_prob(2 * z)
+    with pytest.raises(ValueError, match=r"a compiled sampler.*WrappedNormal.*TransformReparam"):
+        torch.jit.trace(d.log_prob, z)

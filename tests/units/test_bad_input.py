@@ -467,6 +467,10 @@ SHAPES = {
     "summary, no site": (lambda: ph.infer.summary({"z": DRAWS}, {"y": M}), "'y'", "['z']"),
     "summary, probs": (lambda: ph.infer.summary(DRAWS, M, probs=(0.5, 95)), "95", "between 0 and 1"),
     "summary, pairs": (lambda: ph.infer.summary(DRAWS, M, pairs=torch.tensor([[0, 4]])), "0..4", "4 points", "0 to 3"),
+    "summary, no pairs of three": (
+        lambda: ph.infer.summary(DRAWS, M, pairs=torch.zeros(0, 3, dtype=torch.int64)),
+        *("<empty of shape (0, 3)>", "(P, 2)"),
+    ),
     "with_cache(2)": (lambda: HT.ExponentialMap(M).with_cache(2), "cache_size = 2", "0 or 1"),
     "explicit": (lambda: HT.continuous_flow(2, M, explicit="sideways"), "'sideways'", "forward"),
     "field, context": (lambda: HT.AnchorField(2, M, 3, [4], 3)(P, t(0.5)[0], V), "2", "context_dim = 3"),

@@ -350,6 +350,7 @@ class Curved(PyroModule):
         return self.manifold.k, z
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_a_latent_curvature():
     """M.k = PyroSample(prior): k is a site, and conditioning on it fixes the geometry."""
     trace = pyro.poutine.trace(Curved()).get_trace()
@@ -367,5 +368,13 @@ def test_a_latent_curvature():
             pytest.raises(ValueError, match=r"value.*k is latent.*TransformReparam"),
         ):
             d.log_prob(2 * z)
-    with pytest.raises(ValueError, match=r"a compiled sampler.*WrappedNormal.*TransformReparam"):
+    compiled = pytest.raises(ValueError, match=r"a compiled sampler.*WrappedNormal.*TransformReparam")
+    with pyro.validation_enabled(False), compiled:
         torch.jit.trace(d.log_prob, z)
+
+
+def test_classes_know_the_dimensions_of_their_events():
+    """As Pyro asks of a class, before there is an object."""
+    kinds = [hdist.WrappedNormal, hdist.WrappedMultivariateNormal, hdist.VonMisesFisher, hdist.RiemannianNormal]
+    assert {kind.support.event_dim for kind in kinds} == {1}
+    assert not any(kind.support.is_discrete for kind in kinds)

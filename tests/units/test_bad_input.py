@@ -330,6 +330,10 @@ VALUES = {
     "ball points, log0": (lambda: G.log0(M, t(0.4, 0.3)), "(0.4, 0.3)", "charts.from_poincare_ball(M, p)"),
     "pyro.param": (lambda: pyro.param("p", OFF, constraint=on_manifold(M)), "ExponentialMap.inv", *PROJECT),
     "k = 0": (lambda: on_manifold(with_k(0.0)), "= 0", *K),
+    "k = -1 of a factor": (
+        lambda: G.exp0(geoopt.ProductManifold((with_k(-1.0), 3), (FLAT, 1)), t(0.0, 0.0, 0.0)),
+        *("= -1", *K),
+    ),
     "k = NaN": (lambda: on_manifold(with_k(NAN)), "= nan", *K),
     "exp0, too far": (lambda: G.exp0(M, BEYOND), "1000", *OVERFLOW),
     "exp0, too far for float32": (lambda: G.exp0(M, t(100.0, 0.0).float()), "100", "torch.float32", *OVERFLOW),

@@ -208,8 +208,8 @@ def write(file, names, pairs, D, draws, df):
     known = [value if value > 0 else "" for value in D[tuple(pairs)].tolist()]
     lower, median, upper = quantiles(draws, df).exp().tolist()
     with file.open("w", newline="") as out:
-        rows = zip(*ends, known, median, lower, upper, strict=True)
-        csv.writer(out).writerows([("first", "second", "known", "median", "lower", "upper"), *rows])
+        rows = zip(*pairs.tolist(), median, lower, upper, *ends, known, strict=True)
+        csv.writer(out).writerows([("i", "j", "median", "lower", "upper", "first", "second", "known"), *rows])
 
 
 def write_points(file, M, names, median, z, unit):

@@ -22,7 +22,8 @@
 # With `--missing 0` all known distances are used. Otherwise a share of them is hidden, to measure how well a model
 # predicts. It writes to `--out`, in the file's units:
 #
-# - `predictions.csv`: the distances that are missing or hidden: medians, and 90% intervals.
+# - `predictions.csv`: the distances that are missing or hidden, by number (from 0) and by name: medians, 90% intervals,
+#   and the value where the file has one.
 # - `points.csv`: for each species its place, the radius of a ball about it with 90% of the posterior, and its pendant
 #   branch.
 # - `tree.png`: dots are draws of the posterior, coloured lines pendant branches, and grey is the neighbour-joining tree

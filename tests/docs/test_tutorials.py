@@ -171,8 +171,9 @@ def test_a_script_runs(script, case, tmp_path):
         assert len(found) == (12 if "bdp" in script else 2)
         assert sum("finished" in record for record in found.values()) == (9 if "bdp" in script else 0)
     elif case.written == "points.csv":
-        _, *rows = (out / "predictions.csv").read_text().split()
-        assert [row.split(",")[:3] for row in rows] == [["B", "D", ""]]
+        head, *rows = (out / "predictions.csv").read_text().split()
+        assert head == "i,j,median,lower,upper,first,second,known"
+        assert [row.split(",")[:2] + row.split(",")[5:] for row in rows] == [["1", "3", "B", "D", ""]]
         assert (out / "points.csv").read_text().count("\n") == 1 + 7
     elif case.written == "scores.json":
         scores = json.loads((out / "scores.json").read_text())

@@ -58,7 +58,8 @@ def save(figure, path: Path) -> None:
     """Saves a picture at twice the width of a page, in 256 colours: a third of the bytes."""
     import PIL.Image
 
-    figure.pyro_hyperbolic_savefig(path, dpi=min(WIDTH / figure.get_figwidth(), 200), format="png")
+    dpi = min(WIDTH / figure.get_figwidth(), 200)
+    figure.pyro_hyperbolic_savefig(path, dpi=dpi, format="png", bbox_inches="tight")
     with PIL.Image.open(path) as image:
         image.convert("RGB").quantize(256, dither=PIL.Image.Dither.NONE).save(path, optimize=True)
 
@@ -107,6 +108,7 @@ def run(name: str, folder: Path, brief: bool) -> None:
         made = Path(temporary)
         (made / "work").mkdir()
         process = multiprocessing.get_context("fork").Process(target=child)
+        found = {"code": code(name), "version": pyro_hyperbolic.__version__}  # as it is read, not as it is left
         before = os.times()
         process.start()
         process.join()
@@ -114,13 +116,12 @@ def run(name: str, folder: Path, brief: bool) -> None:
             raise RuntimeError(f"tutorials/{name}.py failed: {(made / 'stderr').read_text()[-3000:]}")
         after = os.times()
         seconds = after.children_user - before.children_user + after.children_system - before.children_system
-        found = {"code": code(name), "version": pyro_hyperbolic.__version__, "seconds": round(seconds)}
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         for file in made.iterdir():
             if file.suffix in (".txt", ".png") and file.stat().st_size:
                 shutil.copy(file, folder)
-        (folder / "run.json").write_text(json.dumps(found) + "\n")
+        (folder / "run.json").write_text(json.dumps({**found, "seconds": round(seconds)}) + "\n")
 
 
 def outputs(name: str) -> Path:

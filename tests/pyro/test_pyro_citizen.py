@@ -378,3 +378,7 @@ def test_classes_know_the_dimensions_of_their_events():
     kinds = [hdist.WrappedNormal, hdist.WrappedMultivariateNormal, hdist.VonMisesFisher, hdist.RiemannianNormal]
     assert {kind.support.event_dim for kind in kinds} == {1}
     assert not any(kind.support.is_discrete for kind in kinds)
+
+
+def test_shapes_are_inferred_of_a_scale_that_is_a_number():
+    assert hdist.WrappedNormal.infer_shapes(loc=torch.Size([4, 3]), scale=torch.Size([])) == ((4,), (3,))

@@ -412,7 +412,10 @@ SHAPES = {
     ),
     "a triangular n": (lambda: HT.ExponentialMap(SPD).forward_shape((4,)), "n = 4", "10"),
     "two curvatures": (lambda: ph.flows.CouplingFlow([tc(2), tc(2, manifold=M4)]), "layer 1", "k=4", "k=1"),
-    "splits": (lambda: ph.flows.CouplingFlow([tc(3, split_dim=d) for d in (1, 2, 2)]), "layer 2", "split_dim = 2", "layer 0 has 1"),
+    "splits": (
+        lambda: ph.flows.CouplingFlow([tc(3, split_dim=d) for d in (1, 2, 2)]),
+        *("layer 2", "split_dim = 2", "layer 0 has 1"),
+    ),
     "trees of one node": (lambda: data.random_trees(0, 1, nodes=(1, 5)), "least", "= 1", "at least 2"),
     "trees, largest first": (lambda: data.random_trees(0, 1, nodes=(9, 5)), "largest", "= 5", "at least 9"),
     "trees, count": (lambda: data.random_trees(0, -1), "count = -1", "at least 0"),

@@ -280,6 +280,14 @@ def test_balls_are_modules():
             ph.manifolds.PoincareBall(bad)
 
 
+@pytest.mark.parametrize("make", [geoopt.Lorentz, ph.manifolds.Lorentz])
+def test_a_learnable_parameter_starts_from_a_saved_fixed_one(make):
+    owner = torch.nn.ModuleDict({"M": ph.manifolds.Lorentz(learnable=True)})
+    owner.load_state_dict(torch.nn.ModuleDict({"M": make(2.0)}).state_dict())
+    assert owner["M"].k.item() == pytest.approx(2.0)
+    assert owner["M"].k.requires_grad
+
+
 # ---- Products ----
 
 

@@ -67,6 +67,7 @@ lint: .venv/.installed ## check style, types and the import contract
 	$(BIN)/lint-imports --no-logo
 
 docs: .venv/.docs ## build the HTML documentation in docs/_build, and check its links
+	@find docs/_build -name '*.html' -delete 2>/dev/null || true  # pages whose source is gone would stay
 	$(BIN)/python -W ignore::DeprecationWarning -m sphinx -q -W -b html docs docs/_build
 	$(BIN)/python -W ignore::DeprecationWarning docs/check.py docs/_build
 

@@ -8,7 +8,7 @@ import torch
 from geoopt.manifolds.base import Manifold
 from pyro.nn import PyroModule, PyroParam
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import constraints, transform_to
 
 from pyro_hyperbolic.geometry import checks
 from pyro_hyperbolic.geometry.rotations import Rotations
@@ -80,6 +80,10 @@ class OneParameter(PyroModule, metaclass=PyroABCMeta):
                     f"fixed; build the manifold with the saved {name}, or with learnable=True."
                 )
             state_dict[f"{prefix}{name}"] = ours
+        free = f"{name}_unconstrained"
+        if free in self._parameters and theirs is not None and f"{prefix}{free}" not in state_dict:
+            value = transform_to(constraints.positive).inv(state_dict.pop(f"{prefix}{name}"))
+            state_dict[f"{prefix}{free}"] = value
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

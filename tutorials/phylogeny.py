@@ -19,6 +19,8 @@ from pyro_hyperbolic import viz
 
 # ---- Data ----
 
+MISSING = {"", "NA", "-", "?"}
+
 
 def read(path, seed=0):
     """Returns a matrix of distances, NaN where one is missing, and the names; without a path one made by the seed."""
@@ -27,12 +29,27 @@ def read(path, seed=0):
     if path.suffix == ".npz":
         with np.load(path) as file:
             return torch.from_numpy(file["distances"].astype(float)), [str(name).strip() for name in file["names"]]
-    if path.suffix != ".csv":
-        return newick(path.read_text())
-    with path.open() as file:
-        head, *rows = csv.reader(file)
-    rows = [[float(cell or "nan") for cell in row[-len(rows) :]] for row in rows]  # a first column may have the names
-    return torch.tensor(rows, dtype=torch.float64), head[-len(rows) :]
+    if path.suffix == ".csv":
+        with path.open(newline="", encoding="utf-8-sig") as file:  # Excel begins with a mark of the encoding
+            return table([row for row in csv.reader(file) if any(row)])
+    text = path.read_text()
+    if "(" not in text:
+        raise ValueError("this is no .npz, no .csv, and no tree in Newick's format")
+    return newick(text)
+
+
+def table(rows):
+    """Returns the distances of a square table and its names, which are in the first row, and may be in a column."""
+    (head, *rows), n = rows, len(rows) - 1
+    if not n <= len(head) <= n + 1 or any(len(row) not in (n, n + 1) for row in rows):
+        cells = " or ".join(map(str, sorted({len(row) for row in rows})))
+        raise ValueError(f"needs a square table, with commas: found {n} rows of {cells} cells below {len(head)} names")
+    names = [name.strip() for name in head[-n:]]
+    if [row[0].strip() for row in rows if len(row) > n] not in ([], names):
+        raise ValueError("needs a square table: the first cells of its rows are not the names above, in their order")
+    cells = [[cell.strip() for cell in row[-n:]] for row in rows]
+    D = torch.tensor([[math.nan if c in MISSING else float(c) for c in row] for row in cells], dtype=torch.float64)
+    return D.where(~D.isnan(), D.mT), names  # one triangle is enough
 
 
 def newick(text):
@@ -86,7 +103,7 @@ def few(D, known, star, count):
     own = (known & ((i == star) | (j == star))).nonzero().squeeze(-1)
     own = own[D[i, j][own].argsort()]
     kept = known.clone()
-    kept[own[1 + torch.randperm(len(own) - 1)[count - 1 :]]] = False
+    kept[own[1 + torch.randperm(max(len(own) - 1, 0))[count - 1 :]]] = False
     return kept
 
 
@@ -173,6 +190,8 @@ def posterior(tree, guide, log_D, seen, num_samples):
 def quantiles(draws, df):
     """Returns lower ends, medians and upper ends of 90% intervals of ``log D``, by draws of ``log d`` and ``sigma``."""
     predicted = dist.StudentT(df, *draws).sample((5,)).flatten(0, 1)
+    if not predicted.numel():  # no pairs, of which torch has no quantile
+        return predicted.new_empty(3, 0)
     return predicted.quantile(torch.tensor([0.05, 0.5, 0.95]).to(predicted), dim=0)
 
 
@@ -183,12 +202,29 @@ def scores(draws, log_D, df):
     return torch.expm1(median - log_D).abs(), density, ((lower <= log_D) & (log_D <= upper)).to(log_D)
 
 
-def write(file, i, j, draws, df):
-    """Writes medians and 90% intervals of the distances of pairs, in the file's units."""
+def write(file, names, pairs, D, draws, df):
+    """Writes medians and 90% intervals of the distances of pairs, in the file's units, beside those that are known."""
+    ends = [[names[i] for i in side.tolist()] for side in pairs]
+    known = [value if value > 0 else "" for value in D[tuple(pairs)].tolist()]
     lower, median, upper = quantiles(draws, df).exp().tolist()
     with file.open("w", newline="") as out:
-        rows = zip(i.tolist(), j.tolist(), median, lower, upper, strict=True)
-        csv.writer(out).writerows([("i", "j", "median", "lower", "upper"), *rows])
+        rows = zip(*pairs.tolist(), median, lower, upper, *ends, known, strict=True)
+        csv.writer(out).writerows([("i", "j", "median", "lower", "upper", "first", "second", "known"), *rows])
+
+
+def write_points(file, M, names, median, z, unit):
+    """Writes where the points are and how well they are known, in the file's units.
+
+    ``x`` and ``y`` are those of the picture, up to units: directions and distances from the centre are true. A ball of
+    the radius holds 90% of the draws ``z`` of a point. A pendant branch is a posterior median.
+    """
+    scale = median["c"] * unit
+    v = scale * ph.geometry.log0(M, median["z"])
+    radius = scale * ph.geometry.distance(M, z, median["z"]).quantile(0.9, dim=0)
+    pendant = (unit * median["a"]).tolist() if "a" in median else len(names) * [""]
+    with file.open("w", newline="") as out:
+        rows = zip(names, *v.T.tolist(), radius.tolist(), pendant, strict=True)
+        csv.writer(out).writerows([("name", "x", "y", "radius", "pendant"), *rows])
 
 
 # ---- The picture ----

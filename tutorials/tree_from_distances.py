@@ -11,8 +11,24 @@
 #     python tutorials/tree_from_distances.py                     # four models, of a tree that is made by the seed
 #     python tutorials/tree_from_distances.py --data D.npz --manifold hyperbolic --pendant --missing 0.5 --seed 3
 #
-# `--data` is an npz with `distances` and `names`, a square csv whose header has the names (empty cells are missing), or
-# a tree in Newick's format. `tutorials/experiments/distances.py` has tables over many data sets and splits.
+# `tutorials/experiments/distances.py` has tables over many data sets and splits.
+#
+# ## Your own distances
+#
+#     python tutorials/tree_from_distances.py --data D.csv --manifold hyperbolic --missing 0 --species Lynx --known 99
+#
+# `--data` is a file: a square csv with the names in its first row, and perhaps in its first column; a tree in Newick's
+# format; or an npz with `distances` and `names`. Empty cells, `NA` and zeros are missing, and one triangle is enough.
+# With `--missing 0` all known distances are used. Otherwise a share of them is hidden, to measure how well a model
+# predicts. It writes to `--out`, in the file's units:
+#
+# - `predictions.csv`: the distances that are missing or hidden, by number (from 0) and by name: medians, 90% intervals,
+#   and the value where the file has one.
+# - `points.csv`: for each species its place, the radius of a ball about it with 90% of the posterior, and its pendant
+#   branch.
+# - `tree.png`: dots are draws of the posterior, coloured lines pendant branches, and grey is the neighbour-joining tree
+#   of the predictions. The species in bold is treated as known by `--known` of its distances only. `points.csv` is of
+#   the same fit. Distances tell places only up to a motion of the whole plane.
 
 # %%
 import argparse
@@ -22,7 +38,20 @@ from pathlib import Path
 import pyro
 import pyro.distributions as dist
 import torch
-from phylogeny import STARTS, completed, few, hide, one_of, picture, posterior, read, scores, start_of, write
+from phylogeny import (
+    STARTS,
+    completed,
+    few,
+    hide,
+    one_of,
+    picture,
+    posterior,
+    read,
+    scores,
+    start_of,
+    write,
+    write_points,
+)
 from pyro import poutine
 from pyro.infer import Trace_ELBO
 from pyro.infer.autoguide import init_to_median, init_to_value
@@ -105,19 +134,25 @@ def fit(D, seen, name, pendant, dim, steps, num_samples=200, run=None):
 
 def main():
     parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--data", type=Path, help="npz, csv or Newick; by default a tree that is made by the seed")
+    parser.add_argument("--data", type=Path, help="file: npz, csv or Newick; by default a tree made by the seed")
     parser.add_argument("--manifold", choices=STARTS, help="one model instead of all four")
     parser.add_argument("--pendant", action=argparse.BooleanOptionalAction, default=True, help="pendant branches")
     parser.add_argument("--dim", type=int, default=2)
     parser.add_argument("--missing", type=float, default=0.5, help="share of the known distances to hide")
-    parser.add_argument("--species", help="the one drawn as known by four distances; by default the first")
+    parser.add_argument("--species", help="the one drawn as known by a few distances; by default the first")
+    parser.add_argument("--known", type=int, default=4, help="number of its distances that are used")
     parser.add_argument("--steps", type=int, default=10 if SMOKE_TEST else 600)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/tree_from_distances"))
     args = parser.parse_args()
     torch.set_default_dtype(torch.float64)  # relatives 20 units from the origin are one point in float32
     pyro.set_rng_seed(args.seed)
-    D, names = read(args.data, args.seed)
+    try:
+        D, names = read(args.data, args.seed)
+    except (OSError, ValueError) as error:
+        parser.error(f"--data {args.data}: {error}")
+    if not (D > 0).any():
+        parser.error("no distance is greater than zero: has the tree branch lengths?")
     if args.species not in (None, *names):
         parser.error(f"--species {args.species} is not among {', '.join(names)}")
     args.out.mkdir(parents=True, exist_ok=True)
@@ -131,15 +166,20 @@ def main():
         found = scores((log_d[:, hidden], sigma), (D[i, j][hidden] / unit).log(), tree.df)
         table.add_row(name, "yes" if pendant else "no", *(f"{values.mean():.3f}" for values in found))
     table.add_row("four-point completion", "", f"{(completed(D, seen) / D - 1)[i, j][hidden].abs().mean():.3f}")
-    Console().print(table)
-    write(args.out / "predictions.csv", i[hidden], j[hidden], (log_d[:, hidden] + unit.log(), sigma), tree.df)
+    if hidden.any():
+        Console().print(table)
+    unseen, draws_of_d = torch.stack([i, j])[:, ~seen], (log_d[:, ~seen] + unit.log(), sigma)
+    write(args.out / "predictions.csv", names, unseen, D, draws_of_d, tree.df)
     if args.dim == 2:  # the last model, from the widest layout, with all distances but of one species
         star = names.index(args.species) if args.species else 0
-        seen = few(D, D[i, j] > 0, star, 4)
+        seen = few(D, D[i, j] > 0, star, args.known)
         tree, guide, run, log_d, _ = fit(D / unit, seen, name, pendant, 2, args.steps, draws, run=-1)
         clouds = torch.stack([guide()["z"][run] for _ in range(draws)]).detach()
         median = {site: value[run] for site, value in guide.median().items()}
-        picture(args.out / "tree.png", one_of(tree.M, run), D, names, median, clouds, log_d, star)
+        M = one_of(tree.M, run)
+        write_points(args.out / "points.csv", M, names, median, clouds, unit)
+        picture(args.out / "tree.png", M, D, names, median, clouds, log_d, star)
+    print(f"written to {args.out}")
 
 
 if __name__ == "__main__":

@@ -313,7 +313,6 @@ def check_tangent(geometry: Complete, x: Tensor, u: Tensor, name: str) -> None:
     check_batches(points=geometry.batch_of(x.shape), **{name: u.shape[:-1]})
     if not validating():
         return
-    check_batch_of_parameters(geometry, name, u.shape[:-1])
     off = (u - geometry.tangent(x, u)).detach().abs().amax(-1)
     bound = 64 * torch.finfo(u.dtype).eps * u.detach().abs().amax(-1).clamp(min=1.0)
     if bool((off > bound).any()):

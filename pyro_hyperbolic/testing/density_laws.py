@@ -327,7 +327,7 @@ def _mass_mistake(mass: float, error: float, dim: int, space: Space) -> str:
     if not math.isfinite(mass) or mass <= 0:
         return "NaN or infinity in log_prob"
     if space.curvature is None:
-        return "unclear: the curvature is not constant, or unknown; check log_abs_det_jacobian"
+        return "unclear: is the density normalised, and with respect to Riemannian volume, not to angles?"
     radius = space.length
     known = {
         "off by (n - 1) log R: a radius counted twice": (dim - 1) * math.log(radius),
@@ -340,7 +340,7 @@ def _mass_mistake(mass: float, error: float, dim: int, space: Space) -> str:
     near = {name for name, value in known.items() if abs(value) > 0 and abs(abs(found) - abs(value)) <= 3 * error}
     if len(near) == 1:
         return near.pop()
-    return "unclear: " + ("; ".join(sorted(near)) or "not by a known constant; check log_abs_det_jacobian")
+    return "unclear: " + ("; ".join(sorted(near)) or "not by a known constant; check log_prob, or log_abs_det_jacobian")
 
 
 def _log_prob_gradient(distribution: dist.TorchDistribution, x: Tensor) -> Tensor:

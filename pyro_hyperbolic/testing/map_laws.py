@@ -285,7 +285,7 @@ def _check_gradients(what: str, output: Tensor, event: Tensor, parameters: list[
             f"x = {event_text(event.flatten()[None], 0)}",
             "finite numbers",
             str(gradient.reshape(-1)[:6].tolist()),
-            "a norm, or a division by one, at the origin: use functions of the squared norm (numerics.sinhc)"
+            "a norm, or a division by zero, at the origin: use functions of the squared norm (numerics.sinhc)"
             if near
             else "an overflow, or 0 * infinity in the untaken branch of a `where`",
         )

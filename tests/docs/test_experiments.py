@@ -654,6 +654,8 @@ def test_of_a_species_with_few_distances_the_nearest_stays():
         assert (kept & own).sum() == 4
         assert D[i, j][kept & own].min() == D[i, j][known & own].min()
         assert torch.equal(kept[~own], known[~own])
+        assert torch.equal(script.phylogeny.few(D, known, star, 99), known)
+        assert torch.equal(script.phylogeny.few(D, known & ~own, star, 4), known & ~own)
 
 
 @pytest.mark.usefixtures("float64")
@@ -801,6 +803,43 @@ def test_a_file_of_distances_is_read(suffix, tmp_path):
     D, found = script.phylogeny.read(file)
     assert found == names
     assert torch.allclose(D, expected, equal_nan=True)
+
+
+TABLES = {
+    "of R": '"","A","B","C"\n"A",0,NA,3\n"B",NA,0,4\n"C",3,4,0\n\n',
+    "of Excel": "\ufeffA,B,C\n0,,3\n,0,4\n3,4,0\n",
+    "of one triangle": ",A,B,C\nA,,,\nB,,,\nC,3,4,\n",
+}
+NO_TABLES = {
+    "A,B,C,D\n0,1,2,1\n1,0,3\n": "found 2 rows of 3 or 4 cells below 4 names",
+    "A;B\n0;1\n1;0\n": "with commas: found 2 rows of 1 cells below 1 names",
+    "A,B,C\n0,1,2\n1,0,3\n": "not the names above",
+    ",A,B\nB,0,1\nA,1,0\n": "not the names above",
+}
+
+
+@pytest.mark.parametrize("text", TABLES.values(), ids=TABLES)
+def test_tables_of_other_programs_are_read(text, tmp_path):
+    import distances as script
+
+    (tmp_path / "D.csv").write_text(text, encoding="utf-8")
+    D, names = script.phylogeny.read(tmp_path / "D.csv")
+    assert names == ["A", "B", "C"]
+    assert torch.equal(D[[0, 2, 1], [2, 0, 2]], torch.tensor([3.0, 3.0, 4.0], dtype=D.dtype))
+    assert D[0, 1].isnan()
+    assert D[1, 0].isnan()
+
+
+@pytest.mark.parametrize(("text", "message"), NO_TABLES.items())
+def test_a_file_that_is_no_square_table_is_refused(text, message, tmp_path):
+    import distances as script
+
+    (tmp_path / "D.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        script.phylogeny.read(tmp_path / "D.csv")
+    (tmp_path / "D.txt").write_text(text)
+    with pytest.raises(ValueError, match="no tree in Newick's format"):
+        script.phylogeny.read(tmp_path / "D.txt")
 
 
 @pytest.mark.usefixtures("float64")

@@ -46,6 +46,11 @@ def test_a_page_that_trains_prints_its_numbers(page, tmp_path, monkeypatch):
     compare(page, snippets.run((DOCS / page).read_text()), numbers=True, rel=0.05)
 
 
+def test_the_distribution_on_the_page_of_the_kit_holds():
+    page = (DOCS / "testing.md").read_text()
+    exec(re.search(r"```python\n(import .*?)```", page, re.DOTALL)[1], {"__name__": "page"})
+
+
 def test_the_picture_of_shapes_is_drawn(tmp_path):
     pictures.shapes(tmp_path / "shapes.png")
     assert (tmp_path / "shapes.png").stat().st_size > 20_000

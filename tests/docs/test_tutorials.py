@@ -24,7 +24,7 @@ MODULES = {"mnist.py", "workers.py", "phylogeny.py", "cells.py", "scale_out.py",
 }
 #: The rows of link prediction that its picture shows.
 DRAWN = ("N-VAE", "H-VAE", "RealNVP", "TC", "WHC", "degrees")
-MNIST, GRAPHS, PLACES, PICTURE = object(), object(), object(), object()
+MNIST, GRAPHS, PLACES, HOLES, PICTURE = (object() for _ in range(5))
 
 
 class Run(NamedTuple):
@@ -50,7 +50,10 @@ RUNS = {
     ],
     "product_vae.py": [Run((), ("h2,s2",), "product_vae.png")],
     "single_cell.py": [Run((), ("hyperbolic", "20 components"), "cells.png")],
-    "tree_from_distances.py": [Run(("--manifold", "hyperbolic"), ("log score",), "tree.png")],
+    "tree_from_distances.py": [
+        Run(("--manifold", "hyperbolic"), ("log score",), "tree.png"),
+        Run(("--manifold", "hyperbolic", "--data", HOLES, "--missing", 0, "--known", 9), ("written to",), "points.csv"),
+    ],
     "write_your_own_layer.py": [Run((), ("volume terms are dropped", *2 * ("every law holds",)), "posterior.png")],
     "experiments/density_estimation.py": [
         Run(("--runs", "table", "--flows", "TC", "polar", "--processes", 1), ("| tree |",))
@@ -118,10 +121,19 @@ def places(file: Path) -> Path:
     return file
 
 
+def holes(file: Path) -> Path:
+    """Writes distances between seven points of a line, one of which is missing."""
+    rows = [[name, *(str(abs(i - j)) for j in range(7))] for i, name in enumerate("ABCDEFG")]
+    rows[1][4] = rows[3][2] = "NA"
+    file.write_text("\n".join(",".join(row) for row in [["", *"ABCDEFG"], *rows]))
+    return file
+
+
 MADE = {
     MNIST: (small_mnist, "mnist"),
     GRAPHS: (small_graphs, "graphs"),
     PLACES: (places, "places.csv"),
+    HOLES: (holes, "holes.csv"),
     PICTURE: (Path, "picture.png"),
 }
 
@@ -158,6 +170,11 @@ def test_a_script_runs(script, case, tmp_path):
         found = records.read(out)
         assert len(found) == (12 if "bdp" in script else 2)
         assert sum("finished" in record for record in found.values()) == (9 if "bdp" in script else 0)
+    elif case.written == "points.csv":
+        head, *rows = (out / "predictions.csv").read_text().split()
+        assert head == "i,j,median,lower,upper,first,second,known"
+        assert [row.split(",")[:2] + row.split(",")[5:] for row in rows] == [["1", "3", "B", "D", ""]]
+        assert (out / "points.csv").read_text().count("\n") == 1 + 7
     elif case.written == "scores.json":
         scores = json.loads((out / "scores.json").read_text())
         assert len(scores["pairs"]) == len(scores["labels"]) == len(scores["probabilities"]) == 10

@@ -1091,3 +1091,12 @@ def test_what_is_generated_obeys_its_laws(data):
     ph.testing.assert_transform_laws(data.draw(strategies.transforms(M, dim=dim, max_radius=2.0)), x)
     d = data.draw(strategies.wrapped_normals(M, dim=dim, max_radius=2.0, min_scale=0.1, max_scale=1.0))
     ph.testing.assert_distribution_laws(d)
+
+
+def test_at_half_the_length_every_pair_of_draws_counts_twice():
+    half = torch.randn(1, 32, dtype=torch.float64)
+    row = torch.cat([half, half], -1)
+    row = row - row.mean()
+    found = noise._between_draws(row / row.norm())
+    assert found.where == (0, 32)
+    assert found.errors == pytest.approx((63 / 2) ** 0.5)

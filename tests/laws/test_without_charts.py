@@ -274,6 +274,20 @@ def test_a_mistake_is_found_and_named(name):
     assert caught.value.expected != caught.value.found
 
 
+def test_a_density_of_angles_is_found_and_named():
+    class OfAngles(hdist.Uniform):
+        def log_prob(self, value):
+            return super().log_prob(value) + 0.5 * torch.log1p(-value[..., 2].square())
+
+    with pytest.raises(LawViolation) as caught:
+        ph.testing.assert_distribution_laws(OfAngles(geoopt.Sphere(), 2, dtype=torch.float64))
+    assert caught.value.law == "total_mass_is_one"
+    assert float(caught.value.found) == pytest.approx(math.pi / 4, rel=1e-3)
+    assert caught.value.cause == (
+        "unclear: is the density normalised, and with respect to Riemannian volume, not to angles?"
+    )
+
+
 # ---- Volumes by hand, on the manifolds whose metric is the package's own ----
 
 

@@ -350,6 +350,7 @@ class Curved(PyroModule):
         return self.manifold.k, z
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_a_latent_curvature():
     """M.k = PyroSample(prior): k is a site, and conditioning on it fixes the geometry."""
     trace = pyro.poutine.trace(Curved()).get_trace()
@@ -360,5 +361,24 @@ def test_a_latent_curvature():
     assert on_manifold(lorentz(3.0)).check(z)
     draws = Predictive(Curved(), num_samples=5)()
     assert on_manifold(geoopt.Lorentz(draws["manifold.k"].flatten())).check(draws["z"].reshape(5, 3)).all()
-    with pytest.raises(ValueError, match=r"value.*k is latent.*TransformReparam"):
-        trace.nodes["z"]["fn"].log_prob(2 * trace.nodes["z"]["value"])
+    d, z = trace.nodes["z"]["fn"], trace.nodes["z"]["value"]
+    for validated in (True, False):  # MCMC validates nothing
+        with (
+            pyro.validation_enabled(validated),
+            pytest.raises(ValueError, match=r"value.*k is latent.*TransformReparam"),
+        ):
+            d.log_prob(2 * z)
+    compiled = pytest.raises(ValueError, match=r"a compiled sampler.*WrappedNormal.*TransformReparam")
+    with pyro.validation_enabled(False), compiled:
+        torch.jit.trace(d.log_prob, z)
+
+
+def test_classes_know_the_dimensions_of_their_events():
+    """As Pyro asks of a class, before there is an object."""
+    kinds = [hdist.WrappedNormal, hdist.WrappedMultivariateNormal, hdist.VonMisesFisher, hdist.RiemannianNormal]
+    assert {kind.support.event_dim for kind in kinds} == {1}
+    assert not any(kind.support.is_discrete for kind in kinds)
+
+
+def test_shapes_are_inferred_of_a_scale_that_is_a_number():
+    assert hdist.WrappedNormal.infer_shapes(loc=torch.Size([4, 3]), scale=torch.Size([])) == ((4,), (3,))

@@ -692,3 +692,16 @@ def test_random_fourier_features_are_of_the_features_of_points():
     expected = torch.cat([features, phases.cos(), phases.sin()], -1)
     torch.testing.assert_close(seen[0][:, : expected.size(-1)], expected)
     assert field.frequencies.std().item() == pytest.approx(3.0, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "manifold", [geoopt.Sphere(), ph.manifolds.Torus(2), ph.manifolds.Rotations(), lorentz()], ids=str
+)
+def test_fields_are_those_of_each_member_of_any_batch(manifold):
+    space, n = geometry.complete(manifold), 3 if isinstance(manifold, ph.manifolds.Rotations) else 2
+    field = shaken(HT.AnchorField(n, manifold, 5, [4]).double(), 0.3)
+    x = space.point(random_states(space, n, 6).double())[0]
+    found = field(x, torch.tensor(0.3).double())
+    nested = field(x.reshape(3, 1, 2, *x.shape[1:]), torch.tensor(0.3).double())
+    torch.testing.assert_close(nested.reshape(found.shape), found)
+    torch.testing.assert_close(field(x[4], torch.tensor(0.3).double()), found[4])

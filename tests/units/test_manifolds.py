@@ -280,6 +280,14 @@ def test_balls_are_modules():
             ph.manifolds.PoincareBall(bad)
 
 
+@pytest.mark.parametrize("make", [geoopt.Lorentz, ph.manifolds.Lorentz])
+def test_a_learnable_parameter_starts_from_a_saved_fixed_one(make):
+    owner = torch.nn.ModuleDict({"M": ph.manifolds.Lorentz(learnable=True)})
+    owner.load_state_dict(torch.nn.ModuleDict({"M": make(2.0)}).state_dict())
+    assert owner["M"].k.item() == pytest.approx(2.0)
+    assert owner["M"].k.requires_grad
+
+
 # ---- Products ----
 
 
@@ -334,6 +342,21 @@ def test_factor_couplings_move_their_factor_only():
         stays[moved] = False
         assert torch.allclose(y[:, stays], x[:, stays], atol=1e-12)
         assert not torch.isclose(y[:, moved], x[:, moved]).any()
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_factor_couplings_move_no_farther_than_their_bound(nested):
+    """In units of sqrt(k); on a nested manifold a shift is the point itself, elsewhere its normal coordinates."""
+    factor, unit = ((lorentz(4.0), 4), 2.0) if nested else ((geoopt.SymmetricPositiveDefinite(), (2, 2)), 1.0)
+    M = geoopt.ProductManifold(factor, (geoopt.Euclidean(1), 1))
+    length, moved = 5 * 3**0.5 / unit, []
+    for bound in (1.5, None):
+        layer = HT.FactorCoupling(0, lambda x: (torch.full((3,), 5.0), torch.zeros(3)), M, shift_bound=bound)
+        moved.append(float(G.distance(M, G.origin(M, 4), layer(G.origin(M, 4)))) / unit)
+    expected = [length / math.hypot(1, length / 1.5), length]
+    # The bound is smooth; how it is approached differs by less than 1%.
+    assert moved == pytest.approx([math.asinh(each) if nested else each for each in expected], rel=1e-2)
+    assert moved[0] < (math.asinh(1.5) if nested else 1.5)
 
 
 def test_factor_couplings_need_a_factor_and_another():

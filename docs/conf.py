@@ -55,7 +55,6 @@ myst_heading_anchors = 4
 nb_execution_mode = "off"  # percent.py adds the outputs that gallery.py has
 nb_custom_formats = {".py": "percent.reads"}
 copybutton_exclude = ".linenos, .gp, .go"  # copies what was typed of a doctest
-suppress_warnings = ["myst.header", "mystnb.unknown_mime_type"]
 
 nitpicky = True
 # Names of other packages: links to their pages where a network is there, plain text where none is.

@@ -327,7 +327,7 @@ def _mass_mistake(mass: float, error: float, dim: int, space: Space) -> str:
     if not math.isfinite(mass) or mass <= 0:
         return "NaN or infinity in log_prob"
     if space.curvature is None:
-        return "unclear: is the density normalised, and with respect to Riemannian volume, not to angles?"
+        return "unclear: is the density normalised, and over the manifold, not over angles or other coordinates?"
     radius = space.length
     known = {
         "off by (n - 1) log R: a radius counted twice": (dim - 1) * math.log(radius),

@@ -284,7 +284,7 @@ def test_a_density_of_angles_is_found_and_named():
     assert caught.value.law == "total_mass_is_one"
     assert float(caught.value.found) == pytest.approx(math.pi / 4, rel=1e-3)
     assert caught.value.cause == (
-        "unclear: is the density normalised, and with respect to Riemannian volume, not to angles?"
+        "unclear: is the density normalised, and over the manifold, not over angles or other coordinates?"
     )
 
 

@@ -111,9 +111,8 @@ def main():
 
     grid = [kernel_density(split.train, torch.tensor(k)) for k in torch.logspace(1, 5, 5 if SMOKE else 25).tolist()]
     kernel = max(grid, key=lambda log_prob: log_prob(split.val).mean())
-    flow = HT.continuous_flow(
-        *(2, M, split.train, 8 if SMOKE else 128), steps=2 if SMOKE else 32, field="mixture", explicit="inverse"
-    )
+    num_anchors = 8 if SMOKE else 128
+    flow = HT.continuous_flow(2, M, split.train, num_anchors, steps=32, field="mixture", explicit="inverse")
     train(flow, split.train, args.seconds)
     model = dist.TransformedDistribution(UNIFORM, [flow])
     densities = {"uniform": UNIFORM.log_prob, "kernel density": kernel, "continuous flow": model.log_prob}

@@ -73,7 +73,7 @@ def kernel_density(centres, concentration):
 # %% [markdown]
 # ## The flow
 #
-# Its field is matched to geodesics from uniform noise to events. The anchors of the field start at events.
+# Its field, a dense network, is matched to geodesics from uniform noise to events.
 
 
 # %%
@@ -97,7 +97,7 @@ def main():
     parser.add_argument("path", type=Path, nargs="?", help="csv file of latitude,longitude")
     parser.add_argument("--distinct", action="store_true", help="split by place, not by event")
     parser.add_argument(
-        "--seconds", type=float, default=1e-9 if SMOKE else 300.0, help="of a processor, to train the flow"
+        "--seconds", type=float, default=1e-9 if SMOKE else 120.0, help="of a processor, to train the flow"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/earth"))
@@ -110,9 +110,8 @@ def main():
 
     grid = [kernel_density(split.train, torch.tensor(k)) for k in torch.logspace(1, 5, 5 if SMOKE else 25).tolist()]
     kernel = max(grid, key=lambda log_prob: log_prob(split.val).mean())
-    flow = HT.continuous_flow(
-        2, M, anchors=split.train, num_anchors=8 if SMOKE else 128, steps=2 if SMOKE else 64, explicit="inverse"
-    )
+    hidden_dims, steps = ([8], 2) if SMOKE else (3 * [192], 32)
+    flow = HT.continuous_flow(2, M, hidden_dims=hidden_dims, steps=steps, field="dense", explicit="inverse")
     train(flow, split.train, args.seconds)
     model = dist.TransformedDistribution(UNIFORM, [flow])
     densities = {"uniform": UNIFORM.log_prob, "kernel density": kernel, "continuous flow": model.log_prob}

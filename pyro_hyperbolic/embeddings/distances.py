@@ -50,7 +50,7 @@ def neighbour_joining(D: Array) -> tuple[Tensor, Tensor]:
         >>> lengths
         tensor([1., 2., 4., 2., 1.], dtype=torch.float64)
     """
-    D = _distances(D)
+    D = _distances(*_square(D))
     n = len(D)
     nodes = np.arange(n)
     edges: list[tuple[int, int]] = []
@@ -143,20 +143,20 @@ def complete_distances(D: Array, observed: Array | None = None) -> Tensor:
         >>> complete_distances(D)[0]
         tensor([0., 3., 6., 7.], dtype=torch.float64)
     """
-    values = _square(D)
+    values, eps = _square(D)
     if observed is None:
         known = ~np.isnan(values)
     else:
-        mask = torch.as_tensor(observed)
-        if mask.dtype != torch.bool:
-            raise TypeError(f"observed has dtype {mask.dtype}, but must be booleans; compare it with 0.")
+        mask = checks.as_tensor(observed)
+        if mask is None or mask.dtype != torch.bool:
+            raise TypeError(f"observed = {checks.shown(observed)}, but must be booleans; compare it with 0.")
         if mask.shape != values.shape:
             raise ValueError(f"observed has shape {tuple(mask.shape)}, but must have that of D, {values.shape}.")
         known = mask.cpu().numpy().copy()
     np.fill_diagonal(known, True)
     if bool((known != known.T).any()):
         raise ValueError("observed is not symmetric, but distances are; pass observed & observed.T.")
-    values = _distances(D, known)
+    values = _distances(np.where(known, values, 0.0), eps)
     while not known.all():
         # What is missing is 0 here, which bounds no better than the triangle inequality does.
         subtracted = values.copy()
@@ -178,23 +178,18 @@ def complete_distances(D: Array, observed: Array | None = None) -> Tensor:
     return torch.from_numpy(values)
 
 
-def _square(D: Array) -> np.ndarray:
-    """Returns a square matrix in float64, a copy."""
-    values = checks.as_real("D", D, "pass a matrix of distances (n, n)").detach().cpu().double()
+def _square(D: Array) -> tuple[np.ndarray, float]:
+    """Returns a square matrix in float64, a copy, and the rounding error of its numbers."""
+    given = checks.as_real("D", D, "pass a matrix of distances (n, n)").detach().cpu()
+    eps, values = torch.finfo(given.dtype if given.is_floating_point() else torch.float64).eps, given.double()
     if values.dim() != 2 or values.size(0) != values.size(1) or values.size(0) < 2:
         raise ValueError(f"D has shape {tuple(values.shape)}, but must be distances (n, n) with n >= 2.")
     copy: np.ndarray = values.numpy().copy()
-    return copy
+    return copy, eps
 
 
-#: Of the dtypes that are rounded more than float64.
-_EPS = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
-
-
-def _distances(D: Array, known: np.ndarray | None = None) -> np.ndarray:
-    """Returns a matrix of distances in float64, exactly symmetric, after a check; 0 where they are not known."""
-    values = _square(D)
-    values = values if known is None else np.where(known, values, 0.0)
+def _distances(values: np.ndarray, eps: float) -> np.ndarray:
+    """Returns distances that are exactly symmetric, after a check to that rounding error."""
     wrong = ~((values >= 0) & np.isfinite(values))
     if wrong.any():
         i, j = np.argwhere(wrong)[0]
@@ -202,8 +197,7 @@ def _distances(D: Array, known: np.ndarray | None = None) -> np.ndarray:
             f"D[{i}, {j}] = {values[i, j]:.6g}, but distances must be >= 0 and finite; fill in missing ones with "
             f"complete_distances(D, observed)."
         )
-    # The two halves may have been rounded differently.
-    bound = 64 * _EPS.get(str(getattr(D, "dtype", "")).removeprefix("torch."), 2.0**-52) * values.max()
+    bound = 64 * eps * values.max()  # the two halves may have been rounded differently
     if np.abs(values.diagonal()).max() > bound:
         raise ValueError(f"D has {np.abs(values.diagonal()).max():.6g} on its diagonal, but d(x, x) = 0; set it to 0.")
     skew = np.abs(values - values.T)

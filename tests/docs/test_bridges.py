@@ -12,6 +12,12 @@ LIBRARIES = ("zuko", "torch_geometric", "pandas", "arviz")
 EXAMPLES = dict(zip(LIBRARIES, re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL), strict=True))
 
 
+@pytest.fixture(autouse=True)
+def _validation():
+    yield
+    pyro.enable_validation(True)  # zuko's import turns it off
+
+
 @pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.filterwarnings("ignore")  # those of other libraries
 def test_the_example_runs(library, capsys):
@@ -25,4 +31,3 @@ def test_the_example_runs(library, capsys):
         assert len(names["ax"].collections) == 2
     if library == "arviz":
         assert "z_distance" in capsys.readouterr().out
-    pyro.enable_validation(True)

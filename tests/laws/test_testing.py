@@ -1100,3 +1100,14 @@ def test_at_half_the_length_every_pair_of_draws_counts_twice():
     found = noise._between_draws(row / row.norm())
     assert found.where == (0, 32)
     assert found.errors == pytest.approx((63 / 2) ** 0.5)
+
+
+def test_nan_in_a_batch_is_not_the_zero_of_a_single_point():
+    def log_det(self, x, y):
+        return x.new_full(x.shape[:-1], math.nan if len(x) > 1 and x.dim() > 1 else 0.0)
+
+    isometry = wrong(Boost, log_abs_det_jacobian=log_det)()
+    with pytest.raises(LawViolation) as caught:
+        map_laws.batch_members_are_independent(isometry, exp(points(), 2.0))
+    assert caught.value.law == "batch_members_are_independent"
+    assert "nan" in caught.value.found

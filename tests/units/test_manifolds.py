@@ -346,16 +346,19 @@ def test_factor_couplings_move_their_factor_only():
 
 @pytest.mark.parametrize("nested", [True, False])
 def test_factor_couplings_move_no_farther_than_their_bound(nested):
-    """In units of sqrt(k); on a nested manifold a shift is the point itself, elsewhere its normal coordinates."""
+    """In units of sqrt(k). On a nested manifold a shift is the point itself, and its ball point is bounded."""
     factor, unit = ((lorentz(4.0), 4), 2.0) if nested else ((geoopt.SymmetricPositiveDefinite(), (2, 2)), 1.0)
     M = geoopt.ProductManifold(factor, (geoopt.Euclidean(1), 1))
     length, moved = 5 * 3**0.5 / unit, []
     for bound in (1.5, None):
         layer = HT.FactorCoupling(0, lambda x: (torch.full((3,), 5.0), torch.zeros(3)), M, shift_bound=bound)
         moved.append(float(G.distance(M, G.origin(M, 4), layer(G.origin(M, 4)))) / unit)
-    expected = [length / math.hypot(1, length / 1.5), length]
-    # The bound is smooth; how it is approached differs by less than 1%.
-    assert moved == pytest.approx([math.asinh(each) if nested else each for each in expected], rel=1e-2)
+    if nested:
+        half, longest = length / 2, 1.5 / (1 + math.hypot(1, 1.5))
+        expected = [2 * math.atanh(half / math.hypot(1, half / longest)), math.asinh(length)]
+    else:
+        expected = [length / math.hypot(1, length / 1.5), length]
+    assert moved == pytest.approx(expected)
     assert moved[0] < (math.asinh(1.5) if nested else 1.5)
 
 

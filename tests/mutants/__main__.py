@@ -10,7 +10,6 @@ knows to change nothing, is not drawn. The code is that of HEAD; results are kep
 import argparse
 import json
 import os
-import queue
 import random
 import re
 import subprocess
@@ -187,51 +186,67 @@ def _key(mutant):
 
 def _run(sample, copies, coverage_of, log):
     """Returns the outcome of each mutant; those in the log are not run again."""
-    known = {r["id"]: r for r in map(json.loads, log.read_text().splitlines())} if log.exists() else {}
-    free = queue.SimpleQueue()
-    for copy in copies:
-        free.put(copy)
-
-    def one(mutant):
+    requests = []
+    for mutant in sample:
+        tests = coverage_of.covering(mutant["module"], mutant["line"])
         identity = f"{mutant['module']}:{mutant['line']} {mutant['before']} -> {mutant['after']}"
-        if identity not in known:
-            copy = free.get()
-            try:
-                outcome = _try(
-                    mutant, copy, coverage_of.covering(mutant["module"], mutant["line"]), coverage_of.seconds
-                )
-            finally:
-                free.put(copy)
-            known[identity] = {key: mutant[key] for key in mutant if key != "code"} | outcome | {"id": identity}
-            with log.open("a") as file:
-                file.write(json.dumps(known[identity]) + "\n")
-        result = known[identity]
-        print(f"{result['outcome']:9} {result['seconds']:5.0f} s  {identity}", flush=True)
-        return result
+        # At a mutant's own speed: many are slow, few loop for ever.
+        limit = 60 + 3 * sum(coverage_of.seconds[test] for test in tests)
+        requests.append(mutant | {"id": identity, "tests": tests, "limit": limit})
+    rest = [request for request in requests if request["id"] not in _known(log)]
+
+    def share(i):
+        mine = rest[i :: len(copies)]
+        _try_in_forks(mine, copies[i], log)
+        known = _known(log)
+        for request in mine:
+            if request["id"] not in known:
+                _append(log, request, _try_in_a_process(request, copies[i]))
 
     with ThreadPoolExecutor(len(copies)) as pool:
-        return list(pool.map(one, sample))
+        list(pool.map(share, range(len(copies))))
+    known = _known(log)
+    return [known[request["id"]] for request in requests]
 
 
-def _try(mutant, copy, tests, seconds):
-    """Returns what the tests, one after the other until one fails, say of a mutant."""
-    if not tests:
-        return {"outcome": "uncovered", "tests": 0, "seconds": 0.0, "by": ""}
-    file, wanted, start = copy / mutant["module"], copy.with_suffix(".tests"), time.monotonic()
-    wanted.write_text("\n".join(tests))
-    # At a mutant's own speed: many are slow, few loop for ever.
-    limit = 60 + 3 * sum(seconds[test] for test in tests)
+def _known(log):
+    results = map(json.loads, log.read_text().splitlines() if log.exists() else ())
+    return {result["id"]: result for result in results if result["outcome"] != "at import"}
+
+
+def _append(log, request, result):
+    result = {key: request[key] for key in ("id", "module", "line", "before", "after", "operator")} | result
+    with log.open("a") as file:
+        print(json.dumps(result), file=file)
+    print(f"{result['outcome']:9} {result['seconds']:5.1f} s  {result['id']}", flush=True)
+
+
+def _try_in_forks(requests, copy, log):
+    """Lets the plugin ``tests.mutants.forks`` append to the log what the tests say of each mutant."""
+    if requests:
+        file = copy.with_suffix(".jsonl")
+        file.write_text("".join(json.dumps(request) + "\n" for request in requests))
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.mutants.forks", "-p", "no:cacheprovider"]
+        command += [f"--ignore=tests/{name}" for name in TESTS_LEFT_OUT]
+        environment = _environment(copy) | {"MUTANTS": str(file), "OUTCOMES": str(log)}
+        subprocess.run(command, cwd=copy, env=environment, check=True)
+
+
+def _try_in_a_process(request, copy):
+    """Returns what the tests, one after the other until one fails, say of a mutant that changes what runs at import."""
+    file, wanted, start = copy / request["module"], copy.with_suffix(".tests"), time.monotonic()
+    wanted.write_text("\n".join(request["tests"]))
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider", f"@{wanted}"]
     code = file.read_text()
     try:
-        file.write_text(mutant["code"])
+        file.write_text(request["code"])
         # Bytecode is known by the second and the size of its source: too coarse for mutants.
         environment = _environment(copy) | {"PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(
             command,
             cwd=copy,
             env=environment,
-            timeout=limit,
+            timeout=request["limit"],
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -241,10 +256,15 @@ def _try(mutant, copy, tests, seconds):
         outcome = "survived" if done.returncode == 0 else "killed" if by else "unclear"
         by = "".join(by[0]) if by else done.stdout[-500:] if outcome == "unclear" else ""
     except subprocess.TimeoutExpired:
-        outcome, by = "killed", f"timeout after {limit:.0f} s"
+        outcome, by = "killed", f"timeout after {request['limit']:.0f} s"
     finally:
         file.write_text(code)
-    return {"outcome": outcome, "tests": len(tests), "seconds": round(time.monotonic() - start, 1), "by": by}
+    return {
+        "outcome": outcome,
+        "tests": len(request["tests"]),
+        "seconds": round(time.monotonic() - start, 1),
+        "by": by,
+    }
 
 
 def _report(results, file):

@@ -317,7 +317,10 @@ def _components(space: Complete, m: Tensor, u: Tensor) -> Tensor:
     if u.size(-1) == n:
         return u
     projection = space.tangent(m.unsqueeze(-1 - space.event_dim), torch.eye(u.size(-1), dtype=u.dtype, device=u.device))
-    frame = torch.linalg.eigh((projection + projection.mT) / 2)[1][..., -n:]  # of the eigenvalue 1, after 0
+    # Principal axes of an ellipsoid on the tangent space, after the normals with eigenvalue 0. All eigenvalues of the
+    # projection itself are equal, and rounding of m would turn its eigenvectors.
+    axes = torch.arange(1, u.size(-1) + 1, dtype=u.dtype, device=u.device)
+    frame = torch.linalg.eigh(projection * axes @ projection.mT)[1][..., -n:]
     return (u.unsqueeze(-2) @ frame).squeeze(-2)
 
 

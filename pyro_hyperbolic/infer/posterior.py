@@ -144,7 +144,7 @@ def summary(
             draws of one chain, such as those of ``Predictive``.
         probs: Fractions of the draws in the balls.
         pairs: Pairs of points, integers of shape ``(P, 2)``: numbers in the flattened batch. By default all pairs of up
-            to 63 points, and about 2000 otherwise, equally many with each point. Time grows with
+            to 63 points, and otherwise about 2000, equally many and at least 2 with each point. Time grows with
             ``P * chains * draws``, and the square of ``draws``.
 
     Returns:
@@ -349,8 +349,8 @@ def _pairs(number: int, pairs: Tensor | None) -> Tensor:
             )
         return pairs
     if number * (number - 1) // 2 <= _MAX_PAIRS:
-        return torch.combinations(torch.arange(number), 2) if number > 1 else torch.zeros(0, 2, dtype=torch.int64)
-    steps = torch.linspace(1, (number - 1) // 2, max(1, min(_MAX_PAIRS // number, (number - 1) // 2))).long()
+        return torch.combinations(torch.arange(number))
+    steps = torch.linspace(1, (number - 1) // 2, max(1, _MAX_PAIRS // number)).long()
     first = torch.arange(number).repeat_interleave(len(steps))
     return torch.stack([first, (first + steps.repeat(number)) % number], -1)
 

@@ -129,3 +129,17 @@ def test_summaries(name):
 def test_no_function_is_left_out():
     assert {*ARGUMENTS} | OTHERS == {*G.__all__}
     assert {name.split(",")[0] for name in SCORES} == {*metrics.__all__}
+
+
+@pytest.mark.parametrize("name", [name for name in SPACES if name != "flat"])
+def test_an_error_describes_the_first_event_off_the_manifold(name):
+    M, n = SPACES[name][0](), SPACES[name][1]
+    x = base_on(M, n).sample((3,))
+    off = x[1:] + 30 * torch.randn_like(x[1:])
+
+    def described(points):
+        with pytest.raises(ValueError, match="off, the first is") as caught:
+            G.distance(M, points, points)
+        return str(caught.value).partition("off, the first is")[2]
+
+    assert described(torch.cat([x[:1], off])) == described(off[:1])

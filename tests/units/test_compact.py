@@ -371,8 +371,11 @@ def test_the_nearest_rotation(dtype):
     bound = 64 * torch.finfo(dtype).eps * s[:, 0] / gap
     found = G.project(ROTATIONS, x)
     assert ((found - expected).norm(dim=(-2, -1)) <= bound).all()
-    assert torch.allclose(found, G.project(ROTATIONS, 1e6 * x), atol=1e4 * torch.finfo(dtype).eps)
+    for size in (1e-30, 1e6, 1e30):
+        assert torch.allclose(found, G.project(ROTATIONS, size * x), atol=1e4 * torch.finfo(dtype).eps)
     for bad in (
+        torch.full((3, 3), math.nan),
+        torch.full((3, 3), math.inf),
         torch.zeros(3, 3),
         torch.diag(torch.tensor([1.0, 0.0, 0.0])),
         torch.diag(torch.tensor([2.0, 1.0, -1.0])),

@@ -186,6 +186,13 @@ def test_halves_that_differ_by_rounding_are_the_same_distances(kind):
             use(kind(D + 100 * eps * D.triu()))
 
 
+def test_a_diagonal_of_holes_is_zero():
+    D, eye = leaves(4), torch.eye(4, dtype=torch.bool)
+    holes = D.masked_fill(eye, NAN)
+    for filled in (complete_distances(holes), complete_distances(holes, ~eye), complete_distances(D + 7 * eye, ~eye)):
+        assert torch.allclose(filled, D, rtol=1e-15, atol=0)
+
+
 def test_a_chain_of_distances_fills_all_by_upper_bounds():
     D = leaves(8)
     chain = torch.eye(8, dtype=torch.bool) | torch.diag(torch.ones(7), 1).bool()
@@ -242,6 +249,13 @@ BAD = {
     "too far": (lambda: tree(LORENTZ, [(0, 1)], [100.0]), ValueError, "distance 100 .*smaller scale"),
     "a sphere": (lambda: tree(geoopt.Sphere(), [(0, 1)]), TypeError, "chart"),
     "a batch of k": (lambda: tree(geoopt.Lorentz(torch.ones(2)), [(0, 1)]), ValueError, "not a batch"),
+    "a batch of k, of a graph": (lambda: graph(geoopt.Lorentz(torch.ones(2)), [(0, 1)]), ValueError, "not a batch"),
+    "edges of floats": (lambda: tree(LORENTZ, [(0.0, 1.0)]), ValueError, r"edges.long\(\)"),
+    "a hole called observed": (
+        lambda: complete_distances(SQUARE * NAN, SQUARE > 0),
+        ValueError,
+        r"D\[0, 1\] = nan.*set observed to False",
+    ),
     "a node too many": (lambda: graph(LORENTZ, [(0, 3)], 3), ValueError, "nodes 0 to 3, but there are 3"),
     "a negative node": (lambda: graph(LORENTZ, [(0, -1)]), ValueError, "nodes -1 to 0.*renumber"),
     "one point": (lambda: neighbour_joining(torch.zeros(1, 1)), ValueError, "n >= 2"),

@@ -149,8 +149,8 @@ def summary(
             draws of one chain, such as those of ``Predictive``.
         probs: Fractions of the draws in the balls.
         pairs: Pairs of points, integers of shape ``(P, 2)``: numbers in the flattened batch. By default all pairs of up
-            to 63 points, and otherwise about 2000, equally many and at least 2 with each point; in a batch of curvatures
-            only those of one curvature. Time grows with ``P * chains * draws``, and the square of ``draws``.
+            to 63 points, and otherwise about 2000, equally many and at least 2 with each point; in a batch of
+            curvatures only those of one curvature. Time grows with ``P * chains * draws``, and the square of ``draws``.
 
     Returns:
         A :class:`SiteSummary` of a tensor, or a :class:`Summary`, a dictionary of them. Both print as tables. Radii are

@@ -377,8 +377,7 @@ def _inverse_mistake(transform: Transform, x: Tensor, y: Tensor, back: Tensor, b
     blocks = moved.any(0)
     if bool(blocks.any()) and not bool(blocks.all()):
         kept = [i for i, block in enumerate(blocks.tolist()) if not block]
-        where = "coordinates" if domain.curvature == 0 else "tangent coordinates"
-        where = where if domain.charted else "features"
+        where = "tangent coordinates" if domain.charted else "features"
         return f"one block is not inverted: {where} {kept} come back, the others do not"
     wrong, size = moved.any(-1), domain.radius(domain.events(x))
     if bool((~wrong).any()) and bool(wrong.any()) and float(size[wrong].min()) > float(size[~wrong].max()):

@@ -1,7 +1,8 @@
-r"""Inference on manifolds: autoguides with wrapped posteriors, latents lifted to R^n, KL rules, summaries."""
+r"""Inference on manifolds: autoguides with wrapped posteriors, latents lifted to R^n, KL rules, summaries, weights."""
 
 from . import kl, reparam
 from .autoguide import AutoWrappedMultivariateNormal, AutoWrappedNormal, GeodesicBall
+from .importance import log_weights
 from .lift import LiftReparam
 from .posterior import Diagnostics, SiteSummary, Summary, summary, to_arviz
 from .scale import scale_sites
@@ -15,6 +16,7 @@ __all__ = [
     "SiteSummary",
     "Summary",
     "kl",
+    "log_weights",
     "reparam",
     "scale_sites",
     "summary",

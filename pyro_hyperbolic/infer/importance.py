@@ -1,0 +1,78 @@
+"""Importance weights of each datum, for likelihoods of autoencoders."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pyro.infer.importance import vectorized_importance_weights
+from torch import Tensor
+
+__all__ = ["log_weights"]
+
+
+@torch.no_grad()
+def log_weights(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    *args: Any,
+    num_samples: int,
+    max_plate_nesting: int = 1,
+    **kwargs: Any,
+) -> Tensor:
+    r"""Returns :math:`\log w_{si} = \log p(x_i, z_{si}) - \log q(z_{si} \mid x_i)` of each datum.
+
+    Samples are from the guide, :math:`z_{si} \sim q`. Two bounds on the log-likelihood of datum i follow, in nats: the
+    mean over samples is the ELBO, and ``log_weights(...).logsumexp(0) - math.log(num_samples)`` the tighter,
+    importance-weighted one. Pyro's ``vectorized_importance_weights``, which this calls, returns sums over the data.
+
+    Densities of points are with respect to Riemannian volume. A latent outside of the plate of the data counts in full
+    for each datum, so that sums over data are a likelihood only if there is none.
+
+    Args:
+        model: Pyro model, with the data in plates.
+        guide: Its guide.
+        *args: Arguments of both. Memory is for all data and samples at once: give batches.
+        num_samples: Number of samples of each latent.
+        max_plate_nesting: Number of nested plates of the model.
+        **kwargs: Keyword arguments of both.
+
+    Returns:
+        Tensor of shape ``(num_samples, *)``, where ``*`` is that of the plates.
+
+    Raises:
+        ValueError: If a site is scaled, as in a plate that takes a subsample.
+
+    References:
+        Yuri Burda, Roger Grosse, Ruslan Salakhutdinov, *Importance Weighted Autoencoders*, 2016, arXiv:1509.00519.
+
+    Example:
+        With the exact posterior as guide every weight is the likelihood, here the density of N(0, 2):
+
+        >>> x = torch.tensor([0.0, 2.0])
+        >>> def model(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> def guide(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+        >>> log_weights(model, guide, x, num_samples=2)
+        tensor([[-1.2655, -2.2655],
+                [-1.2655, -2.2655]])
+        >>> dist.Normal(0.0, 2**0.5).log_prob(x)
+        tensor([-1.2655, -2.2655])
+    """
+    _, p, q = vectorized_importance_weights(
+        model, guide, *args, num_samples=num_samples, max_plate_nesting=max_plate_nesting, **kwargs
+    )
+    total = torch.zeros(num_samples, *max_plate_nesting * [1])
+    for sign, trace in ((1, p), (-1, q)):
+        for name, site in trace.nodes.items():
+            if site["type"] == "sample":
+                if not isinstance(site["scale"], float | int) or site["scale"] != 1:
+                    raise ValueError(
+                        f"site {name!r} is scaled by {site['scale']}, but weights are of single data; give a batch of "
+                        f"the data as argument, to plates of its size, and leave poutine.scale to training."
+                    )
+                total = total + sign * site["log_prob"]
+    return total

@@ -212,7 +212,7 @@ def distortion(distances: Array, targets: Array, *, rescale: bool = False) -> Te
     ratio = d / t
     if rescale:
         # sum |c r - 1| is convex and piecewise linear in c, with kinks at 1 / r: a median of 1 / r with weights r.
-        ratio = ratio.sort(-1, descending=True)[0]
+        ratio = ratio.sort(-1)[0]
         weight = ratio.cumsum(-1)
         middle = torch.searchsorted(weight, weight[..., -1:] / 2)
         r = ratio.gather(-1, middle)

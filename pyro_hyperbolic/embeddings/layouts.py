@@ -254,8 +254,7 @@ def _spread(weights: np.ndarray, dim: int, generator: np.random.Generator, steps
             square[:, range(m), range(m)] = np.inf
             force = -(w / np.maximum(square, np.finfo(float).eps)) @ part
             force -= (force * part).sum(-1, keepdims=True) * part
-            length = np.linalg.norm(force, axis=-1, keepdims=True)
-            part += force / np.maximum(1.0, 2 * length) * (1 - step / steps)
+            part += force * (1 - step / steps)
             part /= np.linalg.norm(part, axis=-1, keepdims=True)
         u[start : start + rows] = part
     return u

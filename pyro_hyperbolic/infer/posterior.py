@@ -149,8 +149,8 @@ def summary(
             draws of one chain, such as those of ``Predictive``.
         probs: Fractions of the draws in the balls.
         pairs: Pairs of points, integers of shape ``(P, 2)``: numbers in the flattened batch. By default all pairs of up
-            to 63 points, and about 2000 otherwise, equally many with each point; in a batch of curvatures only those
-            of one curvature. Time grows with ``P * chains * draws``, and the square of ``draws``.
+            to 63 points, and otherwise about 2000, equally many and at least 2 with each point; in a batch of
+            curvatures only those of one curvature. Time grows with ``P * chains * draws``, and the square of ``draws``.
 
     Returns:
         A :class:`SiteSummary` of a tensor, or a :class:`Summary`, a dictionary of them. Both print as tables. Radii are
@@ -351,7 +351,10 @@ def _components(space: Complete, m: Tensor, u: Tensor) -> Tensor:
     if u.size(-1) == n:
         return u
     projection = space.tangent(m.unsqueeze(-1 - space.event_dim), torch.eye(u.size(-1), dtype=u.dtype, device=u.device))
-    frame = torch.linalg.eigh((projection + projection.mT) / 2)[1][..., -n:]  # of the eigenvalue 1, after 0
+    # Principal axes of an ellipsoid on the tangent space, after the normals with eigenvalue 0. All eigenvalues of the
+    # projection itself are equal, and rounding of m would turn its eigenvectors.
+    axes = torch.arange(1, u.size(-1) + 1, dtype=u.dtype, device=u.device)
+    frame = torch.linalg.eigh(projection * axes @ projection.mT)[1][..., -n:]
     return (u.unsqueeze(-2) @ frame).squeeze(-2)
 
 
@@ -397,8 +400,8 @@ def _pairs(number: int, pairs: Tensor | None, members: dict[str, Tensor]) -> Ten
 
 def _some_pairs(number: int) -> Tensor:
     if number * (number - 1) // 2 <= _MAX_PAIRS:
-        return torch.combinations(torch.arange(number), 2) if number > 1 else torch.zeros(0, 2, dtype=torch.int64)
-    steps = torch.linspace(1, (number - 1) // 2, max(1, min(_MAX_PAIRS // number, (number - 1) // 2))).long()
+        return torch.combinations(torch.arange(number))
+    steps = torch.linspace(1, (number - 1) // 2, max(1, _MAX_PAIRS // number)).long()
     first = torch.arange(number).repeat_interleave(len(steps))
     return torch.stack([first, (first + steps.repeat(number)) % number], -1)
 

@@ -151,6 +151,8 @@ def test_pairs():
     assert 1800 < len(index) <= 2000
     assert len({frozenset(pair) for pair in index.tolist()}) == len(index)
     assert index.flatten().bincount().tolist() == [2 * len(index) // 90] * 90
+    line = summary(torch.randn(1, 4, 2001, 1), geoopt.Euclidean(1))
+    assert line.pair_index.flatten().bincount().tolist() == [2] * 2001
     chosen = summary(x, M, pairs=torch.tensor([[3, 40]]), probs=[0.9])
     apart = geometry.distance(M, x[:, :, 0, 3], x[:, :, 1, 10])
     torch.testing.assert_close(chosen.pairs.r_hat[0], stats.split_gelman_rubin(apart))

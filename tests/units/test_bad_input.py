@@ -134,7 +134,7 @@ POINTS = {
 PROJECT = ("Lorentz(k=1)", "exp0(M, v)", "M.projx(x)")
 #: Each with what a message must hold. Values are checked while validating, shapes always.
 NO_POINTS = {
-    "off": (OFF, "(1, 0.5, 0)", *PROJECT),
+    "off": (OFF, "(1, 0.5, 0)", "off by -0.11", *PROJECT),
     "lower sheet": (t(-1.25, 0.75, 0.0), "(-1.25, 0.75, 0)", "x_0 > 0", *PROJECT),
     "another k": (P4, "-4", "-k = -1", *PROJECT),
     "NaN": (NANS, "(1, nan, 0)"),
@@ -481,16 +481,20 @@ SHAPES = {
     "calibration, bins": (lambda: ph.metrics.calibration_error(t(1), t(1), 0), "bins = 0", "at least 1"),
     "calibration, strategy": (lambda: ph.metrics.calibration_error(t(1), t(1), 3, "mass"), "'mass'", "'quantile'"),
     "delta, not square": (lambda: ph.metrics.gromov_delta(DIST[:2]), "distances", "(2, 3)", "(*, N, N)"),
-    "delta, asymmetric": (lambda: ph.metrics.gromov_delta(DIST.triu()), "D - D.mT", "1", "(D + D.mT) / 2"),
+    "delta, asymmetric": (lambda: ph.metrics.gromov_delta(DIST + DIST.triu()), "D - D.mT", "1", "(D + D.mT) / 2"),
     "delta, diagonal": (lambda: ph.metrics.gromov_delta(DIST + 1), "diagonal", "1", "fill_diagonal_(0)"),
     "delta, of scores": (lambda: ph.metrics.gromov_delta(-DIST), "distances", "holds -1", ">= 0", "minus scores"),
     "delta, a hole": (lambda: ph.metrics.gromov_delta(1 / (DIST - 1)), "inf", "shortest paths"),
     "delta, base": (lambda: ph.metrics.gromov_delta(DIST, 3), "base = 3", "below 3"),
-    "summary, no chains": (lambda: ph.infer.summary(DRAWS[0, :, 0], M), "(5, 3)", "(chains, draws", "group_by_chain"),
+    "summary, no chains": (lambda: ph.infer.summary(DRAWS[..., 0, 0], M), "(2, 5)", "(chains, draws", "group_by_chain"),
     "summary, 3 draws": (lambda: ph.infer.summary(DRAWS[:, :3], M), "(2, 3, 4, 3)", "at least 4 draws"),
     "summary, no site": (lambda: ph.infer.summary({"z": DRAWS}, {"y": M}), "'y'", "['z']"),
     "summary, probs": (lambda: ph.infer.summary(DRAWS, M, probs=(0.5, 95)), "95", "between 0 and 1"),
     "summary, pairs": (lambda: ph.infer.summary(DRAWS, M, pairs=torch.tensor([[0, 4]])), "0..4", "4 points", "0 to 3"),
+    "summary, sets of pairs": (
+        lambda: ph.infer.summary(DRAWS, M, pairs=torch.zeros(1, 1, 2, dtype=torch.int64)),
+        *("shape (1, 1, 2)", "(P, 2)"),
+    ),
     "summary, no pairs of three": (
         lambda: ph.infer.summary(DRAWS, M, pairs=torch.zeros(0, 3, dtype=torch.int64)),
         *("<empty of shape (0, 3)>", "(P, 2)"),

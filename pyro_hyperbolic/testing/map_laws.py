@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributions import Transform, constraints
+from torch.distributions.constraints import Constraint
 
 from .diagnosis import (
     ChartedPoints,
@@ -333,6 +334,15 @@ def vectors_agree(
         why = cause if isinstance(cause, str) else cause()
         texts = event_texts(of.flat(expected), of.flat(found), i)
         raise LawViolation(law, formula, f"x = {event_text(at.flat(x), i)}", *texts, why)
+
+
+def check_points(law: str, what: str, x: Tensor, constraint: Constraint) -> None:
+    """Raises at the first event outside a constraint of points."""
+    inside = constraint.check(x)
+    if not bool(inside.all()):
+        space, at = Space(constraint), int(inside.reshape(-1).int().argmin())
+        cause = space.off_manifold_mistake(space.events(x)[at])
+        raise LawViolation(law, f"{what} is on {constraint}", what, "a point", event_text(space.flat(x), at), cause)
 
 
 def scalars_agree(law: str, formula: str, expected: Tensor, found: Tensor, *args: Any, **kwargs: Any) -> None:

@@ -61,12 +61,12 @@ def _check_draws(distribution: dist.TorchDistribution, name: str, prefix: str, n
     law, members = "batch_members_have_own_noise", torch.Size(distribution.batch_shape).numel()
     size = members * torch.Size(distribution.event_shape).numel()
     number = max(64, min(num_samples, _MAX_NUMBERS // size)) // 2 * 2
-    shape = (2, number)
+    shape = torch.Size((2, number))
     with seeded(seed), torch.no_grad():
-        x = getattr(distribution, name)(torch.Size(shape))
-    expected_shape = torch.Size(shape) + distribution.batch_shape + distribution.event_shape
+        x = getattr(distribution, name)(shape)
+    expected_shape = shape + distribution.batch_shape + distribution.event_shape
     if x.shape != expected_shape:
-        formula = f"{prefix}{name}({shape}).shape"
+        formula = f"{prefix}{name}({tuple(shape)}).shape"
         raise LawViolation(
             "shapes_broadcast", formula, str(distribution), str(tuple(expected_shape)), str(tuple(x.shape))
         )

@@ -102,6 +102,8 @@ SLIPS = {  # the slip, where it shows, and the law it breaks
         "gradients_are_finite"),
     "volume of quaternions": (
         RotationGroup, "log_total_volume", lambda self, n: math.log(math.pi**2), "so3", "total_mass_is_one"),
+    "volume off by half a percent": (
+        FlatTorus, "log_total_volume", lambda self, n: n * math.log(2 * math.pi) + 0.005, "t2", "total_mass_is_one"),
     "volume of one": (RotationGroup, "log_total_volume", lambda self, n: 0.0, "so3", "total_mass_is_one"),
 }  # fmt: skip
 

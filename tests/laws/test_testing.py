@@ -766,7 +766,7 @@ def test_a_mass_that_is_no_positive_number_is_named(log_density):
         ph.testing.total_mass_is_one(broken)
 
 
-def test_the_last_digit_of_a_large_score_is_no_mistake():
+def test_the_last_digit_of_a_score_that_is_large_or_far_out_is_no_mistake():
     """Two ways to the same score, of 1e10: it has eleven digits before the comma, so the paths differ by 1e-5."""
     large = wrong(Wrapped, log_prob=lambda self, x: Wrapped.log_prob(self, x) + 1e10 + 1e-5 * x.requires_grad)()
     ph.testing.own_samples_score_as_stored_points(large)
@@ -778,7 +778,9 @@ def test_a_mass_that_is_not_known_is_said():
     with pytest.warns(NotChecked) as warned:
         ph.testing.assert_distribution_laws(dist.Cauchy(torch.zeros(2), 1.0).to_event(1))
     assert {str(warning.message).split()[0] for warning in warned} == {MASS, FOLLOW}
-    assert len({str(warning.message).split("known only to")[1] for warning in warned}) == 1
+    errors = {re.search(r"known only to (\S+)", str(warning.message))[1] for warning in warned}
+    assert len(errors) == 1
+    assert float(errors.pop()) > 0.2
 
 
 class ByFunction(Scaling):
@@ -1046,7 +1048,8 @@ SEARCH = settings(max_examples=1000, database=None, derandomize=True, phases=[Ph
 @pytest.mark.parametrize("radius", [0.0, 1e-8, 10.0])
 def test_points_appear_at_the_radii_where_formulas_fail(radius):
     def there(x):
-        return abs(float(x[1:].norm()) / 2 - math.sinh(radius)) <= 1e-9 * math.sinh(radius)
+        r = float(x[1:].norm()) / 2
+        return abs(r - math.sinh(radius)) <= 1e-9 * math.sinh(radius) and bool((x[1:] <= 0).all())
 
     assert G.contains(M4, find(strategies.points(M4, dim=2), there, settings=SEARCH))
 

@@ -260,10 +260,11 @@ def flow_matching_loss(flow: HT.ContinuousFlow, x0: Tensor, x1: Tensor, t: Tenso
     batch = flow.batch_shape(space, space.batch_of(x0.shape), space.batch_of(x1.shape))
     if t is None:
         t = torch.rand(batch, dtype=x1.dtype, device=x1.device)
+    checks.as_real("t", t, "give times in [0, 1], or None")
     t = torch.as_tensor(t, dtype=x1.dtype, device=x1.device)
     if checks.validating() and not bool(((t >= 0) & (t <= 1)).all()):
         raise ValueError(f"t reaches from {t.min().item():.6g} to {t.max().item():.6g}, but must be in [0, 1].")
-    t = t.expand(torch.broadcast_shapes(batch, t.shape))
+    t = t.expand(checks.check_batches(points=batch, t=t.shape))
     event = x1.shape[x1.dim() - space.event_dim :]
     x0, x1 = x0.expand(t.shape + event), x1.expand(t.shape + event)
     x, velocity = space.path(x0, x1, t)

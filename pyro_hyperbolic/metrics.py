@@ -212,7 +212,7 @@ def distortion(distances: Array, targets: Array, *, rescale: bool = False) -> Te
     ratio = d / t
     if rescale:
         # sum |c r - 1| is convex and piecewise linear in c, with kinks at 1 / r: a median of 1 / r with weights r.
-        ratio = ratio.sort(-1, descending=True)[0]
+        ratio = ratio.sort(-1)[0]
         weight = ratio.cumsum(-1)
         middle = torch.searchsorted(weight, weight[..., -1:] / 2)
         r = ratio.gather(-1, middle)
@@ -337,8 +337,8 @@ def gromov_delta(distances: Array, base: int | None = None) -> Tensor:
 
     Raises:
         TypeError: If ``distances`` is not real numbers, or ``base`` not an integer.
-        ValueError: If the matrices are empty, not square, not symmetric, not zero on the diagonal, or not finite, or
-            ``base`` is not one of the points.
+        ValueError: If the matrices are empty, not square, not symmetric, not zero on the diagonal, negative or not
+            finite, or ``base`` is not one of the points.
 
     References:
         Mikhael Gromov, *Hyperbolic Groups*, in Essays in Group Theory, 1987 (section 1.1: delta, and the factor 2).
@@ -362,6 +362,7 @@ def gromov_delta(distances: Array, base: int | None = None) -> Tensor:
     if matrix.dim() < 2 or size == 0 or matrix.size(-2) != size:
         raise ValueError(f"distances has shape {tuple(matrix.shape)}, but must be (*, N, N) with N >= 1.")
     _check_domain("distances", matrix, matrix.isfinite(), "finite; fill holes first, for example by shortest paths")
+    _check_domain("distances", matrix, matrix >= 0, ">= 0; use minus scores")
     diagonal = matrix.diagonal(dim1=-2, dim2=-1)
     _check_domain("the diagonal of distances", diagonal, diagonal == 0, "0; use D.fill_diagonal_(0)")
     uneven = (matrix - matrix.mT).abs()

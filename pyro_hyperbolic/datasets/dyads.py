@@ -112,16 +112,19 @@ class DyadSampler:
                 checks.check_count(name, number, 1, "it is how many are in a batch, or None for all")
         self.num_nodes = num_nodes
         self._edges = checked_edges(edges, num_nodes)
-        known = self._edges if missing is None else checked_edges(torch.cat([self._edges, missing]), num_nodes)
+        known = self._edges
+        if missing is not None and not (isinstance(missing, Tensor) and missing.numel() == 0):
+            missing = checked_edges(missing, num_nodes, "missing")
+            known = checked_edges(torch.cat([known, missing]), num_nodes, "edges with missing")
         self._free = NonEdges(known, num_nodes)
         if not len(self._free):
             raise ValueError(f"a graph of {num_nodes} nodes with {len(known)} edges and missing pairs has no non-edge.")
         self._sizes = (num_edges, num_non_edges)
-        degree, touched = (each.flatten().bincount(minlength=num_nodes) for each in (self._edges, known))
+        degree, touched = (each.flatten().bincount(minlength=num_nodes).double() for each in (self._edges, known))
         shares = (degree / len(self._edges), (num_nodes - 1 - touched) / len(self._free))
         # With all pairs of a kind, a node is out if it has none of them.
         never = [
-            torch.where(share > 0, -torch.inf, 0.0) if size is None else size * torch.log1p(-share.double())
+            torch.where(share > 0, -torch.inf, 0.0 * share) if size is None else size * torch.log1p(-share)
             for share, size in zip(shares, self._sizes, strict=True)
         ]
         self.node_probabilities = -torch.expm1(never[0] + never[1])

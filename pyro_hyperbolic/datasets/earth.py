@@ -3,6 +3,7 @@ r"""Events on the earth, such as earthquakes, read from a file of latitudes and 
 import math
 import os
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,14 +12,20 @@ from torch import Tensor
 
 from pyro_hyperbolic.geometry import checks
 
+from .graphs import generator_of
+
 __all__ = ["PointSplit", "earth", "split_points"]
+
+#: Names in a comment of a file whose columns are swapped, perhaps with units, such as ``# lon, lat``.
+_SWAPPED = re.compile(r"[#\s]*(lon|lng)\w*( ?\(.*\))?, *lat\w*( ?\(.*\))?\s*", re.IGNORECASE)
 
 
 def earth(path: str | os.PathLike[str]) -> Tensor:
     r"""Reads points :math:`(\cos\varphi \cos\lambda, \cos\varphi \sin\lambda, \sin\varphi)` of the sphere from a csv.
 
     Each line is a latitude :math:`\varphi` in [-90, 90] and a longitude :math:`\lambda` in [-180, 360], in degrees.
-    Comments (``#``), blank lines, and one line of names before the numbers, such as ``lat,long``, are skipped. Rows
+    Comments (``#``), blank lines, and one line of names before the numbers, such as ``lat,long``, are skipped, unless
+    the names, or those in a comment, begin with the longitude. Rows
     stay in order, and repeated ones stay repeated. Equal places are equal points: longitudes are equal up to whole
     turns, and at a pole all are, so ``len(x.unique(dim=0))`` is the number of distinct places.
 
@@ -61,9 +68,12 @@ def earth(path: str | os.PathLike[str]) -> Tensor:
     named = False
     # Undecodable bytes make a line that is refused below, with its number.
     for number, line in enumerate(Path(path).read_text("utf-8-sig", errors="replace").splitlines(), 1):
-        if line.lstrip().startswith("#") or not line.strip():
-            continue
         where = f"line {number} of {path} is {checks.shown(line)}"
+        swapped = ValueError(f"{where}, but latitude must come first; swap the columns.")
+        if line.lstrip().startswith("#") or not line.strip():
+            if _SWAPPED.fullmatch(line) and not places:
+                raise swapped
+            continue
         fields = [field.strip("\"' ") for field in line.split(",")]
         try:
             latitude, longitude = map(float, fields)
@@ -73,7 +83,7 @@ def earth(path: str | os.PathLike[str]) -> Tensor:
                     f"{where}, not two numbers latitude,longitude in degrees; keep these two columns only."
                 ) from None
             if re.match("lon|lng", fields[0], re.IGNORECASE):
-                raise ValueError(f"{where}, but latitude must come first; swap the columns.") from None
+                raise swapped from None
             named = True
             continue
         for name, value, low, high in (("latitude", latitude, -90, 90), ("longitude", longitude, -180, 360)):
@@ -81,12 +91,13 @@ def earth(path: str | os.PathLike[str]) -> Tensor:
                 raise ValueError(
                     f"{where}, but a {name} must be in [{low}, {high}] degrees; write latitude first, or remove it."
                 )
+        if longitude > 180:
+            longitude = float(Decimal(fields[1]) - 360)  # 359.9 is -0.1, which 359.9 - 360 is not
         places.append((latitude, longitude))
     if not places:
         raise ValueError(f"{path} has no places; it must have lines latitude,longitude in degrees.")
     degrees = torch.tensor(places, dtype=torch.float64)
-    # Whole turns and the longitude of a pole do not matter.
-    degrees[:, 1] -= 360 * (degrees[:, 1] > 180)
+    # The longitude of a pole does not matter.
     degrees[degrees[:, 1] == -180, 1] = 180
     degrees[degrees[:, 0].abs() == 90, 1] = 0
     phi, lam = degrees.deg2rad().unbind(-1)
@@ -139,7 +150,7 @@ def split_points(x: Tensor, seed: int, val: float = 0.1, test: float = 0.1, *, d
         [32, 4, 4]
     """
     checks.check_floating("x", x)
-    checks.check_count("seed", seed, 0, "it is the seed of the generator")
+    generator = generator_of(seed)
     if x.dim() < 2 or not len(x):
         raise ValueError(f"x has shape {tuple(x.shape)}, but must be (N, *event) with N >= 1.")
     copies = x.unique(dim=0, return_inverse=True)[1] if distinct else torch.arange(len(x), device=x.device)
@@ -156,7 +167,6 @@ def split_points(x: Tensor, seed: int, val: float = 0.1, test: float = 0.1, *, d
             f"val = {val} and test = {test} hold out {sum(sizes)} of {total} points, but at least one must be left to "
             f"train on; use smaller fractions."
         )
-    generator = torch.Generator().manual_seed(seed)
     rank = torch.randperm(total, generator=generator).to(x.device)[copies]  # of each point among the shuffled ones
     order = torch.randperm(len(x), generator=generator).to(x.device)
     rank, x = rank[order], x[order]

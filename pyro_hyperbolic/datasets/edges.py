@@ -218,15 +218,15 @@ def _matched_negatives(held_out: Tensor, edges: Tensor, degrees: Tensor, generat
     return torch.tensor(negatives, dtype=torch.long).reshape(-1, 2)
 
 
-def checked_edges(edges: Tensor, num_nodes: int) -> Tensor:
+def checked_edges(edges: Tensor, num_nodes: int, name: str = "edges") -> Tensor:
     """Returns the edges, sorted, after a check."""
     if not isinstance(edges, Tensor) or edges.dtype not in (torch.int16, torch.int32, torch.int64):
         raise TypeError(
-            f"edges is {checks.shown(edges)}, but must be an int64 tensor of integers (E, 2), or int32 or int16; use "
-            f"edges.long() or edge_list(path)."
+            f"{name} is {checks.shown(edges)}, but must be an int64 tensor of integers (E, 2), or int32 or int16; use "
+            f"{name}.long() or edge_list(path)."
         )
     if edges.dim() != 2 or edges.size(-1) != 2 or len(edges) == 0:
-        raise ValueError(f"edges has shape {tuple(edges.shape)}, but must be (E, 2) with E >= 1.")
+        raise ValueError(f"{name} has shape {tuple(edges.shape)}, but must be (E, 2) with E >= 1.")
     for fault, domain, remedy in (
         (
             (edges < 0) | (edges >= num_nodes),
@@ -237,11 +237,11 @@ def checked_edges(edges: Tensor, num_nodes: int) -> Tensor:
     ):
         if bool(fault.any()):
             u, v = edges[fault.any(-1)][0].tolist()
-            raise ValueError(f"edges holds ({u}, {v}), but {domain} (num_nodes = {num_nodes}); {remedy}.")
+            raise ValueError(f"{name} holds ({u}, {v}), but {domain} (num_nodes = {num_nodes}); {remedy}.")
     once = sorted_edges(edges.long().cpu())
     if len(once) < len(edges):
         raise ValueError(
-            f"edges lists {len(edges) - len(once)} of {len(edges)} edges again, in the same or the other order, so an "
+            f"{name} lists {len(edges) - len(once)} of {len(edges)} edges again, in the same or the other order, so an "
             f"edge could be trained on and tested; list each edge once."
         )
     return once

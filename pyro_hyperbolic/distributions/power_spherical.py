@@ -71,7 +71,8 @@ class PowerSpherical(AxialDistribution):
         return (-torch.expm1(-minus_log)).sqrt(), torch.exp(-minus_log / 2)
 
     def _divergence_from_uniform(self) -> Tensor:
-        c, n = self._concentration, self.dim
+        # In float64: of terms as large as n a divergence of the order of c^2 / n is left.
+        c, n = self._concentration.double(), self.dim
         value, slope = _log_rise(c, n)
         at_zero = _log_rise(torch.zeros_like(c), n)[0]
         return value - at_zero - c * slope

@@ -66,7 +66,13 @@ class Uniform(ManifoldDistribution):
         self.dim: int = dim  # type: ignore[assignment]
         self._log_volume = sum(factor.log_total_volume(n) for factor, n in _factors(space, self.dim))
         self._like = torch.empty((), dtype=checks.floating_dtype(dtype), device=device)
-        self._finish(manifold, torch.Size(batch_shape), space.event_shape(self.dim), validate_args)
+        try:
+            batch = torch.Size(batch_shape)
+        except TypeError:
+            raise TypeError(
+                f"batch_shape = {checks.shown(batch_shape)}, but must be a tuple of integers; for 5 points pass (5,)."
+            ) from None
+        self._finish(manifold, batch, space.event_shape(self.dim), validate_args)
 
     def _log_prob(self, value: Tensor) -> Tensor:
         shape = value.shape[: value.dim() - self.event_dim]

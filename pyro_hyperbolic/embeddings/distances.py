@@ -50,7 +50,7 @@ def neighbour_joining(D: Array) -> tuple[Tensor, Tensor]:
         >>> lengths
         tensor([1., 2., 4., 2., 1.], dtype=torch.float64)
     """
-    D = _distances(*_square(D))
+    D = _distances(*_square(D), "fill in missing ones with complete_distances(D, observed)")
     n = len(D)
     nodes = np.arange(n)
     edges: list[tuple[int, int]] = []
@@ -121,7 +121,8 @@ def complete_distances(D: Array, observed: Array | None = None) -> Tensor:
     filled in a next round, from what was filled in before. A negative bound is set to 0.
 
     Args:
-        D: Distances, shape ``(n, n)``, symmetric with a zero diagonal. Missing entries may have any value.
+        D: Distances, shape ``(n, n)``, symmetric with a zero diagonal. Missing entries may have any value; those of the
+            diagonal are 0.
         observed: Which entries are observed, shape ``(n, n)``, booleans, symmetric; by default those that are not NaN.
 
     Returns:
@@ -153,10 +154,10 @@ def complete_distances(D: Array, observed: Array | None = None) -> Tensor:
         if mask.shape != values.shape:
             raise ValueError(f"observed has shape {tuple(mask.shape)}, but must have that of D, {values.shape}.")
         known = mask.cpu().numpy().copy()
-    np.fill_diagonal(known, True)
     if bool((known != known.T).any()):
         raise ValueError("observed is not symmetric, but distances are; pass observed & observed.T.")
-    values = _distances(np.where(known, values, 0.0), eps)
+    values = _distances(np.where(known, values, 0.0), eps, "of what is missing set observed to False")
+    np.fill_diagonal(known, True)
     while not known.all():
         # What is missing is 0 here, which bounds no better than the triangle inequality does.
         subtracted = values.copy()
@@ -188,15 +189,12 @@ def _square(D: Array) -> tuple[np.ndarray, float]:
     return copy, eps
 
 
-def _distances(values: np.ndarray, eps: float) -> np.ndarray:
+def _distances(values: np.ndarray, eps: float, remedy: str) -> np.ndarray:
     """Returns distances that are exactly symmetric, after a check to that rounding error."""
     wrong = ~((values >= 0) & np.isfinite(values))
     if wrong.any():
         i, j = np.argwhere(wrong)[0]
-        raise ValueError(
-            f"D[{i}, {j}] = {values[i, j]:.6g}, but distances must be >= 0 and finite; fill in missing ones with "
-            f"complete_distances(D, observed)."
-        )
+        raise ValueError(f"D[{i}, {j}] = {values[i, j]:.6g}, but distances must be >= 0 and finite; {remedy}.")
     bound = 64 * eps * values.max()  # the two halves may have been rounded differently
     if np.abs(values.diagonal()).max() > bound:
         raise ValueError(f"D has {np.abs(values.diagonal()).max():.6g} on its diagonal, but d(x, x) = 0; set it to 0.")

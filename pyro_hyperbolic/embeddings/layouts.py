@@ -79,9 +79,7 @@ def tree(
         >>> geometry.distance(M, x[:1], x).round(decimals=4)
         tensor([0., 1., 3., 6.])
     """
-    geometry, pairs = checks.check_chart(manifold), edges_of(edges)
-    if any(value.numel() != 1 for value in geometry.parameters().values()):
-        raise ValueError(f"the manifold is {checks.describe(geometry)}, but a layout is on one manifold, not a batch.")
+    geometry, pairs = _one_chart(manifold), edges_of(edges)
     checks.check_count("dim", dim, 2, "a tree branches in two dimensions or more")
     scale = checks.check_number("scale", scale, "it is the distance for each unit of length", above=0)
     dtype = checks.floating_dtype(dtype)
@@ -147,11 +145,22 @@ def graph(
     pairs, root = _hierarchy(pairs, size)
     hung = rooted(pairs, np.zeros(len(pairs)), root)
     behind = np.log(hung.sums_behind(np.ones(size)))
-    curvature = checks.check_chart(manifold).curvature()
+    curvature = _one_chart(manifold).curvature()
     radius = float(curvature.neg().rsqrt()) if curvature is not None and bool((curvature < 0).all()) else 1.0
     lower = np.argsort(hung.order)[pairs].max(-1)  # the child of each edge
     lengths = 2 * radius * (behind[hung.parent[lower]] - behind[lower])
     return tree(manifold, torch.from_numpy(pairs), lengths, root, dim, dtype=dtype)
+
+
+def _one_chart(manifold: Manifold) -> Hadamard:
+    """Returns the geometry of a manifold, or raises."""
+    geometry = checks.check_chart(manifold)
+    if any(value.numel() != 1 for value in geometry.parameters().values()):
+        raise ValueError(
+            f"the manifold is {checks.describe(geometry)}, but a layout is on one manifold, not a batch; lay out each "
+            f"member by itself."
+        )
+    return geometry
 
 
 def _hierarchy(edges: np.ndarray, size: int) -> tuple[np.ndarray, int]:
@@ -245,8 +254,7 @@ def _spread(weights: np.ndarray, dim: int, generator: np.random.Generator, steps
             square[:, range(m), range(m)] = np.inf
             force = -(w / np.maximum(square, np.finfo(float).eps)) @ part
             force -= (force * part).sum(-1, keepdims=True) * part
-            length = np.linalg.norm(force, axis=-1, keepdims=True)
-            part += force / np.maximum(1.0, 2 * length) * (1 - step / steps)
+            part += force * (1 - step / steps)
             part /= np.linalg.norm(part, axis=-1, keepdims=True)
         u[start : start + rows] = part
     return u

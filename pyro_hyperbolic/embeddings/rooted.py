@@ -18,9 +18,9 @@ def edges_of(edges: Array) -> np.ndarray:
     if pairs.numel() == 0:
         pairs = pairs.reshape(-1, 2).long()
     if pairs.dim() != 2 or pairs.size(-1) != 2 or pairs.is_floating_point():
+        remedy = "use edges.long()" if pairs.is_floating_point() else "transpose a (2, E) edge_index"
         raise ValueError(
-            f"edges are {pairs.dtype} of shape {tuple(pairs.shape)}, but must be integer pairs (E, 2); "
-            f"transpose a (2, E) edge_index."
+            f"edges are {pairs.dtype} of shape {tuple(pairs.shape)}, but must be integer pairs (E, 2); {remedy}."
         )
     found: np.ndarray = pairs.detach().cpu().numpy().astype(np.int64)
     return found

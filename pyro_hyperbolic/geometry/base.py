@@ -536,8 +536,6 @@ class Nested(Hadamard):
         curvature = self.curvature()
         if curvature is None:
             return super().velocity(s, u)
-        if s.size(-1) == 1:
-            return u.expand(torch.broadcast_shapes(s.shape, u.shape))
         size = -curvature.to(s.dtype)
         size = size.unsqueeze(-1) if size.dim() else size
         across, along = inverse_sinhc(size * (s * s).sum(-1, keepdim=True))

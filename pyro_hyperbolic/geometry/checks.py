@@ -105,8 +105,11 @@ def check_floating(name: str, value: Tensor) -> None:
 def as_tensor(value: Any) -> Tensor | None:
     """Returns a tensor, a number, a nested list, a NumPy array or a DataFrame as a tensor; None if it is none of them.
 
-    Arrays are copied where torch cannot read them: read-only ones, and those of another byte order.
+    Arrays are copied where torch cannot read them: read-only ones, and those of another byte order. A sparse tensor is
+    none of them: what a matrix of distances leaves out is not 0.
     """
+    if isinstance(value, Tensor) and value.layout != torch.strided:
+        return None
     if not isinstance(value, (Tensor, int, float)) and hasattr(value, "__array__"):
         value = np.asarray(value)
         value = value.astype(value.dtype.newbyteorder("="), copy=not value.flags.writeable)
@@ -119,10 +122,16 @@ def as_tensor(value: Any) -> Tensor | None:
 def as_real(name: str, value: Any, remedy: str) -> Tensor:
     """Returns a number, a nested list, an array or a tensor as a real tensor, or raises."""
     tensor = as_tensor(value)
-    if tensor is None and hasattr(value, "toarray"):
-        remedy = f"a sparse matrix has to be full: use {name}.toarray()"
+    full = [method for method in ("toarray", "to_dense") if hasattr(value, method)]  # of scipy, of torch
+    if tensor is None and full:
+        remedy = f"a sparse matrix has to be full: use {name}.{full[0]}()"
     if tensor is None or tensor.dtype == torch.bool or (tensor.dtype not in _DTYPES and _is_inexact(tensor)):
         raise TypeError(f"{name} = {shown(value)}, but must be a real number or a tensor of them; {remedy}.")
+    # Torch has few operations for these. Of the largest, beyond int64, only the order would matter; they are refused.
+    if tensor.dtype in (torch.uint16, torch.uint32, torch.uint64):
+        tensor = tensor.long()
+        if bool((tensor < 0).any()):
+            raise TypeError(f"{name} = {shown(value)}, with integers above {2**63 - 1}; use floats.")
     return tensor
 
 
@@ -364,6 +373,8 @@ def check_batches(**shapes: torch.Size) -> torch.Size:
 def check_count(name: str, value: int, least: int, remedy: str) -> None:
     """Raises unless ``value`` is an integer and at least ``least``."""
     if not isinstance(value, int) or isinstance(value, bool):
+        if not isinstance(value, bool) and hasattr(value, "__index__") and not getattr(value, "ndim", 0):
+            remedy += ", use int(...)"  # of NumPy and torch
         raise TypeError(f"{name} = {shown(value)}, but must be an integer, at least {least}; {remedy}.")
     if value < least:
         raise ValueError(f"{name} = {value}, but must be at least {least}; {remedy}.")

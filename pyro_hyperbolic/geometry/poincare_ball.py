@@ -115,8 +115,8 @@ class PoincareBall(Nested):
     def midpoint(self, x: Tensor, weights: Tensor) -> Tensor:
         radius, dtype, p = self._radius(x).double(), x.dtype, x.double()
         space = 2 * p / _gap(p / radius)  # of the points of the hyperboloid
-        time = (radius**2 + square_norm(space)).sqrt()
-        m = self._hyperboloid().midpoint(torch.cat([time, space], -1), weights.double())
+        hyperboloid = self._hyperboloid()
+        m = hyperboloid.midpoint(hyperboloid.project(torch.nn.functional.pad(space, (1, 0))), weights.double())
         return self._rim_to_infinity((m[..., 1:] / (1 + m[..., :1] / radius)).to(dtype))
 
     def drift(self, x: Tensor, v: Tensor) -> Tensor:

@@ -22,7 +22,9 @@ def shown(value: Any) -> str:
     if isinstance(value, type):
         return f"the class {value.__module__.partition('.')[0]}.{value.__name__}"
     if isinstance(value, Tensor):
-        return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
+        return (
+            f"a {'' if value.layout == torch.strided else 'sparse '}{value.dtype} tensor of shape {tuple(value.shape)}"
+        )
     if isinstance(value, (torch.nn.Module, Distribution)):
         return f"an object of type {type(value).__name__}"
     if getattr(value, "ndim", 0) and hasattr(value, "shape"):

@@ -306,6 +306,10 @@ def _nearest(x: Tensor) -> Tensor:
     ``2 (s2 + s3)``. Two steps of Newton's method, on ``R^T x = P`` with a symmetric ``P``, give it the derivatives of
     the nearest point: the first step is right to second order, since it converges cubically.
     """
+    # It is that of every multiple of the matrix. Of one that is not finite eigh raises; zero has more than one.
+    size = x.detach().abs().amax((-2, -1), keepdim=True)
+    unknown = ~size.isfinite() | (size == 0)
+    x = x.masked_fill(unknown, 0.0) / size.masked_fill(unknown, 1.0)
     values, vectors = torch.linalg.eigh(_correlations(x.detach()))
     R = _of_quaternion(vectors[..., 3])
     eye = torch.eye(3, dtype=x.dtype, device=x.device)

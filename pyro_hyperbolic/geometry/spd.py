@@ -42,7 +42,7 @@ class SymmetricPositiveDefinite(Hadamard):
     projectable = "the symmetric part must have positive eigenvalues"
 
     def event_shape(self, n: int) -> torch.Size:
-        m = (math.isqrt(8 * n + 1) - 1) // 2
+        m = math.isqrt(2 * n)
         if m * (m + 1) // 2 != n:
             raise ValueError(f"n = {n}, but m x m matrices have m (m + 1) / 2 dimensions; choose 1, 3, 6, 10, ...")
         return torch.Size((m, m))
@@ -120,7 +120,7 @@ class SymmetricPositiveDefinite(Hadamard):
 
 
 def _matrix(v: Tensor) -> Tensor:
-    m = (math.isqrt(8 * v.size(-1) + 1) - 1) // 2
+    m = math.isqrt(2 * v.size(-1))
     if m * (m + 1) // 2 != v.size(-1):
         raise ValueError(
             f"tangent coordinates have shape {tuple(v.shape)}, but m x m matrices have m (m + 1) / 2 dimensions; use a "

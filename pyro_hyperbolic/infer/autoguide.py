@@ -131,9 +131,17 @@ class AutoWrappedNormal(AutoGuide):
         amortized_plates: Sequence[str] = (),
         create_plates: Callable[..., Any] | None = None,
     ) -> None:
-        if not 0 < init_scale < math.inf:
-            raise ValueError(f"init_scale = {init_scale}, but must be > 0 and finite; give a standard deviation.")
+        init_scale = checks.check_number("init_scale", init_scale, "give a standard deviation", above=0)
         checks.check_callable("model", model, "it samples the latents, as the model of any Pyro guide")
+        checks.check_callable("init_loc_fn", init_loc_fn, "use one of pyro.infer.autoguide.initialization")
+        if create_plates is not None:
+            checks.check_callable("create_plates", create_plates, "it returns plates, as for AutoNormal")
+        if isinstance(amortized_plates, str):
+            amortized_plates = (amortized_plates,)
+        remedy = "give the names of plates"
+        amortized_plates = checks.check_list("amortized_plates", amortized_plates, remedy)
+        if not all(isinstance(name, str) for name in amortized_plates):
+            raise TypeError(f"amortized_plates = {checks.shown(amortized_plates)}, but must be strings; {remedy}.")
         if _is_seeded(model):
             raise ValueError(
                 "the model is wrapped in poutine.seed, but the guide draws its samples while it runs the model, so all "
@@ -141,7 +149,7 @@ class AutoWrappedNormal(AutoGuide):
             )
         super().__init__(model, create_plates=create_plates)
         self.init_loc_fn = init_loc_fn
-        self.amortized_plates = (amortized_plates,) if isinstance(amortized_plates, str) else tuple(amortized_plates)
+        self.amortized_plates = tuple(amortized_plates)
         self._init_scale = init_scale
         self._last_checked: dict[str, Tensor] = {}
 

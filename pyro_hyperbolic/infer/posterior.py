@@ -11,6 +11,8 @@ from torch import Tensor
 
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.geometry import Complete, Hadamard, checks
+from pyro_hyperbolic.geometry.product import MixedProduct
+from pyro_hyperbolic.geometry.remedies import tensor_remedy
 
 from .autoguide import GeodesicBall
 
@@ -47,7 +49,8 @@ class SiteSummary(NamedTuple):
             fractions ``probs`` of the draws lie, shape ``(q, *)``.
         distance: Of the distances to the mean, shape ``(*)``.
         tangent: Of tangent coordinates at the mean, shape ``(*, n)``.
-        pairs: Of the distances between points of a batch, shape ``(P,)``.
+        pairs: Of the distances between points of a batch, shape ``(P,)``; in a batch of curvatures, of those on one
+            manifold.
         pair_index: The pairs, shape ``(P, 2)``: numbers of points, in the order of the flattened batch.
         probs: The fractions of the radii.
         title: What was summarised.
@@ -63,6 +66,8 @@ class SiteSummary(NamedTuple):
 
     def __repr__(self) -> str:
         batch = self.distance.r_hat.shape
+        if 0 in batch:  # of a plate without members
+            return self.title
         columns = [("", "", [f"[{','.join(map(str, at))}]" if at else "" for at in product(*map(range, batch))])]
         columns.append(("mean", "", [_shown(x) for x in self.ball.center.reshape(batch.numel(), -1)]))
         radius = self.ball.radius.reshape(len(self.probs), -1)
@@ -144,8 +149,8 @@ def summary(
             draws of one chain, such as those of ``Predictive``.
         probs: Fractions of the draws in the balls.
         pairs: Pairs of points, integers of shape ``(P, 2)``: numbers in the flattened batch. By default all pairs of up
-            to 63 points, and about 2000 otherwise, equally many with each point. Time grows with
-            ``P * chains * draws``, and the square of ``draws``.
+            to 63 points, and otherwise about 2000, equally many and at least 2 with each point; in a batch of
+            curvatures only those of one curvature. Time grows with ``P * chains * draws``, and the square of ``draws``.
 
     Returns:
         A :class:`SiteSummary` of a tensor, or a :class:`Summary`, a dictionary of them. Both print as tables. Radii are
@@ -234,7 +239,7 @@ def to_arviz(
     Raises:
         ImportError: If ArviZ is not installed.
         TypeError: As for :func:`summary`.
-        ValueError: As for :func:`summary`.
+        ValueError: As for :func:`summary`, or if there are samples of one of these names.
     """
     try:
         import arviz
@@ -249,6 +254,12 @@ def to_arviz(
     dims, coords = {}, {}
     for name, space in manifolds.items():
         about = _about_mean(name, _by_chain(name, draws[name], True), space, pairs)
+        taken = {f"{name}_{each}" for each in ("tangent", "distance", "pairs")} & posterior.keys()
+        if taken:
+            raise ValueError(
+                f"there are samples of {min(taken)!r} already, which is what to_arviz calls numbers of the site "
+                f"{name!r}; rename the site {min(taken)!r}, or leave its samples out."
+            )
         posterior[f"{name}_tangent"] = about.tangent.cpu().numpy()
         posterior[f"{name}_distance"] = about.distance.cpu().numpy()
         groups["constant_data"][f"{name}_mean"] = about.mean.cpu().numpy()
@@ -276,13 +287,17 @@ def _about_mean(name: str, x: Tensor, manifold: Any, pairs: Tensor | None) -> _A
     space = checks.check_complete(manifold)
     checks.check_points(space, x, name or "samples")
     flat = x.detach().flatten(0, 1)
-    mean = geometry.frechet_mean(manifold, flat) if isinstance(space, Hadamard) else _local_mean(space, flat)
+    mean = _mean(space, flat)
     center, flat = mean.double(), flat.double()
     u = _components(space, center, space.log(center, flat))
     points = flat.reshape(len(flat), -1, *x.shape[x.dim() - space.event_dim :])
-    index = _pairs(points.size(1), pairs).to(x.device)
+    members = _members(space, space.batch_of(x.shape)[2:])
+    index = _pairs(points.size(1), pairs, members).to(x.device)
     i, j = index.unbind(-1)
-    if 2 * len(index) >= (number := points.size(1)) * (number - 1):  # all pairs are several times faster at once
+    if members:
+        space = geometry.complete(space.with_parameters({each: value[i] for each, value in members.items()}))
+        apart = [space.distance(part[:, i], part[:, j]) for part in points.split(256)]
+    elif 2 * len(index) >= (number := points.size(1)) * (number - 1):  # all pairs are several times faster at once
         apart = [space.distance_matrix(part, part)[:, i, j] for part in points.split(256)]
     else:
         apart = [space.distance(part[:, i], part[:, j]) for part in points.split(256)]
@@ -296,6 +311,23 @@ def _about_mean(name: str, x: Tensor, manifold: Any, pairs: Tensor | None) -> _A
     )
 
 
+def _members(space: Complete, batch: torch.Size) -> dict[str, Tensor]:
+    """Returns the parameters of the manifold of each point of a batch, shape ``(N,)``; none if it is one manifold."""
+    own = {name: value.squeeze() if value.numel() == 1 else value for name, value in space.parameters().items()}
+    many = any(value.dim() for value in own.values())
+    return {name: value.expand(batch).flatten() for name, value in own.items()} if many else {}
+
+
+def _mean(space: Complete, x: Tensor) -> Tensor:
+    """Returns the Fréchet mean over the first dimension, of each factor by itself, because squared distances add up."""
+    if isinstance(space, Hadamard):
+        return geometry.frechet_mean(space.manifold, x)
+    if isinstance(space, MixedProduct):
+        means = [_mean(f, part) for f, part in zip(space.factors, space.split(x), strict=True)]
+        return torch.cat([m.flatten(m.dim() - f.event_dim) for f, m in zip(space.factors, means, strict=True)], -1)
+    return _local_mean(space, x)
+
+
 def _local_mean(space: Complete, x: Tensor) -> Tensor:
     """Returns a local minimum of the mean squared distance to the first dimension of points, from one of them."""
     dtype, x = x.dtype, x.double()
@@ -303,7 +335,9 @@ def _local_mean(space: Complete, x: Tensor) -> Tensor:
     spread = torch.stack([space.squared_distance(start, x).mean(0) for start in starts])
     best = spread.argmin(0, keepdim=True)
     m = starts.gather(0, best.reshape(*best.shape, *(1,) * space.event_dim).expand(1, *x.shape[1:]))[0]
-    for _ in range(1000):  # each step shortens the gradient by a factor that is small if draws are close
+    # Each step shortens the gradient by a factor that is small if draws are close. Where curvature is negative it could
+    # be too long.
+    for _ in range(1000):
         u = space.log(m, x).mean(0)
         m = space.exp(m, u)
         if bool((torch.linalg.vector_norm(u, dim=-1) <= 64 * torch.finfo(u.dtype).eps).all()):
@@ -317,7 +351,10 @@ def _components(space: Complete, m: Tensor, u: Tensor) -> Tensor:
     if u.size(-1) == n:
         return u
     projection = space.tangent(m.unsqueeze(-1 - space.event_dim), torch.eye(u.size(-1), dtype=u.dtype, device=u.device))
-    frame = torch.linalg.eigh((projection + projection.mT) / 2)[1][..., -n:]  # of the eigenvalue 1, after 0
+    # Principal axes of an ellipsoid on the tangent space, after the normals with eigenvalue 0. All eigenvalues of the
+    # projection itself are equal, and rounding of m would turn its eigenvectors.
+    axes = torch.arange(1, u.size(-1) + 1, dtype=u.dtype, device=u.device)
+    frame = torch.linalg.eigh(projection * axes @ projection.mT)[1][..., -n:]
     return (u.unsqueeze(-2) @ frame).squeeze(-2)
 
 
@@ -332,22 +369,39 @@ def _diagnose(values: Tensor) -> Diagnostics:
 _STATISTICS = (stats.effective_sample_size, stats.split_gelman_rubin)
 
 
-def _pairs(number: int, pairs: Tensor | None) -> Tensor:
-    """Returns checked pairs; by default all, or each point with those at equally spaced steps round the list."""
-    if pairs is not None:
-        if not isinstance(pairs, Tensor) or pairs.dtype != torch.int64:
-            raise TypeError(
-                f"pairs = {checks.shown(pairs)}, but must be a tensor of integers (P, 2); use pairs.long()."
-            )
-        if pairs.dim() != 2 or pairs.size(-1) != 2 or bool(((pairs < 0) | (pairs >= number)).any()):
+def _pairs(number: int, pairs: Tensor | None, members: dict[str, Tensor]) -> Tensor:
+    """Returns checked pairs; by default all, or each point with those at equally spaced steps round the list.
+
+    Only those of equal parameters: points of two manifolds have no distance.
+    """
+    found = _some_pairs(number) if pairs is None else pairs
+    if not isinstance(found, Tensor) or found.dtype != torch.int64:
+        raise TypeError(
+            f"pairs = {checks.shown(pairs)}, but must be a tensor of integers (P, 2); use "
+            f"torch.as_tensor(pairs).long()."
+        )
+    if found.dim() != 2 or found.size(-1) != 2 or bool(((found < 0) | (found >= number)).any()):
+        raise ValueError(
+            f"pairs = {checks.describe_values(found)}, shape {tuple(found.shape)}, but must be (P, 2), numbers of "
+            f"the {number} points from 0 to {number - 1}."
+        )
+    for name, value in members.items():
+        one, other = value.cpu()[found.cpu()].unbind(-1)
+        differ = one != other
+        if pairs is not None and bool(differ.any()):
+            i, j = found[differ][0].tolist()
             raise ValueError(
-                f"pairs = {checks.describe_values(pairs)}, shape {tuple(pairs.shape)}, but must be (P, 2), numbers of "
-                f"the {number} points from 0 to {number - 1}."
+                f"pairs holds ({i}, {j}), points of two manifolds, of which {name} is {one[differ][0].item():.6g} and "
+                f"{other[differ][0].item():.6g}, but these have no distance; leave the pair out."
             )
-        return pairs
+        found = found[~differ]
+    return found
+
+
+def _some_pairs(number: int) -> Tensor:
     if number * (number - 1) // 2 <= _MAX_PAIRS:
-        return torch.combinations(torch.arange(number), 2) if number > 1 else torch.zeros(0, 2, dtype=torch.int64)
-    steps = torch.linspace(1, (number - 1) // 2, max(1, min(_MAX_PAIRS // number, (number - 1) // 2))).long()
+        return torch.combinations(torch.arange(number))
+    steps = torch.linspace(1, (number - 1) // 2, max(1, _MAX_PAIRS // number)).long()
     first = torch.arange(number).repeat_interleave(len(steps))
     return torch.stack([first, (first + steps.repeat(number)) % number], -1)
 
@@ -371,6 +425,9 @@ def _sites(samples: Any, manifold: Any, group_by_chain: bool) -> tuple[dict[str,
             raise ValueError(
                 f"there are no samples of the site {name!r}, but of {sorted(samples)}; choose one of these."
             )
+    for name, value in samples.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} is {checks.shown(value)}, but must be a torch.Tensor; {tensor_remedy(value)}.")
     return {name: value if group_by_chain else value.unsqueeze(0) for name, value in samples.items()}, dict(manifold)
 
 

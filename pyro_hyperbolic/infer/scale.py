@@ -30,7 +30,7 @@ class scale_sites(Messenger):
 
     Raises:
         TypeError: If ``scales`` is not a dictionary of numbers and tensors.
-        ValueError: If a weight is not positive.
+        ValueError: If a weight is not positive and finite.
 
     Example:
         A latent that counts twice has twice the divergence, here :math:`2 \cdot \frac12`:
@@ -51,9 +51,10 @@ class scale_sites(Messenger):
         for name, scale in scales.items():
             if not isinstance(scale, Tensor):
                 checks.check_number(f"the scale of {name!r}", scale, "give a number or a tensor", above=0.0)
-            elif not bool((scale > 0).all()):
+            elif not bool((inside := checks.is_positive(scale)).all()):
                 raise ValueError(
-                    f"the scale of {name!r} holds {scale.min().item():.6g}, but must be > 0; use poutine.mask to hide."
+                    f"the scale of {name!r} holds {scale[~inside][0].item():.6g}, but must be > 0 and finite; use "
+                    f"poutine.mask to hide."
                 )
         self.scales = scales
 

@@ -670,19 +670,6 @@ def test_a_kernel_density_finds_its_bandwidth():
     assert 70 < kernels.kernel_density(M, loc, valid).precision[0] < 140
 
 
-def test_places_stay_together_and_every_point_is_used_once():
-    import manifolds
-
-    places = torch.nn.functional.normalize(torch.randn(30, 3), dim=-1)
-    x = places[torch.randint(30, (200,))]
-    for split in manifolds.SPLITS:
-        parts = manifolds.split_of(x, 0, split)
-        assert torch.equal(torch.cat(parts).sort(0).values, x.sort(0).values)
-        known = torch.cdist(parts[2], parts[0]).amin(-1) == 0
-        assert known.any() == (split == "random")
-        assert all(torch.equal(a, b) for a, b in zip(parts, manifolds.split_of(x, 0, split), strict=True))
-
-
 def test_a_partial_table_says_what_is_missing(tmp_path):
     import manifolds
     import records

@@ -198,6 +198,8 @@ MUTANTS = {
         Chart, "round_trip", "clamp", forward=lambda self, v: with_time(exp(v, self.R)[..., 1:].clamp(-9, 9), self.R)),
     "defect 4: a tangent vector": mutant(
         Chart, ON, "tangent vector", forward=lambda self, v: exp(v, self.R) * double(0, 1, 1, 1)),
+    "a scaled point": mutant(
+        Chart, ON, "^unclear: <x, x> is -4.84, not -4$", forward=lambda self, v: 1.1 * exp(v, self.R)),
     "lower sheet": mutant(Chart, ON, "sign", forward=lambda self, v: exp(v, self.R) * double(-1, 1, 1, 1)),
     "NaN at the origin": mutant(Chart, "gradients_are_finite", "origin", forward=by_the_norm),
     "guard lost in float32": mutant(Chart, F32, "digits|NaN", forward=guarded_by_zero_in_float32, least_radius=0.0),

@@ -191,7 +191,7 @@ def _run(sample, copies, coverage_of, log):
         tests = coverage_of.covering(mutant["module"], mutant["line"])
         identity = f"{mutant['module']}:{mutant['line']} {mutant['before']} -> {mutant['after']}"
         # At a mutant's own speed: many are slow, few loop for ever.
-        limit = 60 + 3 * sum(coverage_of.seconds[test] for test in tests)
+        limit = 30 + 3 * sum(coverage_of.seconds[test] for test in tests)
         requests.append(mutant | {"id": identity, "tests": tests, "limit": limit})
     rest = [request for request in requests if request["id"] not in _known(log)]
 

@@ -23,7 +23,11 @@ class Module:
 
     @cached_property
     def _silent(self) -> list[ast.AST]:
-        """What no test is asked to notice: annotations, ``__all__``, ``__repr__`` and its like, ``zip(strict=)``."""
+        """What no test is asked to notice.
+
+        Annotations, ``__all__``, ``__repr__`` and its like, ``zip(strict=)``, and numbers of 50 or more, which are
+        moved by one: tolerances, counts of samples, sizes of chunks.
+        """
         found: list[ast.AST] = []
         for node in ast.walk(self.tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -31,6 +35,8 @@ class Module:
                 found += [node.returns] if node.returns else []
             elif isinstance(node, ast.arg | ast.AnnAssign):
                 found += [node.annotation] if node.annotation else []
+            elif isinstance(node, ast.Constant):
+                found += [node] if isinstance(node.value, int | float) and node.value >= 50 else []
             elif isinstance(node, ast.keyword):
                 found += [node.value] if node.arg == "strict" else []
             elif isinstance(node, ast.ClassDef) and any(

@@ -34,6 +34,9 @@ class Square(torch.autograd.Function):
     @staticmethod
     def forward(x):
         return sum(a * b for a, b in zip(x, x, strict=True))
+
+
+CHUNK, PAIRS = 4096, 49
 '''
 TESTS = {"a.py": {8: {"none"}, 9: {"none"}, 10: {"slow[1]", "slow[2]", "quick"}, 20: {"method"}}}
 SECONDS = {"none": 1.0, "slow[1]": 2.0, "slow[2]": 3.0, "quick": 0.5, "method": 1.0}
@@ -51,9 +54,9 @@ def place(text, offset=0):
 
 
 def test_annotations_and_names_are_silent(module):
-    for text in ('["f", "C"]', "int | None", "int | str", '2 * "C"', "@staticmethod", "True))"):
+    for text in ('["f", "C"]', "int | None", "int | str", '2 * "C"', "@staticmethod", "True))", "4096"):
         assert module.is_silent(place(text)), text
-    for text in ("3 + 1", "1 + 1", "2 * x", "not True", "a * b"):
+    for text in ("3 + 1", "1 + 1", "2 * x", "not True", "a * b", "49"):
         assert not module.is_silent(place(text)), text
 
 

@@ -37,6 +37,11 @@ POINTS = {
     "Torus": (ph.manifolds.Torus(2), torch.tensor([3.1, 0.0], dtype=torch.float64), 0.5),
     "Rotations": (ph.manifolds.Rotations(), torch.eye(3, dtype=torch.float64), 0.4),
     "a product": (MIXED, torch.cat([NORTH, point(1.0, 1.0, 0.5)]), 0.4),
+    "a product, wide in the plane": (
+        MIXED,
+        torch.cat([NORTH, point(1.0, 1.0, 0.5)]),
+        torch.tensor([0.4, 0.4, 0.4, 4.0, 4.0], dtype=torch.float64),
+    ),
 }
 
 
@@ -57,7 +62,7 @@ def test_on_any_manifold(name):
     assert m.shape == (2, *p.shape)
     assert bool(geometry.contains(manifold, m).all())
     assert geometry.log_at(manifold, m, x.flatten(0, 1)).mean(0).abs().max() < 1e-8
-    assert geometry.distance(manifold, m, p).max() < 4.5 * scale * math.sqrt(n / 120)
+    assert geometry.distance(manifold, m, p).max() < 4.5 * torch.as_tensor(scale).max() * math.sqrt(n / 120)
     distances = geometry.distance(manifold, m, x)
     assert (distances <= found.ball.radius[1]).sum((0, 1)).tolist() == [114, 114]
     assert found.tangent.r_hat.shape == found.tangent.n_eff.shape == (2, n)
@@ -146,6 +151,8 @@ def test_pairs():
     assert 1800 < len(index) <= 2000
     assert len({frozenset(pair) for pair in index.tolist()}) == len(index)
     assert index.flatten().bincount().tolist() == [2 * len(index) // 90] * 90
+    line = summary(torch.randn(1, 4, 2001, 1), geoopt.Euclidean(1))
+    assert line.pair_index.flatten().bincount().tolist() == [2] * 2001
     chosen = summary(x, M, pairs=torch.tensor([[3, 40]]), probs=[0.9])
     apart = geometry.distance(M, x[:, :, 0, 3], x[:, :, 1, 10])
     torch.testing.assert_close(chosen.pairs.r_hat[0], stats.split_gelman_rubin(apart))
@@ -159,6 +166,32 @@ def test_pairs():
         "[0,3]",
         "[1,10]",
     ]
+
+
+def test_pairs_are_of_points_on_one_manifold():
+    """In a batch of curvatures, member by member; points of two manifolds have no distance."""
+    many = geoopt.Lorentz(torch.tensor([[1.0], [4.0]]))
+    x = geometry.exp0(many, torch.randn(2, 20, 2, 3, 2))
+    found = summary(x, many)
+    assert found.pair_index.tolist() == [[0, 1], [0, 2], [1, 2], [3, 4], [3, 5], [4, 5]]
+    for row, part in zip((0, 1), found.pairs.r_hat.split(3), strict=True):
+        alone = summary(x[:, :, row], lorentz([1.0, 4.0][row]))
+        torch.testing.assert_close(part, alone.pairs.r_hat)
+        torch.testing.assert_close(found.ball.center[row], alone.ball.center)
+    with pytest.raises(ValueError, match=r"\(1, 5\).*k is 1 and 4.*leave the pair out"):
+        summary(x, many, pairs=torch.tensor([[0, 1], [1, 5]]))
+    columns = geoopt.Lorentz(torch.tensor([1.0, 4.0]))
+    assert "pairs" not in repr(summary(geometry.exp0(columns, torch.randn(1, 9, 2, 2)), columns))
+
+
+def test_samples_that_are_not_tensors_and_a_plate_without_members(monkeypatch):
+    monkeypatch.setitem(sys.modules, "arviz", Told(1))
+    for call in (summary, to_arviz):
+        with pytest.raises(TypeError, match=r"z is a numpy.ndarray.*torch.as_tensor"):
+            call({"z": np.zeros((8, 3))}, {"z": M}, group_by_chain=False)
+    with pytest.raises(ValueError, match=r"'z_pairs' already.*rename"):
+        to_arviz({"z": point(4.0, 1.0, 0.0).expand(1, 8, 3), "z_pairs": torch.zeros(1, 8)}, {"z": M})
+    assert repr(summary(torch.zeros(1, 8, 0, 3), M)) == "Lorentz(k=4), 1 chain of 8 draws"
 
 
 def test_float32_far_out():

@@ -75,6 +75,13 @@ def test_maps_take_tensors_and_say_so(array, remedy):
             function(M, array)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "uint64"])
+def test_unsigned_integers(dtype):
+    """Torch itself cannot sort all of them."""
+    assert metrics.roc_auc(np.array([3, 1, 2], dtype), [1, 0, 0]) == 1
+    assert metrics.gromov_delta(D.astype(dtype)) == 0
+
+
 def test_a_sparse_matrix_of_distances_is_made_full():
     with pytest.raises(TypeError, match=r"D.toarray\(\)"):
         ph.embeddings.neighbour_joining(scipy.sparse.csr_array(D))

@@ -36,6 +36,7 @@ PRODUCT = geoopt.ProductManifold((M, 3), (FLAT, 1))
 RING = torch.tensor([[u, (u + 1) % 6] for u in range(6)])
 DIST = t([0.0, 1.0, 2.0], [1.0, 0.0, 1.0], [2.0, 1.0, 0.0])  # of a path of three nodes
 DRAWS = point(1.0, 0.5, -0.3).expand(2, 5, 4, 3)
+FIELD = HT.ContinuousFlow(lambda x, t: x, FLAT)
 MATRICES = dist.transforms.AffineTransform(0.0, 2.0, event_dim=2)
 
 
@@ -133,7 +134,7 @@ POINTS = {
 PROJECT = ("Lorentz(k=1)", "exp0(M, v)", "M.projx(x)")
 #: Each with what a message must hold. Values are checked while validating, shapes always.
 NO_POINTS = {
-    "off": (OFF, "(1, 0.5, 0)", *PROJECT),
+    "off": (OFF, "(1, 0.5, 0)", "off by -0.11", *PROJECT),
     "lower sheet": (t(-1.25, 0.75, 0.0), "(-1.25, 0.75, 0)", "x_0 > 0", *PROJECT),
     "another k": (P4, "-4", "-k = -1", *PROJECT),
     "NaN": (NANS, "(1, nan, 0)"),
@@ -283,6 +284,14 @@ ARGUMENTS = [
     (ph.metrics.gromov_delta, {"distances": DIST}, ["distances", "base"]),
     (ph.infer.summary, {"samples": DRAWS, "manifold": M}, ["samples", "manifold", "probs", "pairs"]),
     (data.split_edges, {"edges": RING, "num_nodes": 6, "seed": 0}, ["edges", "num_nodes", "seed", "val", "test"]),
+    (data.DyadSampler, {"edges": RING, "num_nodes": 6}, ["edges", "num_nodes", "num_edges", "missing", "seed"]),
+    (ph.embeddings.tree, {"manifold": M, "edges": RING[:2]}, ["edges", "lengths", "root", "dim", "scale", "dtype"]),
+    (ph.embeddings.graph, {"manifold": M, "edges": RING}, ["edges", "num_nodes", "dim"]),
+    (ph.embeddings.complete_distances, {"D": DIST}, ["D", "observed"]),
+    (hdist.Uniform, {"manifold": geoopt.Sphere(), "dim": 2}, ["dim", "batch_shape"]),
+    (HT.continuous_flow, {"dim": 2}, ["anchors", "num_anchors", "hidden_dims", "steps", "field", "explicit"]),
+    (ph.flows.flow_matching_loss, {"flow": FIELD, "x0": V, "x1": V}, ["flow", "x0", "x1", "t"]),
+    (ph.infer.AutoWrappedNormal, {"model": print}, ["model", "init_loc_fn", "init_scale", "create_plates"]),
 ]
 NONSENSE = {
     "class": geoopt.Sphere,
@@ -439,6 +448,13 @@ SHAPES = {
         lambda: data.split_edges(torch.combinations(torch.arange(6))[1:], 6, 4, 0.0, 0.1, matched=True),
         *("to match", "matched=False"),
     ),
+    "split points, seed": (lambda: data.split_points(DIST, 2**64), f"seed = {2**64}", f"at most {2**64 - 1}"),
+    "missing, a node": (lambda: data.DyadSampler(RING, 6, missing=RING + 1), "missing", "(5, 6)", "0 to 5"),
+    "missing, an edge": (lambda: data.DyadSampler(RING, 6, missing=RING[:1]), "edges with missing", "again"),
+    "times, batches": (
+        lambda: ph.flows.flow_matching_loss(FIELD, batch(V, 3), batch(V, 3), torch.zeros(4)),
+        *("points (3,)", "t (4,)", "unsqueeze"),
+    ),
     "scores, sizes": (lambda: ph.metrics.roc_auc(t(1, 2, 3), t(0, 1)), "scores", "(3,)", "labels", "(2,)", "(*, N)"),
     "scores, NaN": (lambda: ph.metrics.average_precision(t(1, NAN), t(0, 1)), "scores", "NaN"),
     "scores, batches": (lambda: ph.metrics.roc_auc(t(0, 1).expand(3, 2), t(0, 1).expand(4, 2)), *BATCHES),
@@ -465,15 +481,20 @@ SHAPES = {
     "calibration, bins": (lambda: ph.metrics.calibration_error(t(1), t(1), 0), "bins = 0", "at least 1"),
     "calibration, strategy": (lambda: ph.metrics.calibration_error(t(1), t(1), 3, "mass"), "'mass'", "'quantile'"),
     "delta, not square": (lambda: ph.metrics.gromov_delta(DIST[:2]), "distances", "(2, 3)", "(*, N, N)"),
-    "delta, asymmetric": (lambda: ph.metrics.gromov_delta(DIST.triu()), "D - D.mT", "1", "(D + D.mT) / 2"),
+    "delta, asymmetric": (lambda: ph.metrics.gromov_delta(DIST + DIST.triu()), "D - D.mT", "1", "(D + D.mT) / 2"),
     "delta, diagonal": (lambda: ph.metrics.gromov_delta(DIST + 1), "diagonal", "1", "fill_diagonal_(0)"),
+    "delta, of scores": (lambda: ph.metrics.gromov_delta(-DIST), "distances", "holds -1", ">= 0", "minus scores"),
     "delta, a hole": (lambda: ph.metrics.gromov_delta(1 / (DIST - 1)), "inf", "shortest paths"),
     "delta, base": (lambda: ph.metrics.gromov_delta(DIST, 3), "base = 3", "below 3"),
-    "summary, no chains": (lambda: ph.infer.summary(DRAWS[0, :, 0], M), "(5, 3)", "(chains, draws", "group_by_chain"),
+    "summary, no chains": (lambda: ph.infer.summary(DRAWS[..., 0, 0], M), "(2, 5)", "(chains, draws", "group_by_chain"),
     "summary, 3 draws": (lambda: ph.infer.summary(DRAWS[:, :3], M), "(2, 3, 4, 3)", "at least 4 draws"),
     "summary, no site": (lambda: ph.infer.summary({"z": DRAWS}, {"y": M}), "'y'", "['z']"),
     "summary, probs": (lambda: ph.infer.summary(DRAWS, M, probs=(0.5, 95)), "95", "between 0 and 1"),
     "summary, pairs": (lambda: ph.infer.summary(DRAWS, M, pairs=torch.tensor([[0, 4]])), "0..4", "4 points", "0 to 3"),
+    "summary, sets of pairs": (
+        lambda: ph.infer.summary(DRAWS, M, pairs=torch.zeros(1, 1, 2, dtype=torch.int64)),
+        *("shape (1, 1, 2)", "(P, 2)"),
+    ),
     "summary, no pairs of three": (
         lambda: ph.infer.summary(DRAWS, M, pairs=torch.zeros(0, 3, dtype=torch.int64)),
         *("<empty of shape (0, 3)>", "(P, 2)"),
@@ -538,6 +559,10 @@ TYPES = {
     "mean, dim": (lambda: G.frechet_mean(M, batch(P, 4), dim="0"), "dim = '0'", "1 batch dimensions"),
     "summary, one manifold for sites": (lambda: ph.infer.summary({"z": DRAWS}, M), "Lorentz", '{"z": M}'),
     "summary, of a list": (lambda: ph.infer.summary([DRAWS], {"z": M}), "samples = ", "get_samples"),
+    "a number of NumPy": (lambda: ph.embeddings.graph(M, RING, np.int64(6)), "num_nodes", "at least 1", "int(...)"),
+    "distances, sparse": (lambda: ph.metrics.gromov_delta(DIST.to_sparse()), "sparse", "distances.to_dense()"),
+    "scores, too large": (lambda: ph.metrics.roc_auc(np.array([2**63, 1], "uint64"), t(0, 1)), f"above {2**63 - 1}"),
+    "plates, no names": (lambda: ph.infer.AutoWrappedNormal(print, amortized_plates=[1]), "[1]", "names of plates"),
     "a guide of no model": (lambda: ph.infer.AutoWrappedNormal(3), "model = 3", "function"),
 }
 ESTIMATE = ("p.rsample", "p.log_prob(x) - q.log_prob(x)")

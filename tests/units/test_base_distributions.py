@@ -411,6 +411,14 @@ def test_divergences_vanish_with_the_concentration():
     for dtype in (torch.float64, torch.float32):
         d = hdist.VonMisesFisher(Z_AXIS.to(dtype), 1e-5)
         assert torch.allclose(kl_divergence(d, uniform()) / 1e-10, torch.tensor(1 / 6, dtype=dtype))
+        for n in (1, 2, 3, 30, 301):
+            loc, c = torch.eye(n + 1, dtype=dtype)[0], torch.tensor(0.03, dtype=dtype)
+            found = float(kl_divergence(hdist.PowerSpherical(loc, c), uniform(dim=n)))
+            with mp.workdps(40):
+                rise = lambda c, n=n: mp.loggamma(c + n) - mp.loggamma(c + mp.mpf(n) / 2)  # noqa: E731
+                a = mp.mpf(c.item())
+                exact = float(rise(a) - rise(0) - a * (mp.psi(0, a + n) - mp.psi(0, a + mp.mpf(n) / 2)))
+            assert abs(found - exact) <= 4 * torch.finfo(dtype).eps * exact + 1e-12
     d = hdist.VonMisesFisher(Z_AXIS, 2.0)
     assert abs(kl_divergence(d, d.expand([2]))).max() < 1e-15
 

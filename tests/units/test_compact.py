@@ -331,7 +331,9 @@ def test_objects_are_geoopt_manifolds(space):
     for each in (v, M.logmap(x, y)):
         M.assert_check_vector_on_tangent(x, each)
     assert torch.allclose(M.dist(x, y), G.distance(M, x, y))
-    assert M.dist(x, y, keepdim=True).shape == (5, *(1 for _ in event))
+    pair = x.expand(2, *x.shape)
+    for keep in (M.dist(pair, y, keepdim=True), M.inner(pair, v, keepdim=True)):
+        assert keep.shape == (2, 5, *(1 for _ in event))
     assert torch.allclose(M.norm(x, M.logmap(x, y)), M.dist(x, y))
     assert torch.allclose(M.expmap(x, M.logmap(x, y)), y)
     moved = M.transp(x, y, v)
@@ -369,16 +371,21 @@ def test_the_nearest_rotation(dtype):
     bound = 64 * torch.finfo(dtype).eps * s[:, 0] / gap
     found = G.project(ROTATIONS, x)
     assert ((found - expected).norm(dim=(-2, -1)) <= bound).all()
-    assert torch.allclose(found, G.project(ROTATIONS, 1e6 * x), atol=1e4 * torch.finfo(dtype).eps)
+    for size in (1e-30, 1e6, 1e30):
+        assert torch.allclose(found, G.project(ROTATIONS, size * x), atol=1e4 * torch.finfo(dtype).eps)
     for bad in (
+        torch.full((3, 3), math.nan),
+        torch.full((3, 3), math.inf),
         torch.zeros(3, 3),
         torch.diag(torch.tensor([1.0, 0.0, 0.0])),
         torch.diag(torch.tensor([2.0, 1.0, -1.0])),
     ):
         with pytest.raises(ValueError, match=r"no nearest point on Rotations.*singular values"):
             G.project(ROTATIONS, bad.to(dtype))
-    with pytest.raises(ValueError, match=r"no nearest point on Sphere.*not zero"):
-        G.project(SPHERE, torch.zeros(3))
+        with pytest.raises(ValueError, match="no nearest point on Rotations"):
+            G.project(ROTATIONS, found[0] @ bad.to(dtype) @ found[1])
+    with pytest.raises(ValueError, match=r"Sphere.* 2 of 3 events, the first is \(0, 0, 0\).*not zero"):
+        G.project(SPHERE, torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [math.nan, 0.0, 0.0]]))
 
 
 # ---- Velocities ----
@@ -434,12 +441,13 @@ def test_derivatives_of_matrix_functions(v):
 
     def f(v):
         x = g.exp0(v)[0]
-        return torch.cat([g.log0(x)[0], g.log(p, x), g.log(x, p), g.exp(x, direction).flatten() / 10])
+        return torch.cat([g.log0(x)[0], g.log(p, x), g.log(x, p), g.exp(x, direction).flatten(-2) / 10], -1)
 
     assert torch.autograd.gradcheck(f, v, check_forward_ad=True, fast_mode=True)
     assert torch.autograd.gradgradcheck(f, v, fast_mode=True, atol=1e-4)
     twice = torch.func.jacfwd(torch.func.jacfwd(lambda v: f(v).square().sum()))(v.detach())
-    assert torch.allclose(twice, torch.autograd.functional.hessian(lambda v: f(v).square().sum(), v), rtol=1e-9)
+    both = torch.autograd.functional.hessian(lambda v: f(v).square().sum(), torch.stack([direction, v]))
+    assert torch.allclose(twice, both[1, :, 1], rtol=1e-9)
 
 
 # ---- Constraints ----

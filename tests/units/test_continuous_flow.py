@@ -27,7 +27,7 @@ MANIFOLDS = {
     "ball": (ball, 2),
     "h2xh2xr": (lambda: product_of(lorentz(4.0), 3, lorentz(0.25), 3, geoopt.Euclidean(1), 1), 5),
     "s2": (geoopt.Sphere, 2),
-    "t2": (lambda: ph.manifolds.Torus(2), 2),
+    "t3": (lambda: ph.manifolds.Torus(3), 3),
     "so3": (ph.manifolds.Rotations, 3),
     "h2xs2xr": (lambda: product_of(lorentz(2.0), 3, geoopt.Sphere(), 3, geoopt.Euclidean(1), 1), 5),
 }

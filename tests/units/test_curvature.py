@@ -53,6 +53,12 @@ def in_the_ball(to, back, log_volume):
     return call
 
 
+def on_a_ball(M, v):
+    B = geoopt.PoincareBall(1 / M.k)
+    x, y = G.exp0(B, v), G.exp0(B, -0.4 * v)
+    return side_by_side(torch.cat([x, G.log0(B, x), G.translate(B, y, x), G.log_at(B, y, x)], -1), G.distance(B, x, y))
+
+
 POINCARE = charts.to_poincare_ball, charts.from_poincare_ball, charts.poincare_ball_log_volume
 KLEIN = charts.to_klein, charts.from_klein, charts.klein_log_volume
 
@@ -79,6 +85,7 @@ OF_ONE_K = {
     "translate_tangent": (LINES, lambda M, v: side_by_side(*G.translate_tangent(M, v, v))),
     "from_normal_coordinates": (LINES, lambda M, v: charts.from_normal_coordinates(M, v, G.exp0(M, 0.4 * v))),
     "to_normal_coordinates": (LINES, lambda M, v: charts.to_normal_coordinates(M, G.exp0(M, v), G.exp0(M, 0.4 * v))),
+    "geoopt.PoincareBall": (LINES, on_a_ball),
     "Poincaré ball": (LINES, in_the_ball(*POINCARE)),
     "Klein ball": (LINES, in_the_ball(*KLEIN)),
     "their log-volume": (LINES, lambda M, v: charts.normal_coordinates_log_volume(M, v).unsqueeze(-1)),

@@ -111,6 +111,7 @@ def test_coincident_points(name, dtype):
     assert d.diagonal(0, -2, -1).eq(0).all()
     (gradient,) = torch.autograd.grad(d.diagonal(0, -2, -1).sum(), x, retain_graph=True)
     assert gradient.eq(0).all()
+    assert G.distance_matrix(M, x[:1].expand_as(x)).eq(0).all()  # all at the origin
     (first,) = torch.autograd.grad(d.sum(), x, create_graph=True)
     assert first.isfinite().all()
     if name not in ("spd", "ballxspd"):  # its functions of matrices have one derivative
@@ -187,9 +188,9 @@ def test_neighbours_far_out_on_a_ray_have_gradients():
 
 def test_near_pairs_on_a_line_keep_their_digits():
     """There rounding moves points along the line only, far out too."""
-    M = lorentz()
-    x = G.exp0(M, torch.tensor([[14.0], [14.0 + 1e-6], [-3.0]], dtype=torch.float64))
-    assert torch.allclose(G.distance_matrix(M, x), G.distance(M, x.unsqueeze(1), x), rtol=0, atol=1e-15)
+    for M, error in [(lorentz(), 1e-15), (geoopt.Euclidean(1), 0.0)]:
+        x = G.exp0(M, torch.tensor([[14.0], [14.0 + 1e-6], [-3.0]], dtype=torch.float64))
+        assert torch.allclose(G.distance_matrix(M, x), G.distance(M, x.unsqueeze(1), x), rtol=0, atol=error)
 
 
 def test_a_cluster_near_the_origin_keeps_its_digits():

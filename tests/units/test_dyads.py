@@ -103,7 +103,10 @@ def test_node_probabilities_count_batches():
     """Of all batches of one edge and one non-edge, exactly."""
     batches = [torch.cat([edge, torch.tensor(free)]).unique() for edge in EDGES for free in FREE]
     expected = torch.cat(batches).bincount(minlength=NODES).double() / len(batches)
-    torch.testing.assert_close(sampler(1, 1).node_probabilities, expected)
+    torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(sampler(1, 1).node_probabilities, expected, rtol=1e-15, atol=0)
+    assert sampler(None, None).node_probabilities.dtype == torch.float64
+    assert ph.datasets.DyadSampler(EDGES, NODES, missing=torch.empty(0, 2)).offset == 0
 
 
 @pytest.mark.parametrize("weighted", [True, False])
@@ -166,5 +169,8 @@ def test_bad_input():
         make(torch.tensor([[0, 1], [0, 2], [1, 2]]), 3)
     with pytest.raises(ValueError, match=r"'z'.*-1.*> 0"):
         ph.infer.scale_sites({"z": torch.tensor([1.0, -1.0])})
+    for scale in (math.inf, math.nan):
+        with pytest.raises(ValueError, match=r"'z'.*finite"):
+            ph.infer.scale_sites({"z": torch.tensor([1.0, scale])})
     with pytest.raises(TypeError, match=r"dictionary"):
         ph.infer.scale_sites(2.0)

@@ -26,7 +26,7 @@ def test_places_are_points_of_the_sphere(tmp_path):
     "content",
     [
         "12.5,-70.25\n-3,5\n",
-        "# source\n# another, with, commas\nLATITUDE,LONGITUDE\r\n12.5,-70.25\r\n\r\n-3,5\r\n",
+        "# Longo, Latini and others\n# another, with, commas\nLATITUDE,LONGITUDE\r\n12.5,-70.25\r\n\r\n-3,5\r\n",
         '\ufefflat,long\n"12.5", 289.75\n-3.0,365e0\n'.replace("365e0", "5e0"),
     ],
     ids=["bare", "names and comments", "marks, quotes and whole turns"],
@@ -42,6 +42,9 @@ def test_layouts(content, tmp_path):
 def test_equal_places_are_equal_points(tmp_path):
     x = earth(file_of(tmp_path, "10,180\n10,-180\n20,-70\n20,290\n90,3\n90,4\n5,0\n5,360\n-90,1\n"))
     assert len(x.unique(dim=0)) == 5
+    # In floating point 359.9 - 360 is not -0.1.
+    tenths = [f"1,{'-' * (i > 0)}{i / 10}\n1,{(3600 - i) / 10}\n" for i in range(1800)]
+    assert len(earth(file_of(tmp_path, "".join(tenths))).unique(dim=0)) == 1800
 
 
 @pytest.mark.parametrize(
@@ -51,6 +54,7 @@ def test_equal_places_are_equal_points(tmp_path):
         ("10,400\n", ("line 1", "longitude", "[-180, 360]")),
         ("10,nan\n", ("line 1", "longitude")),
         ("longitude,latitude\n10,20\n", ("line 1", "swap")),
+        ("# long, lat (degrees)\n10,20\n", ("line 1", "swap")),
         ("lat,long\nlat,long\n1,2\n", ("line 2", "two numbers")),
         ("1,2\n1,2,3\n", ("line 2", "'1,2,3'", "two columns")),
         ("1 2\n", ("line 1", "latitude,longitude")),

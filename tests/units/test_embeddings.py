@@ -67,7 +67,8 @@ each_manifold = pytest.mark.parametrize("name", MANIFOLDS)
 def test_edges_keep_their_lengths_and_no_path_is_longer(name):
     M, dim = MANIFOLDS[name]
     edges, lengths = random_tree(60)
-    x = tree(M, edges, lengths, dim=dim, scale=0.5, dtype=torch.float64)
+    leaf = np.bincount(edges.flatten()).argmin().item()
+    x = tree(M, edges, lengths, leaf, dim, scale=0.5, dtype=torch.float64)
     n = G.bind(M).dim(x.shape)
     assert n == dim
     assert bool(G.contains(M, x).all())
@@ -93,6 +94,15 @@ def test_more_dimensions_keep_distances_better():
     assert lost(0.5, 5) < lost(0.5, 3) < lost(0.5, 2)
 
 
+def test_sectors_grow_as_numbers_of_leaves_to_two_thirds():
+    # Behind nodes 1, 2 and 3 are 1, 8 and 27 leaves, so sectors are 1, 4 and 9 of 14 parts, from middle to middle.
+    edges = [(0, 1), (0, 2), (0, 3), *((2, leaf) for leaf in range(4, 12)), *((3, leaf) for leaf in range(12, 39))]
+    v = G.log0(LORENTZ, tree(LORENTZ, edges, root=0, dtype=torch.float64))[1:4]
+    angles = torch.atan2(v[:, 1], v[:, 0])
+    between = (angles[[1, 2, 0]] - angles) % (2 * math.pi)
+    torch.testing.assert_close(between, torch.tensor([5.0, 13.0, 10.0]).double() * math.pi / 14)
+
+
 @pytest.mark.parametrize("dim", [3, 5])
 def test_directions_fill_all_dimensions(dim):
     star = torch.tensor([(0, leaf) for leaf in range(1, 30)])
@@ -116,7 +126,8 @@ def test_the_root_is_at_the_origin_by_default_the_middle_of_the_longest_path():
     for root, lengths, at in [(1, None, 1), (None, [1, 1, 5], 2), (None, [9, 1, 1], 0)]:
         x = tree(LORENTZ, path, lengths, root)
         assert torch.equal(x[at], G.origin(LORENTZ, 2))
-    assert torch.equal(tree(LORENTZ, []), G.origin(LORENTZ, 2).unsqueeze(0))
+    for dim in (2, 3):
+        assert torch.equal(tree(LORENTZ, [], dim=dim), G.origin(LORENTZ, dim).unsqueeze(0))
 
 
 def test_edges_of_no_length_leave_directions_as_they_are():
@@ -147,6 +158,9 @@ def test_a_negative_length_is_set_to_zero_and_the_path_is_kept():
     assert bool((lengths >= 0).all())
     assert 0.0 in lengths.tolist()
     assert path_lengths(edges, lengths)[0, 1].item() == 1.0
+    for D in torch.rand(5, 12, 12).double() ** 10:  # far from a tree: distances to new nodes are negative, too
+        D = D.triu(1)
+        assert bool((neighbour_joining(D + D.T)[1] >= 0).all())
 
 
 def test_four_points_restore_each_distance_of_a_tree_except_between_siblings():
@@ -170,6 +184,13 @@ def test_halves_that_differ_by_rounding_are_the_same_distances(kind):
         use(kind(D + 2 * eps * D.triu()))
         with pytest.raises(ValueError, match=r"pass \(D \+ D.T\) / 2"):
             use(kind(D + 100 * eps * D.triu()))
+
+
+def test_a_diagonal_of_holes_is_zero():
+    D, eye = leaves(4), torch.eye(4, dtype=torch.bool)
+    holes = D.masked_fill(eye, NAN)
+    for filled in (complete_distances(holes), complete_distances(holes, ~eye), complete_distances(D + 7 * eye, ~eye)):
+        assert torch.allclose(filled, D, rtol=1e-15, atol=0)
 
 
 def test_a_chain_of_distances_fills_all_by_upper_bounds():
@@ -217,7 +238,7 @@ def test_loops_repeated_edges_and_lone_nodes_do_not_disturb():
 SQUARE = torch.ones(3, 3) - torch.eye(3)
 BAD = {
     "a cycle": (lambda: tree(LORENTZ, [(0, 1), (1, 2), (2, 0)]), ValueError, "tree"),
-    "a gap": (lambda: tree(LORENTZ, [(0, 1), (1, 5)]), ValueError, "nodes 0 to 5.*number them from 0"),
+    "a gap": (lambda: tree(LORENTZ, [(0, 1), (1, 3)]), ValueError, "nodes 0 to 3.*number them from 0"),
     "an edge twice": (lambda: tree(LORENTZ, [(0, 1), (1, 0)]), ValueError, "2 of 3 nodes.*spanning tree"),
     "an edge index": (lambda: tree(LORENTZ, [[0, 1, 2], [1, 2, 3]]), ValueError, "transpose"),
     "a negative length": (lambda: tree(LORENTZ, [(0, 1)], [-1.0]), ValueError, "-1, but must be >= 0"),
@@ -228,6 +249,13 @@ BAD = {
     "too far": (lambda: tree(LORENTZ, [(0, 1)], [100.0]), ValueError, "distance 100 .*smaller scale"),
     "a sphere": (lambda: tree(geoopt.Sphere(), [(0, 1)]), TypeError, "chart"),
     "a batch of k": (lambda: tree(geoopt.Lorentz(torch.ones(2)), [(0, 1)]), ValueError, "not a batch"),
+    "a batch of k, of a graph": (lambda: graph(geoopt.Lorentz(torch.ones(2)), [(0, 1)]), ValueError, "not a batch"),
+    "edges of floats": (lambda: tree(LORENTZ, [(0.0, 1.0)]), ValueError, r"edges.long\(\)"),
+    "a hole called observed": (
+        lambda: complete_distances(SQUARE * NAN, SQUARE > 0),
+        ValueError,
+        r"D\[0, 1\] = nan.*set observed to False",
+    ),
     "a node too many": (lambda: graph(LORENTZ, [(0, 3)], 3), ValueError, "nodes 0 to 3, but there are 3"),
     "a negative node": (lambda: graph(LORENTZ, [(0, -1)]), ValueError, "nodes -1 to 0.*renumber"),
     "one point": (lambda: neighbour_joining(torch.zeros(1, 1)), ValueError, "n >= 2"),

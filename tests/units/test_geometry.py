@@ -107,6 +107,16 @@ def test_gradients_on_a_line_reach_as_far_as_points_do(dtype):
     assert gradient.item() == pytest.approx(-2.0, rel=1e-4)
 
 
+def test_signed_radii_add_on_a_line():
+    """On each side of where formulas change, coordinates of 1, and there."""
+    M, t = lorentz(1.0), torch.tensor([-3.0, -1.0, -0.5, 0.5, 1.0, 3.0], dtype=torch.float64)
+    r, x = t.asinh(), G.project(M, torch.stack([t, t], -1))
+    total = r.unsqueeze(1) + r
+    torch.testing.assert_close(G.translate(M, x.unsqueeze(1), x)[..., 1].asinh(), total)
+    torch.testing.assert_close(G.exp_at(M, x.unsqueeze(1), r.unsqueeze(-1))[..., 1].asinh(), total)
+    torch.testing.assert_close(G.log_at(M, x.unsqueeze(1), x)[..., 0], r - r.unsqueeze(1))
+
+
 @pytest.mark.parametrize(("dtype", "far"), [(torch.float32, 1e30), (torch.float64, 1e200)])
 def test_no_tangent_vector_is_too_long(dtype, far):
     """For volumes, and for couplings: a far block moves by the bounded radius of the target, and is finite."""

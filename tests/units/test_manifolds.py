@@ -11,6 +11,7 @@ import pytest
 import torch
 from pyro.infer import MCMC, NUTS, SVI, Trace_ELBO
 from pyro.infer.autoguide import AutoNormal
+from pyro.nn import PyroSample
 from torch.distributions import biject_to, kl_divergence
 
 import pyro_hyperbolic as ph
@@ -118,6 +119,12 @@ def test_events_off_the_manifold_are_refused(space):
             hdist.WrappedNormal(x, 1.0, M).log_prob(bad)
     with pytest.raises(ValueError, match="shape"):
         G.log0(M, torch.tensor(0.0))
+
+
+def test_the_origin_has_the_dtype_that_is_asked_for(space):
+    M, n = space
+    assert G.origin(M, n).dtype == torch.float64
+    assert G.origin(M, n, dtype=torch.float32).dtype == torch.float32
 
 
 def test_geodesics_and_means(space):
@@ -275,6 +282,10 @@ def test_balls_are_modules():
         other.load_state_dict(ph.manifolds.PoincareBall(0.5).state_dict())
     other.c = torch.tensor(3.0)
     assert other.curvature == -3.0
+    assert repr(other) == "PoincareBall(c=3.0)"
+    other.c = PyroSample(dist.LogNormal(0.0, 1.0))
+    assert repr(other) == "PoincareBall(c: latent)"
+    assert not hasattr(other, "k")
     for bad in (0.0, -1.0, math.nan):
         with pytest.raises(ValueError, match="c = "):
             ph.manifolds.PoincareBall(bad)

@@ -200,6 +200,7 @@ def by_bins(p, y, bins, strategy):
 @pytest.mark.parametrize("strategy", ["uniform", "quantile", "expected"])
 def test_calibration_error(strategy):
     p, y = randint(9, 3, 50).double() / 8, randint(2, 50, seed=1)
+    p[1] *= (1 - y) / 64  # less than one is expected, and where there is none
     p[2] = 0.0
     for bins in (1, 4, 7):
         found = calibration_error(p, y, bins, strategy).tolist()
@@ -235,6 +236,7 @@ def test_gromov_delta_of_any_metrics():
     torch.testing.assert_close(at_points.amax(0), delta)
     assert bool((2 * at_points >= delta * (1 - 1e-12)).all())
     torch.testing.assert_close(gromov_delta(3 * distances), 3 * delta)
+    torch.testing.assert_close(gromov_delta(distances * (1 + 1e-15 * distances.sign().triu())), delta)
 
 
 def test_gromov_delta_of_graphs():

@@ -113,7 +113,7 @@ class ContinuousFlow(ModuleTransform):
         super().__init__(manifold, cache_size=cache_size)
         checks.check_callable("field", field, "give a module that is called as field(x, t), such as HT.AnchorField")
         checks.check_count("steps", steps, 1, "it is the number of Runge-Kutta steps, 16 by default")
-        if explicit not in _DIRECTIONS:
+        if not isinstance(explicit, str) or explicit not in _DIRECTIONS:
             raise ValueError(f"explicit = {checks.shown(explicit)}, but must be one of {', '.join(_DIRECTIONS)}.")
         checks.check_count("hutchinson_terms", hutchinson_terms, 0, "it is a number of terms, 0 for an exact density")
         inner = field.field if isinstance(field, ConditionedField) else field
@@ -300,12 +300,13 @@ def continuous_flow(
     """
     manifold = STANDARD if manifold is None else manifold
     checks.check_count("num_anchors", num_anchors, 1, "it is the number of points that the field points to")
-    if field is None or field == "anchor":
+    kind = "anchor" if field is None else field if isinstance(field, str) else ""
+    if kind == "anchor":
         chosen = num_anchors if anchors is None else farthest_points(manifold, anchors, num_anchors)
         field = AnchorField(dim, manifold, chosen, hidden_dims, context_dim)
-    elif field == "dense":
+    elif kind == "dense":
         field = DenseField(dim, manifold, hidden_dims, context_dim)
-    elif field == "mixture":
+    elif kind == "mixture":
         if anchors is None:
             raise ValueError("field = 'mixture' starts at clusters of data; give points of them as anchors=.")
         field = MixtureField(dim, manifold, anchors, num_anchors, hidden_dims=hidden_dims, context_dim=context_dim)

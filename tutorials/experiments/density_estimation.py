@@ -345,8 +345,8 @@ def sheet(views, rows, folder):
             x, log_p = evaluation(target)
             with torch.no_grad():
                 kl = (log_p - log_prob(flow, x)).mean().item()
-            ax.text(0.5, -0.02, f"{row['flow']}: {kl:.4f}", transform=ax.transAxes, ha="center", va="top")
-    for ax, label in zip(axes[:, 0], ("target", "samples of the best", "best flow: KL", "TC: KL"), strict=True):
+            ax.text(0.5, -0.02, f"{row['flow']}, KL {kl:.4f}", transform=ax.transAxes, ha="center", va="top")
+    for ax, label in zip(axes[:, 0], ("target", "samples of the best", "best flow", "TC"), strict=True):
         ax.text(-0.06, 0.5, label, transform=ax.transAxes, rotation=90, va="center", ha="right")
     return figure
 

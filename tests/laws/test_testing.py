@@ -18,7 +18,7 @@ import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
 import pyro_hyperbolic.distributions.transforms as HT
 from pyro_hyperbolic.testing import LawViolation, NotChecked, density_laws, map_laws, noise, object_laws, strategies
-from tests.cases import NOT_EUCLIDEAN, TRANSFORMS, euclidean, lorentz
+from tests.cases import NOT_EUCLIDEAN, TRANSFORMS, UNCHARTED_FLOWS, base_on, euclidean, lorentz
 from tests.half_space import HalfSpace, HalfSpaceGeometry
 from tests.textbook import (
     Batch,
@@ -681,6 +681,7 @@ CORRECT = {
 }
 LIBRARY = {case.name: case.make for case in TRANSFORMS}
 DIMS = {case.name: case.dim for case in TRANSFORMS}
+BASES = {case.name: base_on(case.manifold, case.dim) for case in UNCHARTED_FLOWS}
 
 
 def assert_correct(name, seed, dtype):
@@ -690,6 +691,9 @@ def assert_correct(name, seed, dtype):
         transform = object_laws._cast((CORRECT | LIBRARY)[name](), dtype)
         for value in getattr(transform, "parameters", list)():
             value.data += 0.1 * torch.randn_like(value)
+        if name in BASES:
+            ph.testing.assert_transform_laws(transform, BASES[name].sample((6,)).to(dtype))
+            return
         v = torch.randn(6, DIMS.get(name, 3), dtype=dtype)
         radii = torch.linspace(0.1, 1 + seed % 3 / 2, 6, dtype=dtype)[:, None]
         assert_laws(transform, radii * v / v.norm(dim=-1, keepdim=True))

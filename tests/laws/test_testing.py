@@ -263,9 +263,9 @@ MUTANTS = {
     "no gradient of a parameter": mutant(
         TangentStretch, "gradients_are_finite", "", _tangent_forward=lambda self, v: (
             self.log_scale.exp() * v + (self.log_scale[0] - 0.3).abs().sqrt(), self.log_scale.sum() + 0 * v[..., 0])),
-    "log-det detached": mutant(
-        TangentStretch, "gradients_match_differences", "no_grad",
-        _tangent_forward=lambda self, v: (self.log_scale.exp() * v, self.log_scale.detach().sum() + 0 * v[..., 0])),
+    "a hundredth of the log-det detached": mutant(
+        TangentStretch, "gradients_match_differences", "no_grad", _tangent_forward=lambda self, v: (
+            self.log_scale.exp() * v, self.log_scale.lerp(self.log_scale.detach(), 0.01).sum() + 0 * v[..., 0])),
     "no gradients of the inverse": mutant(
         Scaling, "gradients_match_differences", "no_grad",
         inverse=torch.no_grad()(lambda self, y: Scaling._inverse(self, y))),

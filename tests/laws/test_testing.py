@@ -773,6 +773,12 @@ def test_the_last_digit_of_a_score_that_is_large_or_far_out_is_no_mistake():
     ph.testing.own_samples_score_as_stored_points(wrapped(20 * POINTS[0]))  # far out, a point has fewer digits
 
 
+def test_a_kink_nearby_is_no_mistake():
+    x, leaky = points(), torch.distributions.transforms.IndependentTransform(T.LeakyReLUTransform(), 1)
+    x[:, 0] = 1e-6
+    map_laws.gradients_match_differences(leaky, x)
+
+
 def test_a_mass_that_is_not_known_is_said():
     """The ridges of a product of two Cauchy densities reach to infinity along the axes."""
     with pytest.warns(NotChecked) as warned:

@@ -33,7 +33,7 @@ help:
 
 install: .venv/.installed ## make .venv with everything that development needs
 
-demo: .venv/.installed ## train the paper's five VAEs on a branching diffusion; table and picture in results/demo
+demo: .venv/.installed ## train the paper's five VAEs on a branching diffusion; models and picture in results/demo
 	$(BIN)/python -W ignore::DeprecationWarning tutorials/hyperbolic_vae.py --out results/demo
 
 test: .venv/.installed ## run the test suite and all doctests

@@ -27,8 +27,6 @@ import nbformat
 DOCS = Path(__file__).resolve().parent
 FOLDER = DOCS.parent / "tutorials"
 FULL, BRIEF = DOCS / "outputs", DOCS / "_build" / "outputs"
-#: In a process of their own, models of this one cannot be pickled.
-ARGUMENTS = {"hyperbolic_vae": ("--processes", "1")}
 #: Pixels of a picture: twice the width of a page's text.
 WIDTH = 1472
 
@@ -73,7 +71,7 @@ def execute(name: str, folder: Path, brief: bool) -> None:
     os.environ.pop("SMOKE_TEST", None)
     os.environ.update({"SMOKE_TEST": "1"} if brief else {}, COLUMNS="96")
     script = FOLDER / f"{name}.py"
-    sys.argv, sys.path[0:0] = [str(script), *ARGUMENTS.get(name, ())], [str(FOLDER)]
+    sys.argv, sys.path[0:0] = [str(script)], [str(FOLDER)]
     os.chdir(folder / "work")
     figure_class = matplotlib.figure.Figure
     figure_class.pyro_hyperbolic_savefig = figure_class.savefig

@@ -99,10 +99,8 @@ M = HalfPlane()
 # ## Under the laws, then a flow
 #
 # The laws compare log-determinants with Gram determinants in the metric, densities with quadrature, samples with
-# densities. A wrong sign in `exp0` or a forgotten volume does not pass.
-#
-# Data are draws of the target `tree`, carried from the hyperboloid by $\exp_o \circ \log_o$, an isometry. So we
-# know the Kullback-Leibler divergence of the flow, four layers of splines of angle and radius.
+# densities. Data are draws of the target `tree`, carried from the hyperboloid by $\exp_o \circ \log_o$, an isometry, so
+# that the divergence of the flow, four layers of splines of angle and radius, is known.
 
 
 # %%
@@ -133,15 +131,15 @@ def main():
     difference = (target.log_prob(x) - model.log_prob(carry(x))).detach()
     print(f"KL divergence {difference.mean():.3f} ± {difference.std() / len(x) ** 0.5:.3f}")
 
-    # On the right viz, which reads the curvature and draws any hyperbolic plane; colours end at the target's maximum.
     figure = Figure(figsize=(9.0, 4.4), layout="constrained")
     plane, disk = figure.subplots(1, 2)
     plane.scatter(*carry(x).T.numpy(), s=2, linewidth=0, color="#0072B2")
-    plane.set(xlim=(-3, 3), ylim=(0, 2.5), aspect="equal", title="data on the half-plane")
+    plane.set(xlim=(-3, 3), ylim=(0, 2.5), aspect="equal", xlabel="$x$", ylabel="$y$", title="(a) data")
     viz.frame(disk, M)
     shown = {"resolution": 20 if SMOKE else 250, "vmax": target.log_prob(x).max().exp().item()}
     viz.density(disk, M, model.log_prob, dtype=torch.float64, **shown)
-    disk.set_title("learned density")
+    viz.scale_bar(disk, M)
+    disk.set_title(f"(b) learned density: KL {difference.mean():.2f}")
     args.out.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.out / "half_plane.png", dpi=150)
 

@@ -168,30 +168,33 @@ STYLES += [("#000000", "X"), ("#F0E442", "<")]
 
 def pictures(latents, data):
     """Returns a figure of the latents of all cells, in the disk or the plane."""
-    figure = Figure(figsize=(5.0 * len(latents), 5.4), layout="constrained")
+    figure = Figure(figsize=(4.6 * len(latents), 5.4), layout="constrained")
     axes = figure.subplots(1, len(latents), squeeze=False)[0]
-    for ax, (name, (M, z, likelihood)) in zip(axes, latents.items(), strict=True):
+    for ax, letter, (name, (M, z, likelihood)) in zip(axes, "abc", latents.items(), strict=False):
         picture(ax, M, z, data)
-        ax.set_title(f"{name}\ntest log-likelihood {likelihood:.2f}")
-    handles, _ = axes[0].get_legend_handles_labels()
+        ax.set_title(f"({letter}) {name}: log-likelihood {likelihood:.2f}")
+    handles, labels = axes[0].get_legend_handles_labels()
     if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False, markerscale=2)
+        columns = min(len(handles), 7)
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, markerscale=2)
     return figure
 
 
 def picture(ax, M, z, data):
     """Draws cells with a colour for each label, or with the lineage they come from and its four main branches."""
     viz.frame(ax, M)
-    groups = torch.full_like(data.batch, -1) if data.label is None else data.label
+    ax.set(adjustable="datalim", box_aspect=1)  # planes as large as disks
+    groups, names = torch.full_like(data.batch, -1) if data.label is None else data.label, data.names
     if data.lineage is not None:
         parents = data.lineage.tree.parent.tolist()
         branch = [-1, -1, -1, 0, 1, 2, 3]  # of the root and its children, and of their children
         for parent in parents[len(branch) :]:
             branch.append(branch[parent])
         groups = torch.tensor(branch)[data.lineage.child]
+        names = ["branch 1", "2", "3", "4"]
     for group in groups.unique().tolist():
         colour, marker = STYLES[group % len(STYLES)] if group >= 0 else ("0.6", ".")
-        label = data.names[group] if data.names and group >= 0 else None
+        label = names[group] if group >= 0 else "stem" if data.lineage else None
         viz.points(ax, M, z[groups == group], c=colour, marker=marker, s=9, alpha=0.6, linewidth=0, label=label)
     if data.lineage is not None:
         # A node of the tree is drawn at the middle of the ten cells that are nearest to it on the lineage.
@@ -199,5 +202,6 @@ def picture(ax, M, z, data):
         nodes = Lineage(tree, torch.arange(len(tree.parent)), tree.node_depth.float())
         near = nodes.distances(data.lineage).topk(10, largest=False).indices
         places = ph.geometry.midpoint(M, z[near], dim=1).detach()
-        viz.tree(ax, M, places, tree.edges, color="black", linewidth=1.2)
-        viz.points(ax, M, places[:1], c="black", s=50)
+        viz.tree(ax, M, places, tree.edges, color="black", linewidth=1.2, label="lineage")
+        viz.points(ax, M, places[:1], c="black", s=30, label="root")
+    viz.scale_bar(ax, M)

@@ -115,8 +115,10 @@ def main():
     ax = next(axes)
     viz.frame(ax, M)
     limit = viz.density(ax, M, target.log_prob, **shown).get_array().max()
-    ax.set_title(f"target: {args.target}")
-    for ax, (name, build) in zip(axes, {"polar": polar_flow, "continuous": continuous_flow}.items(), strict=True):
+    viz.scale_bar(ax, M)
+    ax.set_title(f"(a) target: {args.target}")
+    builders = {"polar": polar_flow, "continuous": continuous_flow}
+    for ax, letter, (name, build) in zip(axes, "bc", builders.items(), strict=True):
         pyro.set_rng_seed(0)
         flow, model, loss = build(target.sample((600,)))
         steps = train(flow, loss, target, max(args.seconds, 1e-9))
@@ -126,7 +128,8 @@ def main():
         viz.frame(ax, M)
         with pyro.validation_enabled(False):  # a step may fold far from the data, between two blobs; draw no density
             viz.density(ax, M, lambda x, q=model: q.log_prob(x).nan_to_num(nan=-math.inf), vmax=limit, **shown)
-        ax.set_title(f"{name}: KL {kl:.2f}")
+        viz.scale_bar(ax, M)
+        ax.set_title(f"({letter}) {name}: KL {kl:.2f}")
     figure.savefig(args.out / "continuous_flow.png", dpi=150)
 
 

@@ -21,6 +21,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from pyro.infer import Trace_ELBO
 from pyro.nn import PyroModule, PyroParam, pyro_method
 from torch.nn.functional import softplus
@@ -129,11 +130,13 @@ print(f"AUC of hidden edges {score:.3f}")
 # node in the tree.
 
 # %%
-figure = Figure(figsize=(5.0, 5.4), layout="constrained")
+figure = Figure(figsize=(6.0, 5.2), layout="constrained")
 ax, z = figure.subplots(), vae.posterior().mean.detach()
 viz.frame(ax, M)
 viz.tree(ax, M, z, tree, linewidth=0.8, color="0.6")
-viz.points(ax, M, z, c=steps.sum(0), s=16)
-ax.set_title(f"AUC of hidden edges {score:.3f}")
+degree = viz.points(ax, M, z, c=steps.sum(0), s=20, cmap="viridis_r")
+viz.scale_bar(ax, M, angle=90.0)
+figure.colorbar(degree, ax=ax, shrink=0.6, ticks=MaxNLocator(integer=True), label="neighbours in the tree")
+ax.set_title(f"AUC of hidden edges {score:.3f}", pad=16)
 args.out.mkdir(parents=True, exist_ok=True)
 figure.savefig(args.out / "graph_vae.png", dpi=150)

@@ -1,11 +1,13 @@
 """Matrices of distances, from files or made by a seed; starts, scores and pictures of their models."""
 
 import csv
+import hashlib
 import math
 import re
 
 import geoopt
 import numpy as np
+import pyro
 import pyro.distributions as dist
 import scipy.cluster.hierarchy
 import scipy.sparse
@@ -36,6 +38,20 @@ def read(path, seed=0):
     if "(" not in text:
         raise ValueError("this is no .npz, no .csv, and no tree in Newick's format")
     return newick(text)
+
+
+def read_arguments(parser):
+    """Returns what ``--data`` and ``--seed`` of a command line give, and the number of its ``--species``."""
+    args = parser.parse_args()
+    try:
+        D, names = read(args.data, args.seed)
+        if not (D > 0).any():
+            raise ValueError("no distance is greater than zero: has the tree branch lengths?")
+    except (OSError, ValueError) as error:
+        parser.error(f"--data {args.data}: {error}")
+    if args.species not in (None, *names):
+        parser.error(f"--species {args.species} is not among {', '.join(names)}")
+    return D, names, names.index(args.species or names[0])
 
 
 def table(rows):
@@ -172,6 +188,19 @@ def one_of(M, run):
 # ---- Posteriors and scores ----
 
 
+def once(folder, seed, function, *args):
+    """Returns ``function(*args)`` after setting the seed, from a file of the folder if it was called so before."""
+    parts = [a.numpy().tobytes() if isinstance(a, torch.Tensor) else repr(a).encode() for a in (*args, seed)]
+    file = folder / f"fit-{hashlib.sha256(b','.join(parts)).hexdigest()[:16]}.pt"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        pyro.set_rng_seed(seed)
+        torch.save(function(*args), file.with_suffix(".part"))
+        file.with_suffix(".part").replace(file)  # complete or not there
+    pyro.set_rng_seed(seed)  # what follows draws the same
+    return torch.load(file, weights_only=False)
+
+
 @torch.no_grad()
 def posterior(tree, guide, log_D, seen, num_samples):
     """Returns the ELBO of each run, and draws of ``log d`` and ``sigma``, shapes ``(num_samples, runs, *)``."""
@@ -195,18 +224,19 @@ def quantiles(draws, df):
     return predicted.quantile(torch.tensor([0.05, 0.5, 0.95]).to(predicted), dim=0)
 
 
-def scores(draws, log_D, df):
+def scores(draws, log_D, df=4.0):
     """Returns the relative error of the median, log score in nats, and coverage of the 90% interval, of each pair."""
     lower, median, upper = quantiles(draws, df)
     density = dist.StudentT(df, *draws).log_prob(log_D).logsumexp(0) - math.log(len(draws[0]))
     return torch.expm1(median - log_D).abs(), density, ((lower <= log_D) & (log_D <= upper)).to(log_D)
 
 
-def write(file, names, pairs, D, draws, df):
-    """Writes medians and 90% intervals of the distances of pairs, in the file's units, beside those that are known."""
+def write(file, names, D, chosen, draws, df=4.0):
+    """Writes medians and 90% intervals of the distances of chosen pairs, in the file's units, beside known ones."""
+    pairs, (log_d, sigma) = torch.triu_indices(len(D), len(D), 1)[:, chosen], draws
     ends = [[names[i] for i in side.tolist()] for side in pairs]
     known = [value if value > 0 else "" for value in D[tuple(pairs)].tolist()]
-    lower, median, upper = quantiles(draws, df).exp().tolist()
+    lower, median, upper = quantiles((log_d[:, chosen], sigma), df).exp().tolist()
     with file.open("w", newline="") as out:
         rows = zip(*pairs.tolist(), median, lower, upper, *ends, known, strict=True)
         csv.writer(out).writerows([("i", "j", "median", "lower", "upper", "first", "second", "known"), *rows])
@@ -229,7 +259,8 @@ def write_points(file, M, names, median, z, unit):
 
 # ---- The picture ----
 
-COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999999", "#000000"]  # Okabe and Ito
+#: Okabe and Ito, without yellow, which is pale in text.
+COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000"]
 
 
 def picture(file, M, D, names, median, z, log_d, star):
@@ -240,18 +271,18 @@ def picture(file, M, D, names, median, z, log_d, star):
     are clusters of all known distances.
     """
     n, pairs = len(D), tuple(torch.triu_indices(len(D), len(D), 1))
-    tree = scipy.cluster.hierarchy.linkage(completed(D, D[pairs] > 0)[pairs], "average")
-    groups = scipy.cluster.hierarchy.fcluster(tree, len(COLOURS), "maxclust") - 1
+    clusters = scipy.cluster.hierarchy.linkage(completed(D, D[pairs] > 0)[pairs], "average")
+    groups = scipy.cluster.hierarchy.fcluster(clusters, len(COLOURS), "maxclust") - 1
     nodes, edges = grown(M, median["z"], log_d.median(0).values.exp())
     v = ph.geometry.log0(M, median["z"])
     lengths = median["a"] / median["c"] if "a" in median else torch.zeros(n)
     order = torch.atan2(v[:, 1], v[:, 0]).argsort()
     turn = torch.atan2(*v[order[0]].flip(0)).item()
     reach = (v.norm(dim=-1) + 1.2 * lengths).max().item()
-    figure = Figure(figsize=(8.0, 8.0), layout="constrained")
+    figure = Figure(figsize=(7.6, 8.0), layout="constrained")
     ax = figure.subplots()
-    viz.native_disk(ax, M, reach, color="0.9")
-    viz.tree(ax, M, nodes, edges, color="0.7", linewidth=0.8)
+    rings, *_ = viz.native_disk(ax, M, reach, color="0.85", label="distance from the origin")
+    tree = viz.tree(ax, M, nodes, edges, color="0.55", linewidth=1.0, label="neighbour-joining tree")
     for rank, node in enumerate(order.tolist()):
         angle = turn + 2 * math.pi * rank / n
         place = reach * torch.tensor([math.cos(angle), math.sin(angle)])
@@ -260,12 +291,15 @@ def picture(file, M, D, names, median, z, log_d, star):
         colour, flip = COLOURS[groups[node]], math.cos(angle) < 0
         style = {"alpha": 0.5, "s": 8} if node == star else {"alpha": 0.08, "s": 4}
         viz.points(ax, M, z[:, node], color=colour, linewidth=0, **style)
-        ax.plot(*torch.stack([v[node], end]).T, color=colour, linewidth=1.4)
+        ax.plot(*torch.stack([v[node], end]).T, color=colour, linewidth=1.6)
         ax.plot(*torch.stack([end, 0.99 * place]).T, color=colour, linewidth=0.4, linestyle=":")
-        style = {"fontsize": 10, "weight": "bold"} if node == star else {"fontsize": 6.5}
+        style = {"fontsize": 11, "weight": "bold"} if node == star else {"fontsize": min(8.0, 600 / n)}
         style |= {"rotation": math.degrees(angle) + 180 * flip, "rotation_mode": "anchor", "va": "center"}
         ax.text(*(1.01 * place), names[node], color=colour, ha="right" if flip else "left", **style)
-    figure.savefig(file, dpi=150)
+    draws = ax.scatter([], [], color="0.2", s=9, alpha=0.5, linewidth=0, label="draws of a species")
+    (branch,) = ax.plot([], [], color="0.2", linewidth=1.6, label="its pendant branch")
+    figure.legend(handles=[draws, branch, tree, rings], loc="outside lower center", ncols=2, frameon=False)
+    figure.savefig(file, dpi=150, bbox_inches="tight")
 
 
 def grown(M, leaves, distances, rounds=50):

@@ -7,7 +7,8 @@
 # $$z = (z_1, z_2) \in H^2 \times S^2, \quad z_1 \sim \mathrm{WN}(o, I),\ z_2 \sim \mathrm{Uniform}(S^2), \quad
 #   x \mid z \sim \mathcal N(\mathrm{dec}(z), \tfrac12 I).$$
 #
-# The posterior is a wrapped normal times a von Mises-Fisher distribution. Beside it, `e4` is the ordinary VAE.
+# The posterior is a wrapped normal times a von Mises-Fisher distribution. Beside it, `e4` is the ordinary VAE. Other
+# products have their names: `--spaces h2,h2,e2 e6`.
 
 # %%
 import argparse
@@ -90,13 +91,6 @@ class VAE(PyroModule):
         with pyro.plate("data", len(x)):
             pyro.sample("z", self.posterior(x))
 
-    @torch.no_grad()
-    def log_likelihoods(self, x, samples):  # importance-weighted
-        q = self.posterior(x)
-        z = q.sample((samples,))
-        weights = self.prior().log_prob(z) + self.likelihood(z).log_prob(x) - q.log_prob(z)
-        return weights.logsumexp(0) - math.log(samples)
-
 
 # %% [markdown]
 # ## Data, training, and a picture
@@ -123,7 +117,8 @@ def fit(spaces, x, held_out, epochs):
             optimizer.zero_grad()
             elbo(batch).backward()
             optimizer.step()
-    each = vae.log_likelihoods(x[held_out], 10 if SMOKE else 300)
+    samples = 10 if SMOKE else 300
+    each = ph.infer.log_weights(vae.model, vae.guide, x[held_out], num_samples=samples).logsumexp(0) - math.log(samples)
     curvatures = [round(f.manifold.curvature.item(), 2) for f in vae.factors if f.kind == "h"]
     print(f"{spaces:6} test log-likelihood {each.mean():.2f} ± {each.std() / len(each) ** 0.5:.2f}, {curvatures = }")
     return vae
@@ -132,17 +127,19 @@ def fit(spaces, x, held_out, epochs):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--epochs", type=int, default=1 if SMOKE else 200)
+    parser.add_argument("--spaces", nargs="+", default=["h2,s2", "e4"])
     parser.add_argument("--out", type=Path, default=Path("results/product_vae"))
     args = parser.parse_args()
     x, depth, phase = simulate(2 if SMOKE else 20)
-    vae, _ = (fit(spaces, x, torch.arange(len(x)) % 5 == 0, args.epochs) for spaces in ("h2,s2", "e4"))
-    z = vae.posterior(x)
-    z, figure = z.split(z.sample()), Figure(figsize=(9.0, 6.6), layout="constrained")
-    looks = (("depth in the tree", depth, "viridis_r"), ("phase of the cycle", phase, "twilight"))
-    for row, (label, c, cmap) in zip(figure.subplots(2, 2), looks, strict=True):
+    vae, *_ = [fit(spaces, x, torch.arange(len(x)) % 5 == 0, args.epochs) for spaces in args.spaces]
+    z, number, letters = vae.posterior(x), len(vae.factors), iter("abcdefgh")
+    z, figure = z.split(z.sample()), Figure(figsize=(4.5 * number, 6.8), layout="constrained")
+    looks = (("depth in the tree", depth, "viridis_r"), ("phase of the cycle", phase, "twilight_shifted"))
+    for row, (label, c, cmap) in zip(figure.subplots(2, number, squeeze=False), looks, strict=True):
         for ax, factor, part in zip(row, vae.factors, z, strict=True):
             viz.frame(ax, factor.manifold)
-            artist = viz.points(ax, factor.manifold, part, c=c, cmap=cmap, s=6)
+            artist = viz.points(ax, factor.manifold, part, c=c, cmap=cmap, s=8, edgecolor="0.4", linewidth=0.2)
+            ax.set_title(f"({next(letters)}) ${factor.kind.upper()}^{factor.dim}$")
         figure.colorbar(artist, ax=row, shrink=0.8, label=label)
     args.out.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.out / "product_vae.png", dpi=150)

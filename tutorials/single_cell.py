@@ -25,7 +25,6 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro.infer import Trace_ELBO
-from pyro.infer.importance import vectorized_importance_weights
 from pyro.nn import DenseNN, PyroModule, PyroParam, pyro_method
 from rich.console import Console
 from rich.progress import track
@@ -92,7 +91,7 @@ class CellVAE(PyroModule):
 def train(vae, data, epochs=150, batch_size=256, lr=3e-3):
     """Trains on random minibatches."""
     elbo, optimizer = Trace_ELBO()(vae.model, vae.guide), torch.optim.Adam(vae.parameters(), lr, fused=True)
-    for epoch in track(range(epochs), "training", transient=True):
+    for epoch in track(range(epochs), "training", console=Console(stderr=True)):
         for batch in data.batches(data.train[torch.randperm(len(data.train))], batch_size):
             with pyro.validation_enabled(epoch == 0):
                 loss = elbo(*batch) / len(batch[0])
@@ -101,15 +100,11 @@ def train(vae, data, epochs=150, batch_size=256, lr=3e-3):
             optimizer.step()
 
 
-@torch.no_grad()
 def log_likelihood(vae, data, num_samples=5 if SMOKE else 100):
     """Returns the importance-weighted estimate for each held-out cell."""
-    found, sizes = [], {"num_samples": num_samples, "max_plate_nesting": 1}
-    for batch in data.batches(data.test, 20):
-        _, model, guide = vectorized_importance_weights(vae.model, vae.guide, *batch, **sizes)
-        log_p = model.nodes["z"]["log_prob"] + model.nodes["x"]["log_prob"]  # of each cell; the weights are sums
-        found.append((log_p - guide.nodes["z"]["log_prob"]).logsumexp(0) - np.log(num_samples))
-    return torch.cat(found)
+    batches = data.batches(data.test, 20)
+    found = [ph.infer.log_weights(vae.model, vae.guide, *batch, num_samples=num_samples) for batch in batches]
+    return torch.cat(found, 1).logsumexp(0) - np.log(num_samples)
 
 
 # %% [markdown]
@@ -117,7 +112,7 @@ def log_likelihood(vae, data, num_samples=5 if SMOKE else 100):
 #
 # The simplest rival is principal components of log-normalised counts, less the means of batches. Accuracy is that of
 # labels from 5 neighbours, correlation that of distances with the lineage's (Spearman), and mixing the share of
-# neighbours from other batches, 1 if batches do not matter. No model sees the lineage, drawn for reference.
+# neighbours from other batches, 1 if batches do not matter. No model sees the lineage or its branches.
 
 
 # %%
@@ -144,7 +139,7 @@ def main():
         latents[name] = vae.manifold, z, log_likelihood(vae, data).mean()
     Console().print(cells.table(latents, data, args.n_latent))
     if args.n_latent == 2:
-        cells.pictures(latents, data).savefig(args.out / "cells.png", dpi=110, bbox_inches="tight")
+        cells.pictures(latents, data).savefig(args.out / "cells.png", dpi=150)
 
 
 if __name__ == "__main__":

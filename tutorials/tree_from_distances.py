@@ -5,54 +5,28 @@
 #   \log D_{ij} \sim \mathrm{StudentT}_4\big(\log(c\, d(z_i, z_j) + a_i + a_j),\ \sigma\big)$$
 #
 # Evolutionary distances are nearly those of a tree, and trees fit into the hyperbolic plane. Each species hangs from a
-# point of it by a pendant branch of length $a_i$. Their posterior predicts the distances that are missing. The manifold
-# is an argument: `geoopt.Euclidean(1)` gives the Euclidean twin.
+# point of it by a pendant branch of length $a_i$. Their posterior predicts the distances that are missing.
 #
 #     python tutorials/tree_from_distances.py                     # four models, of a tree that is made by the seed
-#     python tutorials/tree_from_distances.py --data D.npz --manifold hyperbolic --pendant --missing 0.5 --seed 3
-#
-# `tutorials/experiments/distances.py` has tables over many data sets and splits.
-#
-# ## Your own distances
-#
 #     python tutorials/tree_from_distances.py --data D.csv --manifold hyperbolic --missing 0 --species Lynx --known 99
 #
-# `--data` is a file: a square csv with the names in its first row, and perhaps in its first column; a tree in Newick's
-# format; or an npz with `distances` and `names`. Empty cells, `NA` and zeros are missing, and one triangle is enough.
-# With `--missing 0` all known distances are used. Otherwise a share of them is hidden, to measure how well a model
-# predicts. It writes to `--out`, in the file's units:
+# `--data` is a square csv with the names in its first row, and perhaps in its first column; a tree in Newick's format;
+# or an npz with `distances` and `names`. Empty cells, `NA` and zeros are missing, and one triangle is enough. A share
+# `--missing` of the known distances is hidden, to measure how well models predict. A second run resumes. In `--out` are
 #
-# - `predictions.csv`: the distances that are missing or hidden, by number (from 0) and by name: medians, 90% intervals,
-#   and the value where the file has one.
-# - `points.csv`: for each species its place, the radius of a ball about it with 90% of the posterior, and its pendant
-#   branch.
-# - `tree.png`: dots are draws of the posterior, coloured lines pendant branches, and grey is the neighbour-joining tree
-#   of the predictions. The species in bold is treated as known by `--known` of its distances only. `points.csv` is of
-#   the same fit. Distances tell places only up to a motion of the whole plane.
+# - `predictions.csv`: missing and hidden distances, by number (from 0) and by name: medians and 90% intervals.
+# - `points.csv`: places of species, radii of balls with 90% of the posterior, and pendant branches.
+# - `tree.png`: draws, and the neighbour-joining tree of predictions. The species in bold has `--known` distances only.
 
 # %%
 import argparse
 import os
 from pathlib import Path
 
+import phylogeny  # in this folder
 import pyro
 import pyro.distributions as dist
 import torch
-from phylogeny import (
-    STARTS,
-    completed,
-    few,
-    hide,
-    one_of,
-    picture,
-    posterior,
-    read,
-    scores,
-    start_of,
-    write,
-    write_points,
-)
-from pyro import poutine
 from pyro.infer import Trace_ELBO
 from pyro.infer.autoguide import init_to_median, init_to_value
 from rich.console import Console
@@ -91,7 +65,7 @@ class Tree:
         c, sigma, z, a = self.latents()
         i, j = self.pairs
         d = c * ph.geometry.distance_matrix(self.M, z)[..., i, j] + a[..., i] + a[..., j]
-        with pyro.plate("data", self.runs, dim=-2), pyro.plate("pairs", len(i), dim=-1), poutine.mask(mask=seen):
+        with pyro.plate("data", self.runs, dim=-2), pyro.plate("pairs", len(i), dim=-1), pyro.poutine.mask(mask=seen):
             log_d = pyro.deterministic("log d", d.log())
             pyro.sample("log D", dist.StudentT(self.df, log_d, sigma), obs=log_D)
 
@@ -121,21 +95,23 @@ def train(tree, log_D, seen, start, steps, rate=0.2):
         yield guide
 
 
-def fit(D, seen, name, pendant, dim, steps, num_samples=200, run=None):
-    """Returns a model of seen pairs, its guide, a run of it, by default the best, and draws of ``log d``, ``sigma``."""
-    M, start = start_of(name, D, seen, pendant, dim)
+def fit(D, seen, name, pendant, dim, steps, num_samples, run=None):
+    """Returns the manifold of a run, by default the best, its medians, and draws of ``z``, ``log d`` and ``sigma``."""
+    M, start = phylogeny.start_of(name, D, seen, pendant, dim)
     tree = Tree(len(D), M, pendant, dim, runs=len(start["c"]))
     log_D = D[tuple(tree.pairs)].where(seen, 1.0).log()
-    *_, guide = track(train(tree, log_D, seen, start, steps), name, steps, transient=True)
-    elbo, log_d, sigma = posterior(tree, guide, log_D, seen, num_samples)
+    *_, guide = track(train(tree, log_D, seen, start, steps), name, steps, console=Console(stderr=True))
+    elbo, log_d, sigma = phylogeny.posterior(tree, guide, log_D, seen, num_samples)
     run = int(elbo.argmax()) if run is None else run
-    return tree, guide, run, log_d[:, run], sigma[:, run]
+    z = torch.stack([guide()["z"][run] for _ in range(num_samples)]).detach()
+    median = {site: value[run].detach() for site, value in guide.median().items()}
+    return phylogeny.one_of(M, run), median, z, log_d[:, run], sigma[:, run]
 
 
 def main():
     parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--data", type=Path, help="file: npz, csv or Newick; by default a tree made by the seed")
-    parser.add_argument("--manifold", choices=STARTS, help="one model instead of all four")
+    parser.add_argument("--manifold", choices=phylogeny.STARTS, help="one model instead of all four")
     parser.add_argument("--pendant", action=argparse.BooleanOptionalAction, default=True, help="pendant branches")
     parser.add_argument("--dim", type=int, default=2)
     parser.add_argument("--missing", type=float, default=0.5, help="share of the known distances to hide")
@@ -146,39 +122,26 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("results/tree_from_distances"))
     args = parser.parse_args()
     torch.set_default_dtype(torch.float64)  # relatives 20 units from the origin are one point in float32
-    pyro.set_rng_seed(args.seed)
-    try:
-        D, names = read(args.data, args.seed)
-    except (OSError, ValueError) as error:
-        parser.error(f"--data {args.data}: {error}")
-    if not (D > 0).any():
-        parser.error("no distance is greater than zero: has the tree branch lengths?")
-    if args.species not in (None, *names):
-        parser.error(f"--species {args.species} is not among {', '.join(names)}")
-    args.out.mkdir(parents=True, exist_ok=True)
+    D, names, star = phylogeny.read_arguments(parser)
     i, j = torch.triu_indices(len(D), len(D), 1)
-    seen, hidden = hide(D, args.missing, args.seed)
-    unit, draws = D[i, j][seen].mean(), 10 if SMOKE_TEST else 200
+    seen, hidden = phylogeny.hide(D, args.missing, args.seed)
+    unit, settings = D[i, j][seen].mean(), (args.dim, args.steps, 10 if SMOKE_TEST else 200)
     table = Table("model", "pendants", "relative error", "log score", "coverage")
-    models = [(name, pendant) for pendant in (False, True) for name in STARTS]
+    models = [(name, pendant) for pendant in (False, True) for name in phylogeny.STARTS]
     for name, pendant in [(args.manifold, args.pendant)] if args.manifold else models:
-        tree, _, _, log_d, sigma = fit(D / unit, seen, name, pendant, args.dim, args.steps, draws)
-        found = scores((log_d[:, hidden], sigma), (D[i, j][hidden] / unit).log(), tree.df)
+        *_, log_d, sigma = phylogeny.once(args.out, args.seed, fit, D / unit, seen, name, pendant, *settings)
+        found = phylogeny.scores((log_d[:, hidden], sigma), (D[i, j][hidden] / unit).log())
         table.add_row(name, "yes" if pendant else "no", *(f"{values.mean():.3f}" for values in found))
-    table.add_row("four-point completion", "", f"{(completed(D, seen) / D - 1)[i, j][hidden].abs().mean():.3f}")
+    error = (phylogeny.completed(D, seen) / D - 1)[i, j][hidden].abs().mean()
+    table.add_row("four-point completion", "", f"{error:.3f}")
     if hidden.any():
         Console().print(table)
-    unseen, draws_of_d = torch.stack([i, j])[:, ~seen], (log_d[:, ~seen] + unit.log(), sigma)
-    write(args.out / "predictions.csv", names, unseen, D, draws_of_d, tree.df)
+    phylogeny.write(args.out / "predictions.csv", names, D, ~seen, (log_d + unit.log(), sigma))
     if args.dim == 2:  # the last model, from the widest layout, with all distances but of one species
-        star = names.index(args.species) if args.species else 0
-        seen = few(D, D[i, j] > 0, star, args.known)
-        tree, guide, run, log_d, _ = fit(D / unit, seen, name, pendant, 2, args.steps, draws, run=-1)
-        clouds = torch.stack([guide()["z"][run] for _ in range(draws)]).detach()
-        median = {site: value[run] for site, value in guide.median().items()}
-        M = one_of(tree.M, run)
-        write_points(args.out / "points.csv", M, names, median, clouds, unit)
-        picture(args.out / "tree.png", M, D, names, median, clouds, log_d, star)
+        seen = phylogeny.few(D, D[i, j] > 0, star, args.known)
+        M, median, z, log_d, _ = phylogeny.once(args.out, args.seed, fit, D / unit, seen, name, pendant, *settings, -1)
+        phylogeny.write_points(args.out / "points.csv", M, names, median, z, unit)
+        phylogeny.picture(args.out / "tree.png", M, D, names, median, z, log_d, star)
     print(f"written to {args.out}")
 
 

@@ -200,7 +200,7 @@ def normal_quantile(rate: float) -> float:
 
 
 def _student_quantile(rate: float, degrees: int) -> float:
-    """Returns the value that the absolute value of Student's t exceeds at that rate, to one percent.
+    """Returns the value that the absolute value of Student's t exceeds at that rate, to a thousandth.
 
     References:
         D. L. Wallace, *Bounds on Normal Approximations to Student's and the Chi-Square Distributions*, 1959.
@@ -252,11 +252,9 @@ class Nodes(NamedTuple):
             away = (away / spread).norm(dim=-1)
             middle, reach = away.median(), 1.5 * away.max()
             if dim <= 2:
-                # The cut locus has corners, which need more angles.
-                finer = 1 if space.charted else 2
-                radius, weights = _radii(float(middle), float(reach), resolution // finer, away)
+                radius, weights = _radii(float(middle), float(reach), resolution, away)
                 log_weights = weights.log()[:, None]
-                number = 2 if dim == 1 else 4 * math.ceil(finer * resolution / 4)
+                number = 2 if dim == 1 else 4 * math.ceil(resolution / 4)
                 angles = 2 * math.pi * torch.arange(number, dtype=away.dtype, device=away.device) / number
                 directions = torch.stack([angles.cos(), angles.sin()], dim=-1)[:, :dim]
                 log_weights = log_weights + (math.log(2 * math.pi / number) if dim == 2 else 0.0)

@@ -144,9 +144,8 @@ def _states(found: Any, space: Space, x: Tensor, d: Tensor, cut: Tensor) -> None
     u = found.log(x, space.exp_at(x, 0.5 * cut[:, None] * d))
     velocity = pushed(found.velocity(s, u))
     expected = _rate(space, lambda t: found.exp(x, t[:, None] * u), torch.zeros_like(cut))[1]
-    scale = 1 + float(expected.abs().max())
     one, other = space.flat(expected), space.flat(velocity)
-    vectors_agree(law, "velocity(s, u) is that of exp(x, t u)", one, other, x, bound * scale, at=space)
+    vectors_agree(law, "velocity(s, u) is that of exp(x, t u)", one, other, x, bound, at=space)
 
 
 def _rate(space: Space, path: Callable[[Tensor], Tensor], t: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,7 +166,7 @@ def _towards(found: Any, space: Space, x: Tensor, d: Tensor, cut: Tensor) -> Non
     scalars_agree(law, "its square is d(x, y)^2 nearby", (u * u).sum(-1), squared, x, bound * step, at=space)
     for r in (0 * cut, cut / 2, cut):
         y = space.exp_at(x, r[:, None] * d).detach()
-        _check_finite(law, "towards(x, y)", space, x, lambda y: torch.cat([*found.towards(x, y)[:1]], -1), y)
+        _check_finite(law, "towards(x, y)", space, x, lambda y: found.towards(x, y)[0], y)
         _check_finite(law, "its square", space, x, lambda y: found.towards(x, y)[1], y)
         _check_finite(law, "features(y)", space, x, found.features, y)
 

@@ -150,7 +150,7 @@ def _between_rows(ranks: Tensor, rows: int, features: int) -> _Largest:
     at = int(correlations.abs().argmax())
     where = divmod(at, rows * features)
     value = float(correlations.reshape(-1)[at])
-    return _Largest(abs(value) * (ranks.size(-1) - 1) ** 0.5, value, where, rows * (rows - 1) // 2 * features**2)
+    return _Largest(abs(value) * (ranks.size(-1) - 1) ** 0.5, value, where, correlations.numel())
 
 
 def _between_draws(ranks: Tensor) -> _Largest:

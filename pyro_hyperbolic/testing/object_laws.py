@@ -79,6 +79,7 @@ def deepcopy_pickle_state_dict(transform: Transform, x: Tensor, *, possible: dic
         if possible.get(name):
             not_checked(law, f"{name} cannot copy the transform ({possible[name]})")
             continue
+        lost = "with_cache does not pass on an argument of the constructor" if name == "with_cache" else ""
         try:
             other = make(transform)(x.clone())
         except Exception as error:
@@ -90,13 +91,9 @@ def deepcopy_pickle_state_dict(transform: Transform, x: Tensor, *, possible: dic
                 f"x of shape {tuple(x.shape)}",
                 "a copy",
                 f"{type(error).__name__}: {error}",
-                "a cached graph or a local function is part of the state: drop caches in __getstate__",
+                lost or "a cached graph or a local function is part of the state: drop caches in __getstate__",
             ) from error
-        cause = (
-            "with_cache does not pass on an argument of the constructor"
-            if name == "with_cache"
-            else "a tensor is neither a parameter nor a buffer, so state_dict misses it"
-        )
+        cause = lost or "a tensor is neither a parameter nor a buffer, so state_dict misses it"
         same = f"the transform after {name} is the same map"
         vectors_agree(law, same, y, other, x, 1e-6, cause, of=Space(transform.codomain), at=Space(transform.domain))
 

@@ -100,10 +100,10 @@ def test_failed_runs_are_counted_not_dropped_unseen():
     assert report.text_of([math.nan]) == "1 failed"
 
 
-def small_vae(manifold, coupling=None, dim=4, **kwargs):
-    from runs_together import hyperbolic_vae
+def small_vae(manifold, coupling=None, dim=4, gyroplanes=False):
+    from runs_together import PlanesVAE, hyperbolic_vae
 
-    return hyperbolic_vae.VAE(5, dim, manifold, coupling, hidden_dim=6, **kwargs)
+    return (PlanesVAE if gyroplanes else hyperbolic_vae.VAE)(5, dim, manifold, coupling, hidden_dim=6)
 
 
 @pytest.mark.parametrize("gyroplanes", [False, True])
@@ -856,6 +856,25 @@ def test_rivals_without_a_model_are_exact_on_a_tree():
     seen = torch.ones(10, dtype=torch.bool)
     seen[1] = False
     assert script.anchors(D, seen, ~seen) == pytest.approx(dict.fromkeys(script.anchors(D, seen, ~seen), 0.0), abs=1e-9)
+
+
+def test_a_fit_is_saved_for_the_next_run(tmp_path):
+    """With the same arguments and seed only; what follows draws the same numbers."""
+    import distances as script
+
+    calls = []
+
+    def function(x, name):
+        calls.append(name)
+        return x + torch.rand(2)
+
+    x, folder = torch.arange(2.0), tmp_path / "new"
+    found = [(script.phylogeny.once(folder, 0, function, x, "a"), torch.rand(1)) for _ in range(2)]
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+    for seed, *arguments in ((0, x + 1, "a"), (1, x, "a"), (0, x, "b")):
+        script.phylogeny.once(folder, seed, function, *arguments)
+    assert calls == ["a", "a", "a", "b"]
 
 
 @pytest.mark.usefixtures("float64")

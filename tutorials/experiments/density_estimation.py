@@ -18,6 +18,7 @@ import functools
 import itertools
 import math
 import os
+import string
 import tempfile
 import time
 from pathlib import Path
@@ -270,20 +271,25 @@ def planned(args):
     return {"table": table, "long": longer, "all": table + longer}[args.runs]
 
 
+def fitted(run, state):
+    """Returns the trained transforms of a run, and how many points were lost."""
+    pyro.enable_validation(False)
+    budget, target, lost = BUDGETS[run.budget], ph.datasets.density_target(run.target), 0
+    pyro.set_rng_seed(run.seed)
+    transforms = FLOWS[run.flow](target.sample((4096,)))
+    for step, lost in enumerate(train(transforms, target, budget), 1):  # noqa: B007
+        if step % 50 == 0:
+            state[run.name] = step / budget.steps
+    return transforms, lost
+
+
 def perform(run, folder, state):
     """Trains and scores one flow, and writes its results and transforms."""
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
-    pyro.enable_validation(False)
-    budget, target = BUDGETS[run.budget], ph.datasets.density_target(run.target)
-    pyro.set_rng_seed(run.seed)
-    transforms = FLOWS[run.flow](target.sample((4096,)))
     start = time.perf_counter()
-    lost = 0
-    for step, lost in enumerate(train(transforms, target, budget), 1):  # noqa: B007
-        if step % 50 == 0:
-            state[run.name] = step / budget.steps
-    seconds = time.perf_counter() - start
+    transforms, lost = fitted(run, state)
+    seconds, budget = time.perf_counter() - start, BUDGETS[run.budget]
     count = sum(value.numel() for value in modules(transforms).parameters())
     row = {**run._asdict(), **budget._asdict(), "parameters": count, "seconds": seconds, "lost": lost}
     row |= score(transforms, run.target)
@@ -299,41 +305,59 @@ def perform_missing(runs, folder, processes):
 
 
 # %% [markdown]
-# ## The picture
+# ## The pictures
 #
 # Densities with respect to Riemannian volume, on the part of the Poincaré disk where the target is. Each column has one
-# colour scale. The leaves of the tree are too near the rim to be visible from the root, so a second column shows the
-# tree from one of their parents.
+# colour scale, up to a high quantile of the target. The leaves of the tree are too near the rim to be visible from the
+# root, so a second column shows the tree from one of their parents. Trained flows are not in the repository: those of
+# the pictures are trained again if they are missing, and KL is that of the flow as it is drawn.
 
 
 # %%
 def picture(runs, folder, file):
-    """Draws the density of each target, samples of the best flow, and the densities of that flow and of TC."""
+    """Draws the density of each target, samples of the best flow, and the densities of that flow and of TC.
+
+    There are two pictures of five columns; the name of the second ends in ``-2``.
+    """
     rows = [row for row in results(folder) if row["seed"] == 0]
     views = [(target, None) for target in TARGETS if any(run.target == target for run in runs)]
     if ("tree", None) in views:
         views.append(("tree", 7))
-    figure = Figure(figsize=(1.5 * len(views) + 0.2, 6.3), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.04, wspace=0.0, hspace=0.0)
+    views = [(letter, *view) for letter, view in zip(string.ascii_lowercase, views, strict=False)]
+    for part, name in ((views[:5], file), (views[5:], file.with_stem(f"{file.stem}-2"))):
+        if part:
+            sheet(part, rows, folder).savefig(name, dpi=150)
+
+
+def sheet(views, rows, folder):
+    """Returns a figure with a column for each view of a target."""
+    figure = Figure(figsize=(2.0 * len(views) + 0.3, 8.6), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.04, wspace=0.0, hspace=0.0)
     axes = figure.subplots(4, len(views), squeeze=False)
-    for column, (target, node) in zip(axes.T, views, strict=True):
+    for column, (letter, target, node) in zip(axes.T, views, strict=True):
         mine = [row for row in rows if row["target"] == target]
-        best = min(mine, key=lambda row: row["kl"])
-        paper = next(row for row in mine if row["flow"] == "TC")
-        draw(column, ph.datasets.density_target(target), [load(row, folder) for row in (best, paper)], target, node)
-        name = target.replace("_", " ") if node is None else f"{target}, from node {node}"
-        column[0].set_title(name, fontsize=8)
-        for ax, row in ((column[2], best), (column[3], paper)):
-            label = f"{row['flow']}, KL {row['kl']:.4f}"
-            ax.text(0.5, -0.02, label, transform=ax.transAxes, ha="center", va="top", fontsize=7)
-    for ax, label in zip(axes[:, 0], ("target", "samples", "best flow", "TC"), strict=True):
-        ax.text(-0.06, 0.5, label, transform=ax.transAxes, rotation=90, va="center", ha="right", fontsize=8)
-    figure.savefig(file, dpi=120)
+        shown = [min(mine, key=lambda row: row["kl"]), next(row for row in mine if row["flow"] == "TC")]
+        flows = [load(row, folder) for row in shown]
+        draw(column, ph.datasets.density_target(target), flows, target, node)
+        name = target.replace("_", " ") if node is None else f"{target}, node {node}"
+        column[0].set_title(f"({letter}) {name}")
+        for ax, row, flow in zip(column[2:], shown, flows, strict=True):
+            x, log_p = evaluation(target)
+            with torch.no_grad():
+                kl = (log_p - log_prob(flow, x)).mean().item()
+            ax.text(0.5, -0.02, f"{row['flow']}, KL {kl:.4f}", transform=ax.transAxes, ha="center", va="top")
+    for ax, label in zip(axes[:, 0], ("target", "samples of the best", "best flow", "TC"), strict=True):
+        ax.text(-0.06, 0.5, label, transform=ax.transAxes, rotation=90, va="center", ha="right")
+    return figure
 
 
 def load(row, folder):
-    name = Run(row["target"], row["flow"], row["budget"], row["seed"]).name
-    return distribution(torch.load(folder / f"{name}.pt", weights_only=False))
+    """Returns the distribution of a run, which is trained again if only its record was kept."""
+    run = Run(row["target"], row["flow"], row["budget"], row["seed"])
+    file = folder / f"{run.name}.pt"
+    if not file.exists():
+        torch.save(fitted(run, {})[0], file)
+    return distribution(torch.load(file, weights_only=False))
 
 
 @torch.no_grad()
@@ -351,14 +375,14 @@ def draw(column, target, flows, name, node):
     options = {"extent": extent, "resolution": 60 if SMOKE else 200}
     options["vmax"] = target.log_prob(x).exp().quantile(0.98).item()
     for ax in column:
-        viz.poincare_disk(ax, M, tiling=(3, 7), linewidth=0.6)
+        viz.poincare_disk(ax, M, linewidth=0.8)
         ax.set(xlim=extent[:2], ylim=extent[2:])
     for ax, law in zip(column[[0, 2, 3]], (target, *flows), strict=True):
         viz.density(ax, M, lambda y, law=law: log_prob(law, ph.geometry.translate(M, centre, y)), **options)
     drawn = flows[0].sample((4000,))
-    viz.points(column[1], M, seen(drawn[drawn.isfinite().all(-1)]), s=0.5, c="0.15")
+    viz.points(column[1], M, seen(drawn[drawn.isfinite().all(-1)]), s=1.0, c="0.15", linewidth=0)
     if name == "tree":
-        viz.tree(column[1], M, seen(nodes), edges, linewidth=0.5, color="C1")
+        viz.tree(column[1], M, seen(nodes), edges, linewidth=0.8, linestyle="--", color="#D55E00")
 
 
 # %% [markdown]
@@ -423,7 +447,11 @@ NOTES = """
   origin. Such points, of likelihood below exp(-250 000), were left out of their steps: {lost}.
   RealNVP, whose noise stays in the plane, has no such limit.
 
-![Targets, samples, learned densities](../../docs/images/density_estimation.png)
+![Five targets, samples, learned densities](../../docs/images/density_estimation.png)
+
+![Five targets that reach farther, samples, learned densities](../../docs/images/density_estimation-2.png)
+
+Columns have one colour scale each, up to a high quantile of the target's density. Samples are of the best flow.
 """
 
 
@@ -479,7 +507,7 @@ def main():
     parser.add_argument("--flows", nargs="+", choices=list(FLOWS), default=list(FLOWS), metavar="FLOW")
     parser.add_argument("--processes", type=int, default=2, help="one run in each")
     parser.add_argument("--out", type=Path, help="folder of results", default=HERE / "runs")
-    parser.add_argument("--picture", type=Path, help="where to write the picture; needs all runs of seed 0")
+    parser.add_argument("--picture", type=Path, help="where to write the two pictures; needs all runs of seed 0")
     args = parser.parse_args()
     if SMOKE:
         args.out = Path(tempfile.mkdtemp())

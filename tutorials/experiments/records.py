@@ -1,16 +1,16 @@
-"""Results of experiments: one JSON file for each finished job, so that a second run resumes."""
+"""Results of experiments, one JSON file for each finished job, so that a second run resumes; and their processes."""
 
 import json
+import math
+import multiprocessing
 import os
 import reprlib
-import sys
-from concurrent.futures import FIRST_COMPLETED, wait
-from pathlib import Path
+import time
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 
+import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from workers import workers
 
 
 def missing(folder, jobs):
@@ -75,6 +75,23 @@ def path_of(folder, name):
     return folder / f"{name.replace(', ', '-').replace(' ', '-')}.json"
 
 
+@contextmanager
+def workers(processes):
+    """Yields an executor, and a dict that its jobs can write.
+
+    Each process has one thread, because the tensors are small. A single job at a time runs in a thread of this process,
+    which need not import everything again.
+    """
+    if processes == 1:
+        with ThreadPoolExecutor(1) as pool:
+            yield pool, {}
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, context, initializer=torch.set_num_threads, initargs=(1,))
+    with context.Manager() as manager, pool:
+        yield pool, manager.dict()
+
+
 def perform_all(function, jobs, label, total, processes, records=lambda job: 1):
     """Calls ``function(*job, state)`` for each job, in processes, with a progress bar of ``total`` records.
 
@@ -94,3 +111,32 @@ def perform_all(function, jobs, label, total, processes, records=lambda job: 1):
                 future.result()
                 progress.advance(bar, waiting.pop(future))
             progress.update(bar, now=", ".join(f"{name} {share:.0%}" for name, share in dict(state).items()))
+
+
+class Report:
+    """Reports the progress of a job to another process, twice a second."""
+
+    def __init__(self, state, name, total):
+        self.state, self.name, self.total, self.last = state, name, total, 0.0
+
+    def __call__(self, epoch, elbo):
+        if epoch == self.total or time.perf_counter() > self.last + 0.5:
+            self.state[self.name], self.last = (epoch, elbo), time.perf_counter()
+
+
+def run_all(function, jobs, epochs, processes=2):
+    """Returns ``function(*arguments, report)`` for each of ``{name: arguments}``, in processes, with progress bars."""
+    columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with (
+        workers(min(processes, len(jobs) or 1)) as (pool, state),
+        Progress(*columns, TextColumn("ELBO {task.fields[elbo]:.2f}")) as progress,
+    ):
+        tasks = {name: progress.add_task(name, total=epochs, elbo=math.nan) for name in jobs}
+        results = [pool.submit(function, *jobs[name], Report(state, name, epochs)) for name in jobs]
+        done = False
+        while not done:
+            done = all(result.done() for result in results)  # before the update, to show the last state
+            for name, (epoch, elbo) in dict(state).items():
+                progress.update(tasks[name], completed=epoch, elbo=elbo)
+            time.sleep(0.2)
+        return [result.result() for result in results]

@@ -12,16 +12,15 @@ from pathlib import Path
 
 import geoopt
 import pyro
-import pyro.distributions as dist
 import torch
 from pyro.infer.importance import vectorized_importance_weights
 from pyro.nn import pyro_method
 
 import pyro_hyperbolic as ph
-import pyro_hyperbolic.distributions as hdist
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import hyperbolic_vae
+import vae_data
 
 SAMPLES = 5 if "SMOKE_TEST" in os.environ else 500
 STEP = 5  # test points to score at once, with all their samples
@@ -37,7 +36,18 @@ class AsPublished(hyperbolic_vae.VAE):
             pyro.factor("volume", volume_counted_twice(self, z), has_rsample=True)
 
 
-class FlatCode(hyperbolic_vae.VAE):
+class PlanesVAE(hyperbolic_vae.VAE):
+    """The VAE whose decoder reads the point: gyroplanes, on Euclidean space hyperplanes."""
+
+    def __init__(self, data_dim, dim, manifold, coupling=None, hidden_dim=200, **options):
+        super().__init__(data_dim, dim, manifold, coupling, hidden_dim, **options)
+        self.decoder.layers[0] = ph.nn.Gyroplanes(dim, hidden_dim, manifold)
+
+    def decode(self, z):
+        return self.decoder(z)
+
+
+class FlatCode(PlanesVAE):
     """The N-VAE with the decoder of the H-VAE: gyroplanes, applied to exp_o of the Euclidean latent.
 
     Under the prior the decoded points have the same distribution as in the H-VAE. So the H-VAE differs only in the
@@ -45,15 +55,11 @@ class FlatCode(hyperbolic_vae.VAE):
     """
 
     def __init__(self, data_dim, dim, manifold, coupling=None, **options):
-        super().__init__(data_dim, dim, manifold, coupling, gyroplanes=True, **options)
+        super().__init__(data_dim, dim, manifold, coupling, **options)
         self.space, self.manifold = manifold, geoopt.Euclidean(1)
 
-    @pyro_method
-    def model(self, x):
-        with pyro.plate_stack("data", x.shape[:-1]):
-            z = pyro.sample("z", hdist.WrappedNormal(ph.geometry.origin(self.manifold, self.dim), 1.0, self.manifold))
-            output = self.decoder(ph.geometry.exp0(self.space, z))
-            pyro.sample("x", dist.Normal(output, 1.0).to_event(1), obs=x)
+    def decode(self, z):
+        return self.decoder(ph.geometry.exp0(self.space, z))
 
 
 def volume_counted_twice(vae, z):
@@ -105,7 +111,7 @@ def together(make, manifold, seeds):
 
 def data_of(seeds):
     """Returns a function that yields the batches of all runs, each shuffled by its own seed, and their test data."""
-    loaded = [hyperbolic_vae.load(seed) for seed in seeds]
+    loaded = [vae_data.load(seed) for seed in seeds]
 
     def batches():
         for several in zip(*(batches() for batches, *_ in loaded), strict=True):

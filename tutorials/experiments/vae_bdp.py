@@ -18,8 +18,8 @@ from pathlib import Path
 import geoopt
 import pyro
 import torch
-from records import missing, write
-from runs_together import AsPublished, FlatCode, curvature_of, data_of, hyperbolic_vae, score, together
+from records import missing, run_all, write
+from runs_together import AsPublished, FlatCode, PlanesVAE, curvature_of, data_of, hyperbolic_vae, score, together
 
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions.transforms as HT
@@ -28,17 +28,17 @@ SMOKE = "SMOKE_TEST" in os.environ
 SEEDS = list(range(2 if SMOKE else 10))  # declared before any run
 EPOCHS = (1, 2) if SMOKE else (80, 3000)
 DIMS = (2,) if SMOKE else (6, 2, 4)
-VAE, PLANES = hyperbolic_vae.VAE, partial(hyperbolic_vae.VAE, gyroplanes=True)
+VAE = hyperbolic_vae.VAE
 MODELS = {  # name: (hyperbolic, coupling, class)
     "N-VAE": (False, None, VAE),
     "H-VAE": (True, None, VAE),
     "RealNVP": (False, HT.tangent_coupling, VAE),
     "TC": (True, HT.tangent_coupling, VAE),
     "WHC": (True, HT.wrapped_hyperboloid_coupling, VAE),
-    "N-VAE, hyperplanes": (False, None, PLANES),
+    "N-VAE, hyperplanes": (False, None, PlanesVAE),
     "N-VAE, gyroplanes": (True, None, FlatCode),
-    "H-VAE, gyroplanes": (True, None, PLANES),
-    "WHC, gyroplanes": (True, HT.wrapped_hyperboloid_coupling, PLANES),
+    "H-VAE, gyroplanes": (True, None, PlanesVAE),
+    "WHC, gyroplanes": (True, HT.wrapped_hyperboloid_coupling, PlanesVAE),
     "H-VAE, as published": (True, None, AsPublished),
     "TC, as published": (True, HT.tangent_coupling, AsPublished),
     "WHC, as published": (True, HT.wrapped_hyperboloid_coupling, AsPublished),
@@ -54,10 +54,9 @@ def run(name, dim, folder, report):
     batches, test = data_of(SEEDS)
     pyro.set_rng_seed(dim)
     scores, start = {}, time.perf_counter()
-    steps = -(-220 // 100)
-    for step, (epoch, elbo) in enumerate(hyperbolic_vae.train(vae, batches, EPOCHS[-1]), start=1):
+    for epoch, elbo in enumerate(hyperbolic_vae.train(vae, batches, EPOCHS[-1]), start=1):
         report(epoch, elbo)
-        if epoch in EPOCHS and step == epoch * steps:
+        if epoch in EPOCHS:
             found = {**score(vae, test), "curvature": curvature_of(vae).expand(len(SEEDS))}
             scores[epoch] = {key: value.tolist() for key, value in found.items()}
     record = {
@@ -80,7 +79,7 @@ def main():
     jobs = {f"{name}-{dim}": (name, dim, args.out) for names, dims in GROUPS for dim in dims for name in names}
     fields = {job: {"model": name, "dim": dim, "seeds": SEEDS} for job, (name, dim, _) in jobs.items()}
     waiting = {job: jobs[job] for job in missing(args.out, fields)}
-    hyperbolic_vae.run_all(run, waiting, EPOCHS[-1], args.processes)
+    run_all(run, waiting, EPOCHS[-1], args.processes)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from pathlib import Path
 import geoopt
 import pyro
 import torch
-from records import missing, write
-from runs_together import SAMPLES, curvature_of, hyperbolic_vae, score
+from records import missing, run_all, write
+from runs_together import SAMPLES, curvature_of, hyperbolic_vae, score, vae_data
 from vae_bdp import MODELS
 
 import pyro_hyperbolic as ph
@@ -31,11 +31,11 @@ def run(name, dim, seed, args, report):
     """Trains one model from one seed and writes its scores."""
     hyperbolic, coupling, model = MODELS[name]
     pyro.set_rng_seed(seed)
-    batches, test, _, options = hyperbolic_vae.load(seed, args.data)
+    batches, test, options = vae_data.load(seed, args.data)
     manifold = ph.manifolds.Lorentz(learnable=True) if hyperbolic else geoopt.Euclidean(1)
     vae = model(test.size(-1), dim, manifold, coupling, **options)
     start, elbo = time.process_time(), math.nan
-    for epoch, elbo in hyperbolic_vae.train(vae, batches, args.epochs):
+    for epoch, elbo in enumerate(hyperbolic_vae.train(vae, batches, args.epochs), start=1):
         report(epoch, elbo)
     seconds = time.process_time() - start
     scores = {**score(vae, test, args.samples), "curvature": curvature_of(vae)}
@@ -76,7 +76,7 @@ def main():
     budget = {"epochs": args.epochs, "samples": args.samples}
     fields = {job: {"model": name, "dim": dim, "seed": seed, **budget} for job, (name, dim, seed, _) in jobs.items()}
     waiting = {job: jobs[job] for job in missing(args.out, fields)}
-    hyperbolic_vae.run_all(run, waiting, args.epochs, args.processes)
+    run_all(run, waiting, args.epochs, args.processes)
 
 
 if __name__ == "__main__":

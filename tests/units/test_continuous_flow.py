@@ -521,6 +521,19 @@ def test_guidance_is_the_sum_of_pulls_and_drifts(name):
     torch.testing.assert_close(guide(weights, gains), found, rtol=1e-11, atol=1e-11)
 
 
+def test_an_anchor_field_is_its_formula():
+    """With a network that returns constants."""
+    M = lorentz(2.0)
+    space, a, x = geometry.complete(M), points(M, 2, 3, seed=1), points(M, 2, 1)[0]
+    field = without_network(HT.AnchorField(2, M, a, [4]).double())
+    logits, gains, free = points(geoopt.Euclidean(1), 3, 3)
+    with torch.no_grad():
+        field.network[-1].bias.copy_(torch.cat([logits, gains, free[:2]]))
+    weights = gains * (logits - field.log_sharpness.exp() * geometry.distance(M, x, a) ** 2).softmax(-1)
+    expected = weights @ space.log(x.expand_as(a), a) + space.tangent(x, free[:2])
+    torch.testing.assert_close(field(x, x.new_tensor(0.3)), expected, atol=1e-6, rtol=1e-6)
+
+
 def mixture(name, data, **kwargs):
     M, n = MANIFOLDS[name][0](), MANIFOLDS[name][1]
     return M, n, HT.MixtureField(n, M, data, hidden_dims=[8], **kwargs).double()

@@ -445,7 +445,8 @@ def test_anchors_start_far_apart():
     for own, nearest in ((x[[0, 2, 5]], (1.0, 3.0, 1.0)), (x[2:3], (1.0,))):  # 1 where none is apart
         sharpness = HT.AnchorField(2, M, own).log_sharpness.exp()
         torch.testing.assert_close(sharpness.detach(), torch.tensor(nearest) ** -2)
-    assert HT.AnchorField(2, geoopt.Euclidean(1), v).anchors.data_ptr() != v.data_ptr()
+    own = points(geoopt.Sphere(), 2).float()  # whose states are the points themselves
+    assert HT.AnchorField(2, geoopt.Sphere(), own).anchors.data_ptr() != own.data_ptr()
     assert (flow(x) - x).norm() < 0.3 * x.norm()  # starts near the identity
 
 

@@ -120,7 +120,7 @@ class WrappedDistribution(dist.TransformedDistribution):
     def infer_shapes(cls, **arg_shapes: Any) -> tuple[torch.Size, torch.Size]:
         """Returns ``batch_shape`` and ``event_shape`` for arguments of those shapes."""
         batches = [
-            torch.Size(shape)[: max(0, len(shape) - cls.arg_constraints[name].event_dim)]
+            torch.Size(shape)[: len(shape) - cls.arg_constraints[name].event_dim]
             for name, shape in arg_shapes.items()
             if name in cls.arg_constraints
         ]

@@ -1,5 +1,7 @@
 """What `make mutants` draws and which tests it asks: a place that no test is asked about would count as a survivor."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.mutants.sites import Coverage, Module
@@ -73,3 +75,14 @@ def test_annotations_and_names_are_silent(module):
 )
 def test_the_tests_of_a_line(module, text, tests):
     assert Coverage({"a.py": module}, TESTS, SECONDS).covering("a.py", place(text)[0]) == tests
+
+
+def test_equivalent_mutants_are_of_lines_that_exist_and_each_is_listed_once():
+    tomllib = pytest.importorskip("tomllib")  # of Python 3.11
+    root = Path(__file__).resolve().parents[2]
+    mutants = tomllib.loads(Path(__file__).with_name("equivalent.toml").read_text())["mutant"]
+    for mutant in mutants:
+        lines = {line.strip() for line in (root / mutant["module"]).read_text().splitlines()}
+        assert mutant["before"] in lines, mutant
+        assert mutant["reason"], mutant
+    assert len({(mutant["module"], mutant["before"], mutant["after"]) for mutant in mutants}) == len(mutants)

@@ -345,6 +345,10 @@ COUNTS = [
     (lambda n: hdist.Uniform(geoopt.Sphere(), n), "dim", 1),
     (lambda n: ph.nn.Gyroplanes(n, 1, M), "dim", 1),
     (lambda n: ph.nn.Gyroplanes(1, n, M), "out_dim", 1),
+    (partial(ph.metrics.gromov_delta, DIST), "base", 0),
+    (partial(data.random_trees, 0), "count", 0),
+    (data.binary_tree, "depth", 0),
+    (lambda n: ph.embeddings.tree(M, RING[:2], root=n), "root", 0),
 ]
 
 

@@ -445,7 +445,8 @@ def test_anchors_start_far_apart():
     for own, nearest in ((x[[0, 2, 5]], (1.0, 3.0, 1.0)), (x[2:3], (1.0,))):  # 1 where none is apart
         sharpness = HT.AnchorField(2, M, own).log_sharpness.exp()
         torch.testing.assert_close(sharpness.detach(), torch.tensor(nearest) ** -2)
-    assert HT.AnchorField(2, geoopt.Euclidean(1), v).anchors.data_ptr() != v.data_ptr()
+    own = points(geoopt.Sphere(), 2).float()  # whose states are the points themselves
+    assert HT.AnchorField(2, geoopt.Sphere(), own).anchors.data_ptr() != own.data_ptr()
     assert (flow(x) - x).norm() < 0.3 * x.norm()  # starts near the identity
 
 
@@ -519,6 +520,19 @@ def test_guidance_is_the_sum_of_pulls_and_drifts(name):
     drift = geometry.Hadamard.drift(space, x.expand(3, *x.shape), s)
     found = (weights.unsqueeze(-1) * (drift + gains.unsqueeze(-1) * u)).sum(0)
     torch.testing.assert_close(guide(weights, gains), found, rtol=1e-11, atol=1e-11)
+
+
+def test_an_anchor_field_is_its_formula():
+    """With a network that returns constants."""
+    M = lorentz(2.0)
+    space, a, x = geometry.complete(M), points(M, 2, 3, seed=1), points(M, 2, 1)[0]
+    field = without_network(HT.AnchorField(2, M, a, [4]).double())
+    logits, gains, free = points(geoopt.Euclidean(1), 3, 3)
+    with torch.no_grad():
+        field.network[-1].bias.copy_(torch.cat([logits, gains, free[:2]]))
+    weights = gains * (logits - field.log_sharpness.exp() * geometry.distance(M, x, a) ** 2).softmax(-1)
+    expected = weights @ space.log(x.expand_as(a), a) + space.tangent(x, free[:2])
+    torch.testing.assert_close(field(x, x.new_tensor(0.3)), expected, atol=1e-6, rtol=1e-6)
 
 
 def mixture(name, data, **kwargs):

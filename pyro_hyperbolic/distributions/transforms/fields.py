@@ -190,7 +190,7 @@ class AnchorField(VectorField):
         count, size = len(states), space.vector_size(dim)
         self.equivariant = equivariant
         self.anchors = torch.nn.Parameter(states.clone())
-        #: log beta; at half the distance to the nearest anchor, the weights of both are equal.
+        #: log beta; beta starts at one over the squared distance to the nearest other anchor, so units do not matter.
         self.log_sharpness = torch.nn.Parameter(-2 * near.log())
         place, free = (0, 0) if equivariant else (features, size)
         self._outputs = [count, count, free]

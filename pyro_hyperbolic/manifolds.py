@@ -118,7 +118,7 @@ class Lorentz(geoopt.Lorentz, OneParameter):
     def __init__(self, k: float | Tensor = 1.0, learnable: bool = False) -> None:
         remedy = "it is the squared radius, the curvature is -1/k"
         super().__init__(checks.as_real("k", k, remedy), learnable)
-        value = self.k.detach()
+        value = self.k.detach().clone()
         checks.check_positive("k", value, f"{remedy}.", validate=True)
         del self.k
         self._set_parameter(value, learnable)
@@ -161,7 +161,8 @@ class PoincareBall(geoopt.PoincareBall, OneParameter):
     r"""The Poincaré ball :math:`\{p : |p| < 1/\sqrt c\}` of curvature :math:`-c`, a PyroModule.
 
     Like ``k`` of :class:`Lorentz`, ``c`` is a buffer if fixed, a positive ``PyroParam`` if learnable, and can be
-    assigned a ``PyroParam(...)`` or ``PyroSample(...)``.
+    assigned a ``PyroParam(...)`` or ``PyroSample(...)``. It is exact: geoopt's ball stores :math:`\log(e^c - 1)`, so
+    that in float32 its ``c`` is 5% off at 1e-6 and infinite above 88, and overwrites a tensor that it is given.
 
     Args:
         c: Minus the curvature, a positive number or tensor, in units of inverse squared distance.

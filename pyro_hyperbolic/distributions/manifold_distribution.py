@@ -85,7 +85,7 @@ class ManifoldDistribution(dist.TorchDistribution):
         """Returns ``batch_shape`` and ``event_shape`` for arguments of those shapes."""
         events = {name: constraint.event_dim for name, constraint in cls.arg_constraints.items()}
         shapes = {name: torch.Size(shape) for name, shape in arg_shapes.items() if name in events}
-        batches = [shape[: max(0, len(shape) - events[name])] for name, shape in shapes.items()]
+        batches = [shape[: len(shape) - events[name]] for name, shape in shapes.items()]
         return torch.broadcast_shapes(*batches), shapes["loc"][len(shapes["loc"]) - events["loc"] :]
 
     def _validate_sample(self, value: Tensor) -> None:

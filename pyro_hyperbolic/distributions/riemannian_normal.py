@@ -91,8 +91,8 @@ class RiemannianNormal(IsotropicDistribution):
         n = self.dim
         if n == 1:
             return torch.zeros_like(size), torch.full_like(size, 9.0)
-        # The mode solves y tanh(size y) = (n - 1) size; both terms of the start are lower bounds.
-        mode = torch.maximum((n - 1) * size, torch.full_like(size, (n - 1) ** 0.5))
+        # The mode solves y tanh(size y) = (n - 1) size. The start is its limit for small sizes, a lower bound.
+        mode = torch.full_like(size, (n - 1) ** 0.5)
         for _ in range(6):
             tanh = (size * mode).tanh()
             slope = tanh + size * mode * (1 - tanh * tanh)

@@ -87,4 +87,4 @@ class UniformBall(IsotropicDistribution):
         # The logarithm of the density is concave, so it falls at least as fast as its tangent at the boundary.
         one = torch.ones_like(size)
         slope = (self.dim - 1) * size / size.tanh()
-        return (one - 40 / slope).clamp_min(0.0) if self.dim > 1 else torch.zeros_like(size), one
+        return (one - 40 / slope).clamp_min(0.0), one

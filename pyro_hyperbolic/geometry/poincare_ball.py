@@ -18,6 +18,7 @@ References:
 import math
 from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import geoopt
 import torch
@@ -32,12 +33,28 @@ from .pairs import by_rows, length, square_distances
 __all__ = ["PoincareBall"]
 
 
+class _Ball(geoopt.PoincareBall):
+    """A ball of exactly this ``c``. Geoopt's stores its inverse softplus, over the tensor that it is given."""
+
+    def __init__(self, c: Tensor) -> None:
+        super().__init__()
+        del self.isp_c
+        self.register_buffer("_c", c)
+
+    @property
+    def c(self) -> Any:
+        return self._c
+
+
 class PoincareBall(Nested):
     """The open ball of radius ``1 / sqrt(c)``: points ``(*, n)``."""
 
     name = "PoincareBall"
     projectable = "coordinates must be inside the ball"
-    parameter_remedy = "the curvature of PoincareBall is -c, so c = 1 / k of Lorentz."
+    parameter_remedy = (
+        "the curvature of PoincareBall is -c, so c = 1 / k of Lorentz; above c = 88 geoopt's overflows in float32, but "
+        "manifolds.PoincareBall does not."
+    )
 
     _c: Tensor | None = None
 
@@ -64,7 +81,7 @@ class PoincareBall(Nested):
         return -self.c
 
     def with_parameters(self, parameters: dict[str, Tensor]) -> geoopt.PoincareBall:
-        return geoopt.PoincareBall(parameters["c"])
+        return _Ball(parameters["c"])
 
     def contains(self, x: Tensor) -> Tensor:
         return norm(x / self._radius(x)).squeeze(-1) < 1

@@ -32,6 +32,7 @@ from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions import WrappedDistribution, WrappedMultivariateNormal, WrappedNormal
 from pyro_hyperbolic.distributions.constraints import OnManifold
 from pyro_hyperbolic.geometry import checks
+from pyro_hyperbolic.geometry.remedies import tensor_remedy
 
 __all__ = ["AutoWrappedMultivariateNormal", "AutoWrappedNormal", "GeodesicBall"]
 
@@ -269,6 +270,11 @@ class AutoWrappedNormal(AutoGuide):
     def _initialise(self, name: str, site: Any) -> None:
         """Creates the parameters of a site from its value in the prototype."""
         prior, value, manifold = site["fn"], site["value"], manifold_of(site["fn"].support)
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"the initial value of {name!r} is {checks.shown(value)}, but must be a torch.Tensor; "
+                f"{tensor_remedy(value)}."
+            )
         try:
             value = value.expand(prior.shape())
         except RuntimeError:

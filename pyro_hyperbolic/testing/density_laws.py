@@ -167,9 +167,9 @@ def rsample_gradient_is_unbiased(
             x = distribution.rsample((num_samples // blocks,))
             mean = f(x).mean()
             pathwise = (
-                torch.autograd.grad(mean, leaves, allow_unused=True, retain_graph=True)
+                torch.autograd.grad(mean, leaves, materialize_grads=True, retain_graph=True)
                 if mean.requires_grad
-                else [None] * len(leaves)
+                else [torch.zeros_like(leaf) for leaf in leaves]
             )
             point = x.detach().clone()
             value = f(point).detach()
@@ -177,7 +177,7 @@ def rsample_gradient_is_unbiased(
             score = torch.autograd.grad(
                 ((value - value.mean()) * log_prob).mean() * len(point) / (len(point) - 1), leaves, retain_graph=True
             )
-            differences.append([-b if a is None else a - b for a, b in zip(pathwise, score, strict=True)])
+            differences.append([a - b for a, b in zip(pathwise, score, strict=True)])
     limit = max(5.5, _student_quantile(FAILURE_RATE / sum(leaf.numel() for leaf in leaves), blocks - 1))
     for i, leaf in enumerate(leaves):
         stacked = torch.stack([block[i] for block in differences]).detach()
@@ -200,7 +200,7 @@ def normal_quantile(rate: float) -> float:
 
 
 def _student_quantile(rate: float, degrees: int) -> float:
-    """Returns the value that the absolute value of Student's t exceeds at that rate, to one percent.
+    """Returns the value that the absolute value of Student's t exceeds at that rate, to a thousandth.
 
     References:
         D. L. Wallace, *Bounds on Normal Approximations to Student's and the Chi-Square Distributions*, 1959.
@@ -252,11 +252,9 @@ class Nodes(NamedTuple):
             away = (away / spread).norm(dim=-1)
             middle, reach = away.median(), 1.5 * away.max()
             if dim <= 2:
-                # The cut locus has corners, which need more angles.
-                finer = 1 if space.charted else 2
-                radius, weights = _radii(float(middle), float(reach), resolution // finer, away)
+                radius, weights = _radii(float(middle), float(reach), resolution, away)
                 log_weights = weights.log()[:, None]
-                number = 2 if dim == 1 else 4 * math.ceil(finer * resolution / 4)
+                number = 2 if dim == 1 else 4 * math.ceil(resolution / 4)
                 angles = 2 * math.pi * torch.arange(number, dtype=away.dtype, device=away.device) / number
                 directions = torch.stack([angles.cos(), angles.sin()], dim=-1)[:, :dim]
                 log_weights = log_weights + (math.log(2 * math.pi / number) if dim == 2 else 0.0)
@@ -269,7 +267,7 @@ class Nodes(NamedTuple):
                 directions = torch.randn(20_000, dim, dtype=samples.dtype, device=samples.device).double()
                 directions = (directions / directions.norm(dim=-1, keepdim=True))[:, None]
                 log_area = math.log(2) + dim / 2 * math.log(math.pi) - math.lgamma(dim / 2)
-                log_weights = log_area - math.log(20_000) - log_density + spread.log().sum()
+                log_weights = log_area - math.log(len(directions)) - log_density + spread.log().sum()
         v = (radius[..., None] * directions).reshape(-1, dim) * spread
         beyond_the_cut = space.beyond_the_cut(centre, v) if dim > 2 else torch.zeros_like(v[:, 0], dtype=torch.bool)
         x, log_volume, loss = space.log_volume(lambda v: space.exp_at(centre, v), v)

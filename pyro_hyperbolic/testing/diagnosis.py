@@ -189,10 +189,10 @@ def event_text(value: Tensor, at: int, digits: int = 8) -> str:
 def event_texts(expected: Tensor, found: Tensor, at: int, digits: int = 8) -> tuple[str, str]:
     """Returns an event of each as text, with enough digits to distinguish them."""
     for number in range(digits, 18):  # 17 digits distinguish any two float64 numbers
-        texts = event_text(expected, at, number), event_text(found, at, number)
-        if texts[0] != texts[1]:
-            return texts
-    return "finite numbers", texts[1]  # same digits but no agreement: NaN or infinity
+        one, other = event_text(expected, at, number), event_text(found, at, number)
+        if one != other:
+            return one, other
+    return "finite numbers", other  # same digits but no agreement: NaN or infinity
 
 
 def number_texts(expected: float, found: float, digits: int = 8) -> tuple[str, str]:

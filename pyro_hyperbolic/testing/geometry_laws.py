@@ -17,8 +17,7 @@ from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions.constraints import on_manifold
 
 from . import density_laws
-from .diagnosis import LawViolation, event_text
-from .map_laws import scalars_agree, vectors_agree
+from .map_laws import check_points, scalars_agree, vectors_agree
 from .oracles import Space
 
 __all__ = ["assert_geometry_laws"]
@@ -52,7 +51,7 @@ def assert_geometry_laws(manifold: Manifold, x: Tensor) -> None:
     found, space = geometry.complete(manifold), Space(on_manifold(manifold))
     for dtype in (torch.float64, torch.float32):
         points = space.point(space.state(space.events(x)).to(dtype)).detach()
-        _check_contains(space, "exp_and_log_agree", "point(state(x))", points)
+        check_points("exp_and_log_agree", "point(state(x))", points, on_manifold(manifold))
         generator = torch.Generator().manual_seed(0)
         d = torch.randn(len(points), space.dim(points), generator=generator, dtype=torch.float64).to(points)
         d = d / d.norm(dim=-1, keepdim=True)
@@ -61,19 +60,11 @@ def assert_geometry_laws(manifold: Manifold, x: Tensor) -> None:
             law(found, space, points, d, cut)
     if isinstance(found, geometry.Embedded):
         noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        _check_contains(space, "stays_on_manifold", "project(x)", found.project(x + 1e-2 * noise))
+        check_points("stays_on_manifold", "project(x)", found.project(x + 1e-2 * noise), on_manifold(manifold))
         uniform = hdist.Uniform(manifold, space.dim(x), dtype=torch.float64)
         nodes = density_laws.Nodes.of(uniform, resolution=150, seed=0)
         density_laws.total_mass_is_one(uniform, nodes=nodes)
         density_laws.samples_follow_the_density(uniform, nodes=nodes)
-
-
-def _check_contains(space: Space, law: str, what: str, x: Tensor) -> None:
-    inside = on_manifold(space.manifold).check(x)
-    if not bool(inside.all()):
-        off = space.events(x)[~inside.reshape(-1)][0]
-        text = event_text(space.flat(off[None]), 0)
-        raise LawViolation(law, f"{what} is a point", what, "a point", text, space.off_manifold_mistake(off))
 
 
 def _bound(space: Space, x: Tensor, y: Tensor) -> float:
@@ -93,7 +84,7 @@ def _exp_and_log(found: Any, space: Space, x: Tensor, d: Tensor, cut: Tensor) ->
     for r, growth in _lengths(cut):
         v = r[:, None] * d
         y = space.exp_at(x, v)
-        _check_contains(space, law, "exp(x, u)", y)
+        check_points(law, "exp(x, u)", y, on_manifold(space.manifold))
         bound = _bound(space, x, y)
         cause = "digits lost near zero, or another length of tangent vectors"
         vectors_agree(law, "log(x, exp(x, u)) = u", v, space.log_at(x, y), x, growth * bound, cause, at=space)
@@ -125,8 +116,8 @@ def _tangent(found: Any, space: Space, x: Tensor, d: Tensor, cut: Tensor) -> Non
     trace = projection.diagonal(dim1=-2, dim2=-1).sum(-1)
     vectors_agree(law, "tangent(x, .) is symmetric", flat, projection.mT.flatten(1), x, bound, at=space)
     scalars_agree(law, "tangent(x, .) has rank n", torch.full_like(trace, space.dim(x)), trace, x, bound, at=space)
-    u = found.log(x, space.exp_at(x, 0.5 * cut[:, None] * d))
-    bound = _bound(space, x, space.exp_at(x, 0.5 * cut[:, None] * d))
+    y = space.exp_at(x, 0.5 * cut[:, None] * d)
+    u, bound = found.log(x, y), _bound(space, x, y)
     vectors_agree(law, "tangent(x, log(x, y)) = log(x, y)", u, found.tangent(x, u), x, bound, at=space)
 
 
@@ -144,8 +135,8 @@ def _states(found: Any, space: Space, x: Tensor, d: Tensor, cut: Tensor) -> None
     def pushed(velocity: Tensor) -> Tensor:
         return _rate(space, lambda t: found.point(s + t[:, None] * velocity)[0], torch.zeros_like(cut))[1]
 
-    moved = [pushed(frame[:, i]).double() for i in range(n)]
-    gram = torch.stack([torch.stack([space.inner(y.double(), a, b) for b in moved], -1) for a in moved], -1)
+    moved = torch.stack([pushed(frame[:, i]).double() for i in range(n)], 1)
+    gram = space.inner(y.double()[:, None, None], moved[:, :, None], moved[:, None])
     expected = torch.linalg.slogdet(gram).logabsdet / 2
     cause = "the frame is not orthonormal in geoopt's inner, or the log-volume is wrong"
     lost = bound * float(space.scaled_radius(x).max().exp())
@@ -153,9 +144,8 @@ def _states(found: Any, space: Space, x: Tensor, d: Tensor, cut: Tensor) -> None
     u = found.log(x, space.exp_at(x, 0.5 * cut[:, None] * d))
     velocity = pushed(found.velocity(s, u))
     expected = _rate(space, lambda t: found.exp(x, t[:, None] * u), torch.zeros_like(cut))[1]
-    scale = 1 + float(expected.abs().max())
     one, other = space.flat(expected), space.flat(velocity)
-    vectors_agree(law, "velocity(s, u) is that of exp(x, t u)", one, other, x, bound * scale, at=space)
+    vectors_agree(law, "velocity(s, u) is that of exp(x, t u)", one, other, x, bound, at=space)
 
 
 def _rate(space: Space, path: Callable[[Tensor], Tensor], t: Tensor) -> tuple[Tensor, Tensor]:
@@ -176,7 +166,7 @@ def _towards(found: Any, space: Space, x: Tensor, d: Tensor, cut: Tensor) -> Non
     scalars_agree(law, "its square is d(x, y)^2 nearby", (u * u).sum(-1), squared, x, bound * step, at=space)
     for r in (0 * cut, cut / 2, cut):
         y = space.exp_at(x, r[:, None] * d).detach()
-        _check_finite(law, "towards(x, y)", space, x, lambda y: torch.cat([*found.towards(x, y)[:1]], -1), y)
+        _check_finite(law, "towards(x, y)", space, x, lambda y: found.towards(x, y)[0], y)
         _check_finite(law, "its square", space, x, lambda y: found.towards(x, y)[1], y)
         _check_finite(law, "features(y)", space, x, found.features, y)
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributions import Transform, constraints
+from torch.distributions.constraints import Constraint
 
 from .diagnosis import (
     ChartedPoints,
@@ -335,6 +336,15 @@ def vectors_agree(
         raise LawViolation(law, formula, f"x = {event_text(at.flat(x), i)}", *texts, why)
 
 
+def check_points(law: str, what: str, x: Tensor, constraint: Constraint) -> None:
+    """Raises at the first event outside a constraint of points."""
+    inside = constraint.check(x)
+    if not bool(inside.all()):
+        space, at = Space(constraint), int(inside.reshape(-1).int().argmin())
+        cause = space.off_manifold_mistake(space.events(x)[at])
+        raise LawViolation(law, f"{what} is on {constraint}", what, "a point", event_text(space.flat(x), at), cause)
+
+
 def scalars_agree(law: str, formula: str, expected: Tensor, found: Tensor, *args: Any, **kwargs: Any) -> None:
     """Raises at the smallest event with ``|found - expected| > bound * (1 + |expected|)``."""
     vectors_agree(law, formula, expected.unsqueeze(-1), found.unsqueeze(-1), *args, **kwargs)
@@ -377,8 +387,7 @@ def _inverse_mistake(transform: Transform, x: Tensor, y: Tensor, back: Tensor, b
     blocks = moved.any(0)
     if bool(blocks.any()) and not bool(blocks.all()):
         kept = [i for i, block in enumerate(blocks.tolist()) if not block]
-        where = "coordinates" if domain.curvature == 0 else "tangent coordinates"
-        where = where if domain.charted else "features"
+        where = "tangent coordinates" if domain.charted else "features"
         return f"one block is not inverted: {where} {kept} come back, the others do not"
     wrong, size = moved.any(-1), domain.radius(domain.events(x))
     if bool((~wrong).any()) and bool(wrong.any()) and float(size[wrong].min()) > float(size[~wrong].max()):

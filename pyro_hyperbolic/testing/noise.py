@@ -61,11 +61,12 @@ def _check_draws(distribution: dist.TorchDistribution, name: str, prefix: str, n
     law, members = "batch_members_have_own_noise", torch.Size(distribution.batch_shape).numel()
     size = members * torch.Size(distribution.event_shape).numel()
     number = max(64, min(num_samples, _MAX_NUMBERS // size)) // 2 * 2
+    shape = torch.Size((2, number))
     with seeded(seed), torch.no_grad():
-        x = getattr(distribution, name)(torch.Size((2, number)))
-    expected_shape = torch.Size((2, number)) + distribution.batch_shape + distribution.event_shape
+        x = getattr(distribution, name)(shape)
+    expected_shape = shape + distribution.batch_shape + distribution.event_shape
     if x.shape != expected_shape:
-        formula = f"{prefix}{name}({(2, number)}).shape"
+        formula = f"{prefix}{name}({tuple(shape)}).shape"
         raise LawViolation(
             "shapes_broadcast", formula, str(distribution), str(tuple(expected_shape)), str(tuple(x.shape))
         )
@@ -149,7 +150,7 @@ def _between_rows(ranks: Tensor, rows: int, features: int) -> _Largest:
     at = int(correlations.abs().argmax())
     where = divmod(at, rows * features)
     value = float(correlations.reshape(-1)[at])
-    return _Largest(abs(value) * (ranks.size(-1) - 1) ** 0.5, value, where, rows * (rows - 1) // 2 * features**2)
+    return _Largest(abs(value) * (ranks.size(-1) - 1) ** 0.5, value, where, correlations.numel())
 
 
 def _between_draws(ranks: Tensor) -> _Largest:

@@ -54,6 +54,11 @@ def dropped(self, x):
     return self._join([point for point, _ in pairs]), sum(volume for _, volume in pairs[1:])
 
 
+def root(z):
+    """Returns zero, whose gradient is NaN where z = 0 up to rounding."""
+    return 0 * (z * (z.abs() > 1e-7)).square().sum(-1, keepdim=True).sqrt()
+
+
 SLIPS = {  # the slip, where it shows, and the law it breaks
     "logarithm of geoopt": (Sphere, "log", geoopt_log, "s2", "exp_and_log_agree"),
     "distance by the cosine": (
@@ -77,11 +82,28 @@ SLIPS = {  # the slip, where it shows, and the law it breaks
     "a direction of length 1": (
         Sphere, "towards", lambda self, x, y: ((y - x) / (y - x).norm(dim=-1, keepdim=True), (y - x).square().sum(-1)),
         "s2", "towards_is_smooth"),
+    "digits lost near the antipode": (
+        Sphere, "log", lambda self, x, y, log=Sphere.log: log(
+            self, x, torch.where((x * y).sum(-1, keepdim=True) < -0.99, y.float().to(y), y)), "s2",
+        "exp_and_log_agree"),
+    "a square twice as large": (
+        Sphere, "towards", lambda self, x, y, towards=Sphere.towards: (
+            towards(self, x, y)[0], 2 * towards(self, x, y)[1]), "s2", "towards_is_smooth"),
+    "a root at the point": (
+        Sphere, "towards", lambda self, x, y, towards=Sphere.towards: towards(self, x + root(y - x), y), "s2",
+        "towards_is_smooth"),
+    "a root at the cut locus": (
+        Sphere, "towards", lambda self, x, y, towards=Sphere.towards: (
+            towards(self, x, y)[0], towards(self, x + root(y + x), y)[1]), "s2", "towards_is_smooth"),
+    "a root in features": (
+        Sphere, "features", lambda self, y: y + root(y[..., :1] - y[0, 0]), "s2", "towards_is_smooth"),
     "a norm at zero": (
         RotationGroup, "squared_distance", lambda self, x, y: self.log(x, y).square().sum(-1).sqrt() ** 2, "so3",
         "gradients_are_finite"),
     "volume of quaternions": (
         RotationGroup, "log_total_volume", lambda self, n: math.log(math.pi**2), "so3", "total_mass_is_one"),
+    "volume off by half a percent": (
+        FlatTorus, "log_total_volume", lambda self, n: n * math.log(2 * math.pi) + 0.005, "t2", "total_mass_is_one"),
     "volume of one": (RotationGroup, "log_total_volume", lambda self, n: 0.0, "so3", "total_mass_is_one"),
 }  # fmt: skip
 

@@ -237,7 +237,7 @@ MUTANTS = {
     "inverse is the identity": mutant(Dilation, "round_trip", "argument", inverse=lambda self, y: y.clone()),
     "tenth digit of the inverse": mutant(Dilation, "round_trip", "digits", inverse=lambda self, y: (
         Dilation._inverse(self, with_time((1 + 1e-10) * y[..., 1:], self.R)))),
-    "one coordinate not inverted": mutant(Dilation, "round_trip", "one block", inverse=lambda self, y: (
+    "one coordinate not inverted": mutant(Dilation, "round_trip", r"coordinates \[1, 2\]", inverse=lambda self, y: (
         exp((double(0, 1, 1) * -self.log_scale).exp() * log(y, self.R), self.R))),
     "a float64 constant": mutant(
         Dilation, F32, "float64", forward=lambda self, x: Dilation._call(self, x) * double(1, 1, 1, 1)),
@@ -245,6 +245,8 @@ MUTANTS = {
     "argument lost by with_cache": mutant(
         Dilation, COPIES, "with_cache", init=lambda self: Dilation.__init__(self, log_scale=(0.1, 0.1, 0.1)),
         with_cache=lambda self, cache_size=1: Dilation(cache_size=cache_size)),
+    "with_cache that fails": mutant(
+        Dilation, COPIES, "with_cache", with_cache=lambda self, cache_size=1: Dilation(unknown=cache_size)),
     "defect 2: target off the manifold": mutant(Boost, ON, UNCLEAR, forward=boost_to_a_point_off_the_manifold),
     # Modules.
     "a graph kept": mutant(Scaling, COPIES, "cache", forward=kept),
@@ -287,6 +289,8 @@ MUTANTS = {
         self.scale + 0 * (self.scale - self.scale.detach()).square().sqrt())),
     "half of the scale detached": mutant(Wrapped, UNBIASED, "detached", spread=lambda self: (
         torch.stack([self.scale[0], self.scale[1].detach()]))),
+    "all of the scale detached": mutant(Wrapped, UNBIASED, "detached", spread=lambda self: self.scale.detach()),
+    "all detached": mutant(Wrapped, UNBIASED, "detached", rsample=torch.no_grad()(Wrapped.rsample)),
     "samples off the manifold": mutant(Wrapped, ON, "tangent vector", move=lambda self, x: (
         boost(self.loc, x, self.R) * double(0, 1, 1))),
     "one coordinate NaN": mutant(
@@ -361,7 +365,7 @@ def test_numbers_that_share_noise_are_named(name, whose, number):
         assert_laws(MUTANTS[name][0](), points(0.1))
     assert whose in caught.value.formula
     assert number in caught.value.found
-    assert re.search(r"below 0\.[23]\d$", caught.value.expected)  # five or six standard errors of 500 draws
+    assert re.search(r"below 0\.(2\d|3\d?)$", caught.value.expected)  # five or six standard errors of 500 draws
     assert ("draws 250 apart" in caught.value.at) == (name == "draws repeated by halves")
 
 
@@ -412,6 +416,10 @@ def test_mistakes_that_are_the_same_are_named_together():
     )
 
 
+def text_of(event):
+    return f"x = ({', '.join(f'{number:.8g}' for number in event)})"
+
+
 def test_the_failing_point_nearest_to_the_origin_is_named():
     def far(self, x, y):
         return Dilation.log_abs_det_jacobian(self, x, y) + 0.1 * (x[..., 0] > 9)
@@ -419,8 +427,11 @@ def test_the_failing_point_nearest_to_the_origin_is_named():
     x = exp(points(), 2.0).flip(0)
     with pytest.raises(LawViolation) as caught:
         map_laws.log_det_matches_autograd(wrong(Dilation, log_abs_det_jacobian=far)(), x)
-    first = min(event for event in x.tolist() if event[0] > 9)
-    assert caught.value.at == f"x = ({', '.join(f'{number:.8g}' for number in first)})"
+    assert caught.value.at == text_of(min(event for event in x.tolist() if event[0] > 9))
+    edited = wrong(Chart, _call=lambda self, v: exp(v.add_(v.norm(dim=-1, keepdim=True) > 3), self.R))
+    with pytest.raises(LawViolation) as caught:
+        object_laws.does_not_alias_its_input(edited(), points().flip(0))
+    assert caught.value.at == text_of(next(v for v in points().tolist() if math.hypot(*v) > 3))
 
 
 @pytest.mark.parametrize(
@@ -478,8 +489,10 @@ def test_samples_are_judged_by_the_accuracy_of_the_integrals(name):
     """Integrals off by 0.07 where they claim to be right to 0.03, and samples off by much more."""
     d = Wrapped()
     nodes = density_laws.Nodes.of(d, 150, 0)
-    nodes = nodes._replace(weights=1.1 * nodes.weights, least_error=0.03)
-    density_laws.samples_follow_the_density(d, num_samples=40_000, nodes=nodes)
+    most, more, nodes = (nodes._replace(weights=c * nodes.weights, least_error=0.03) for c in (1.15, 1.2, 1.1))
+    density_laws.samples_follow_the_density(d, num_samples=40_000, nodes=most)  # 3.9 errors in one of 48 waves
+    with pytest.raises(LawViolation, match=FOLLOW):  # 5.2, where one wave in 50,000 / 48 is beyond 5.1
+        density_laws.samples_follow_the_density(d, num_samples=40_000, nodes=more)
     spread = {"samples": lambda self: 1.5 * self.scale, "NaN samples": one_nan}[name]
     with pytest.raises(LawViolation, match=FOLLOW):
         density_laws.samples_follow_the_density(wrong(Wrapped, spread=spread)(), nodes=nodes)
@@ -530,7 +543,7 @@ def test_a_mass_is_judged_by_its_error_and_named(k, dim, mass, error, cause):
 @pytest.mark.parametrize("rate", [1e-3, 2e-5, 1e-9])
 def test_quantiles_agree_with_scipy(rate):
     assert density_laws.normal_quantile(rate) == pytest.approx(stats.norm.isf(rate / 2))
-    assert density_laws._student_quantile(rate, 49) == pytest.approx(stats.t.isf(rate / 2, 49), rel=0.01)
+    assert density_laws._student_quantile(rate, 49) == pytest.approx(stats.t.isf(rate / 2, 49), rel=1e-3)
 
 
 @pytest.mark.parametrize("member", [1, 2])
@@ -721,13 +734,13 @@ def test_a_distribution_of_torch_or_pyro_passes(seed, name):
 
 
 def wrapped(v, M=M4):
-    return hdist.WrappedNormal(G.exp0(M, v), double(0.7, 0.4).to(v), M)
+    return hdist.WrappedNormal(G.exp0(M, v), double(0.7, 0.4).to(v).requires_grad_(), M)
 
 
 BATCHES = {
     "float32": lambda: wrapped(POINTS[0].float(), geoopt.Lorentz(4.0)),
     "batch of k": lambda: wrapped(POINTS[:2], geoopt.Lorentz(double(1.0, 4.0))),
-    "expanded batch": lambda: wrapped(POINTS).expand([2, 3]),
+    "expanded batch": lambda: wrapped(POINTS).expand([1, 3]),
     "product of a batch of k": lambda: wrapped(
         POINTS[:2], geoopt.ProductManifold((geoopt.Lorentz(double(1.0, 4.0)), 2), (geoopt.Euclidean(1), 1))
     ),
@@ -753,10 +766,11 @@ def test_a_mass_that_is_no_positive_number_is_named(log_density):
         ph.testing.total_mass_is_one(broken)
 
 
-def test_the_last_digit_of_a_large_score_is_no_mistake():
+def test_the_last_digit_of_a_score_that_is_large_or_far_out_is_no_mistake():
     """Two ways to the same score, of 1e10: it has eleven digits before the comma, so the paths differ by 1e-5."""
     large = wrong(Wrapped, log_prob=lambda self, x: Wrapped.log_prob(self, x) + 1e10 + 1e-5 * x.requires_grad)()
     ph.testing.own_samples_score_as_stored_points(large)
+    ph.testing.own_samples_score_as_stored_points(wrapped(20 * POINTS[0]))  # far out, a point has fewer digits
 
 
 def test_a_mass_that_is_not_known_is_said():
@@ -764,6 +778,9 @@ def test_a_mass_that_is_not_known_is_said():
     with pytest.warns(NotChecked) as warned:
         ph.testing.assert_distribution_laws(dist.Cauchy(torch.zeros(2), 1.0).to_event(1))
     assert {str(warning.message).split()[0] for warning in warned} == {MASS, FOLLOW}
+    errors = {re.search(r"known only to (\S+)", str(warning.message))[1] for warning in warned}
+    assert len(errors) == 1
+    assert float(errors.pop()) > 0.2
 
 
 class ByFunction(Scaling):
@@ -934,6 +951,7 @@ def test_a_constraint_that_cannot_tell_is_refused(found):
     with pytest.raises(LawViolation, match="outside" if found else "inside") as caught:
         ph.testing.assert_constraint_laws(Blind(M4), x, 1.01 * x)
     assert (caught.value.expected, caught.value.found) == (str(not found), str(found))
+    assert caught.value.at == str((1.01 * x if found else x)[0].tolist())
 
 
 @pytest.mark.parametrize(
@@ -979,17 +997,15 @@ def test_a_constraint_without_a_bijection_passes(manifold):
 
 
 def test_a_transform_to_the_whole_of_which_the_constraint_is_a_part_is_refused():
-    class Hemisphere(type(hdist.constraints.on_manifold(geoopt.Sphere()))):
+    class Cap(type(hdist.constraints.on_manifold(geoopt.Sphere()))):
         def check(self, value):
-            return super().check(value) & (value[..., -1] > 0)
+            return super().check(value) & (value[..., -1] > 0.99)
 
-    x = hdist.Uniform(geoopt.Sphere(), 3, dtype=torch.float64).sample((5,))
-    whole = torch.distributions.transform_to
-    whole.register(Hemisphere, lambda part: whole(hdist.constraints.on_manifold(part.manifold)))
-    x[..., -1] = x[..., -1].abs()
+    pole, whole = double(0, 0, 1)[None], torch.distributions.transform_to
+    whole.register(Cap, lambda part: whole(hdist.constraints.on_manifold(part.manifold)))
     with pytest.raises(LawViolation, match="stays_on_manifold") as caught:
-        ph.testing.assert_constraint_laws(Hemisphere(geoopt.Sphere()), x, -x)
-    assert re.fullmatch(r"\[.*, -\S+\]", caught.value.found)  # the first that is on the other half
+        ph.testing.assert_constraint_laws(Cap(geoopt.Sphere()), pole, -pole)
+    assert float(caught.value.found.strip("]").split()[-1]) <= 0.99  # a point outside the cap
 
 
 @pytest.mark.parametrize(
@@ -1016,7 +1032,9 @@ def test_a_matrix_is_positive_definite_up_to_rounding(matrix, broken):
 def test_the_member_whose_draws_are_equal_is_named():
     class Stuck(Batch):
         def noise(self, shape):
-            return super().noise(shape).index_fill(-2, torch.tensor(2), 0.0)
+            draws = super().noise(shape)
+            draws[..., (2, 5), 1] = 0.0
+            return draws
 
     with pytest.raises(LawViolation, match=r"\(2,\)"):
         noise.batch_members_have_own_noise(Stuck())
@@ -1030,7 +1048,8 @@ SEARCH = settings(max_examples=1000, database=None, derandomize=True, phases=[Ph
 @pytest.mark.parametrize("radius", [0.0, 1e-8, 10.0])
 def test_points_appear_at_the_radii_where_formulas_fail(radius):
     def there(x):
-        return abs(float(x[1:].norm()) / 2 - math.sinh(radius)) <= 1e-9 * math.sinh(radius)
+        r = float(x[1:].norm()) / 2
+        return abs(r - math.sinh(radius)) <= 1e-9 * math.sinh(radius) and bool((x[1:] <= 0).all())
 
     assert G.contains(M4, find(strategies.points(M4, dim=2), there, settings=SEARCH))
 
@@ -1059,6 +1078,21 @@ def test_points_of_a_product_appear_at_its_origins_and_axes():
     M = geoopt.ProductManifold((geoopt.Sphere(), 3), (M4, 3), (ph.manifolds.Rotations(), (3, 3)))
     special = torch.cat([double(1, 0, 0, 2, 0, 0), torch.eye(3).double().flatten()])
     find(strategies.points(M, dim=7), lambda x: torch.allclose(x, special, atol=1e-12), settings=SEARCH)
+
+
+def test_examples_shrink_to_round_numbers():
+    shrink = settings(SEARCH, phases=[Phase.generate, Phase.shrink])
+    assert find(strategies.manifolds(min_k=0.5), lambda M: hasattr(M, "k"), settings=shrink).k == 1
+    v = strategies.tangent_vectors(M4, dim=2)
+    assert find(v, lambda v: True, settings=shrink).tolist() == [0, 0]
+    assert find(v, lambda v: v.norm() > 0.1, settings=shrink).tolist() == [2, 0]
+    find(v, lambda v: v.max() < -0.1, settings=SEARCH)
+    assert find(strategies.scales(dim=2), lambda scale: True, settings=shrink).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("kind", [HT.Translation, HT.TangentTransform, HT.Coupling, ph.flows.CouplingFlow])
+def test_every_kind_of_transform_appears(kind):
+    find(strategies.transforms(M4, dim=2), lambda transform: isinstance(transform, kind), settings=SEARCH)
 
 
 @pytest.mark.parametrize(("least", "most"), [(0.0, 1.0), (-1.0, 1.0), (2.0, 1.0), (1.0, math.inf), (math.nan, 1.0)])

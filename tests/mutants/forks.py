@@ -17,6 +17,7 @@ from pathlib import Path
 from types import CodeType, FunctionType
 
 from _pytest.runner import runtestprotocol
+from _pytest.warnings import catch_warnings_for_item
 
 SURVIVED, KILLED, AT_IMPORT, UNCLEAR = range(4)
 
@@ -73,7 +74,10 @@ def _try(request, tests, functions, writer):
     except ValueError:  # a mutant with other free variables
         return AT_IMPORT
     for test, following in zip(tests, [*tests[1:], None], strict=True):
-        if any(report.failed for report in runtestprotocol(test, log=False, nextitem=following)):
+        # A test's own filters of warnings are set by a hook around the protocol.
+        with catch_warnings_for_item(test.config, test.ihook, "runtest", test):
+            reports = runtestprotocol(test, log=False, nextitem=following)
+        if any(report.failed for report in reports):
             os.write(writer, test.nodeid.encode()[:1000])
             return KILLED
     return SURVIVED

@@ -1,11 +1,14 @@
 """What `make mutants` replaces in a fork: all that functions of the file do, and nothing that runs at import."""
 
+import json
 from types import FunctionType
 
 import pytest
 
+from tests.mutants import forks
 from tests.mutants.forks import replace
 
+pytest_plugins = "pytester"
 SOURCE = """\
 import functools
 
@@ -77,3 +80,21 @@ def test_other_files_are_left_alone():
     module, functions = _imported()
     assert replace(functions, "other.py", SOURCE, SOURCE.replace("return 3", "return 10"))
     assert module["constant"]() == 3
+
+
+def test_filters_of_warnings_hold_in_a_fork(pytester, monkeypatch):
+    """Without them a test fails whatever is changed, so that every mutant seems killed."""
+    code = """
+        import warnings, pytest
+        @pytest.mark.filterwarnings("ignore")
+        def test():
+            warnings.warn("known")
+    """
+    pytester.makeini("[pytest]\nfilterwarnings = error")
+    file = pytester.makepyfile(code)
+    request = dict.fromkeys(("id", "line", "before", "after", "operator"), "")
+    request |= {"module": file.name, "code": file.read_text(), "tests": [f"{file.name}::test"], "limit": 60}
+    monkeypatch.setenv("MUTANTS", str(pytester.makefile(".jsonl", json.dumps(request))))
+    monkeypatch.setenv("OUTCOMES", str(pytester.path / "outcomes"))
+    pytester.inline_run(plugins=[forks])
+    assert json.loads((pytester.path / "outcomes").read_text())["outcome"] == "survived"

@@ -731,6 +731,10 @@ REFUSED = {
         r"poutine.seed.*set_rng_seed",
     ),
     "a start of another shape": (lambda: starting_at(0.0, 0.0)(), r"'z'.*\(2,\).*\(3,\).*exp0"),
+    "a start that is a list": (
+        lambda: AutoWrappedNormal(one_point, init_loc_fn=init_to_value(values={"z": [2**0.5, 0.0, 0.0]}))(),
+        r"'z' is \[.*torch.as_tensor",
+    ),
     "a start off the manifold": (lambda: starting_at(1.0, 1.0, 1.0)(), r"Lorentz\(k=2\).*exp0"),
     "a discrete latent": (
         lambda: AutoWrappedNormal(lambda: pyro.sample("c", dist.Bernoulli(0.5)))(),
@@ -742,7 +746,7 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_it_refuses(case):
     call, message = REFUSED[case]
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         call()
 
 

@@ -160,6 +160,7 @@ OTHER_TENSORS = {
     "WN: scale": lambda x: normal(P, x),
     "WMN: covariance_matrix": lambda x: multivariate(P, x),
     "condition: context": lambda x: conditional(2, 3).condition(x),
+    "condition a field: context": lambda x: HT.continuous_flow(2, M, field="dense", context_dim=3).condition(x),
 }
 NO_TENSORS = {
     "manifold": (lorentz(), "Lorentz", "exp0(M, v)", "manifold=M"),
@@ -315,6 +316,45 @@ def test_nonsense(make, others, names):
         assert is_ours(caught.value), name
 
 
+#: What takes a count, its name in errors, and the least that it may be.
+COUNTS = [
+    (lambda n: HT.DenseField(2, M, [4], n), "context_dim", 1),
+    (lambda n: HT.DenseField(2, M, [4], None, n), "frequencies", 0),
+    (lambda n: HT.DenseField(n, M, [4]), "dim", 1),
+    (lambda n: HT.AnchorField(2, M, n, [4]), "anchors", 1),
+    (lambda n: HT.farthest_points(M, P[None], n), "count", 1),
+    (lambda n: HT.continuous_flow(2, M, num_anchors=n), "num_anchors", 1),
+    (lambda n: HT.continuous_flow(2, M, field="dense", steps=n), "steps", 1),
+    (lambda n: HT.continuous_flow(2, M, field="dense", hutchinson_terms=n), "hutchinson_terms", 0),
+    (lambda n: HT.AttentionNN(n, [1], 4, 1), "input_dim", 1),
+    (lambda n: HT.AttentionNN(1, [n], 4, 1), "param_dims", 1),
+    (lambda n: HT.AttentionNN(1, [1], n, 1), "hidden_dim", 1),
+    (lambda n: HT.AttentionNN(1, [1], 4, n), "heads", 1),
+    (lambda n: HT.AttentionNN(1, [1], 4, 1, n), "layers", 1),
+    (lambda n: HT.AttentionNN(1, [1], 4, 1, 1, n), "context_dim", 0),
+    (lambda n: HT.factor_coupling(n, 0, manifold=PRODUCT), "dim", 2),
+    (lambda n: HT.factor_coupling(3, n, manifold=PRODUCT), "index", 0),
+    (lambda n: polar(count_bins=n), "count_bins", 2),
+    (lambda n: HT.PolarCoupling(torch.sin, torch.sin, n, 1.0), "count_bins", 2),
+    (lambda n: tc(n), "dim", 2),
+    (lambda n: tc(2, [n]), "hidden_dim", 1),
+    (lambda n: tc(2, split_dim=n), "split_dim", 1),
+    (lambda n: conditional(2, n), "context_dim", 1),
+    (lambda n: flow(n, 1), "dim", 2),
+    (lambda n: flow(2, n), "layers", 1),
+    (lambda n: hdist.Uniform(geoopt.Sphere(), n), "dim", 1),
+    (lambda n: ph.nn.Gyroplanes(n, 1, M), "dim", 1),
+    (lambda n: ph.nn.Gyroplanes(1, n, M), "out_dim", 1),
+]
+
+
+def test_counts_have_a_least_value():
+    for make, name, least in COUNTS:
+        if name != "dim" or least == 1:  # that of the product is given
+            make(least)
+        assert wrong(lambda: make(least - 1), ValueError, f"{name} = {least - 1}", f"at least {least}") is None, name  # noqa: B023
+
+
 def graph(*shape, **kwargs):
     return hdist.SoftGeometricGraph(batch(P, *shape, 2), 1.0, 1.0, M, **kwargs)
 
@@ -387,7 +427,11 @@ SHAPES = {
         *("shift", "(1, 5)", "= 1"),
     ),
     "context, sizes": (lambda: conditional(2, 3).condition(t(1, 2)), "context", "(2,)", "context_dim = 3", "(*, 3)"),
-    "context, batches": (lambda: conditional(2, 3).condition(batch(t(1, 2, 3), 3))(batch(P, 4)), "context", *BATCHES),
+    "context, batches": (
+        lambda: conditional(2, 3).condition(batch(t(1, 2, 3), 3))(batch(P, 2, 4)),
+        "context (3,)",
+        "(2, 4)",
+    ),
     "distance, batches": (lambda: G.distance(M, batch(P, 3), batch(P, 4)), "x (3,)", "y (4,)", "unsqueeze"),
     "WN, batches": (lambda: normal(batch(P, 3), batch(V, 4)), "loc (3,)", "scale (4,)", "unsqueeze"),
     "WMN, batches": (lambda: multivariate(batch(P, 3), batch(EYE, 4)), "loc (3,)", "covariance_matrix (4,)"),

@@ -94,6 +94,10 @@ def test_a_product_of_distributions_of_pyro():
     d = hdist.ProductDistribution(geoopt.ProductManifold((TORUS, 2), (SPHERE, 3)), [circles.expand([4]), ball])
     x = d.sample()
     assert torch.allclose(d.log_prob(x), circles.log_prob(x[:, :2]) + ball.log_prob(x[:, 2:]))
+    d = hdist.ProductDistribution(d.manifold, [circles.expand([4]), ball.expand([3, 1])])
+    x = d.sample()
+    assert x.shape == (3, 4, 5)
+    assert [len(part.flatten(0, 1).unique(dim=0)) for part in d.split(x)] == [12, 12]
 
 
 # Densities
@@ -182,6 +186,25 @@ def test_peak_and_its_derivative_at_every_concentration(name, dtype, c):
     assert abs(slope.item() - derivative) <= 32 * eps * derivative
 
 
+@pytest.mark.parametrize("c", [0.7, 1e3, 1e6])
+def test_the_density_falls_as_it_should_near_and_far_from_the_mode(c):
+    """By the angle from loc, up to the antipode; a rounded point is as uncertain as its coordinates."""
+    axis = torch.tensor([0.0, 0.0, 1.0])
+    for angle in (1e-3, 1.0, 1.6, 3.0):
+        turn = torch.tensor([[math.cos(angle), -math.sin(angle), 0.0], [math.sin(angle), math.cos(angle), 0.0]])
+        arc = torch.tensor([math.sin(angle), 0.0, math.cos(angle)])
+        with mp.workdps(40):
+            chord, cosine = 2 * mp.sin(mp.mpf(angle) / 2) ** 2, mp.log(mp.cos(mp.mpf(angle) / 2)) * 2
+        for d, x, expected in (
+            (hdist.VonMisesFisher(axis, c), arc, -c * chord),
+            (hdist.PowerSpherical(axis, c), arc, c * cosine),
+            (hdist.RotationFisher(torch.eye(3), c), torch.cat([turn, axis[None]]), -2 * c * chord),
+        ):
+            found = d.log_prob(x) - d.log_prob(d.loc)
+            eps = torch.finfo(torch.float64).eps
+            assert abs(found.item() - float(expected)) <= 4 * eps * (1 + c * angle + abs(float(expected)))
+
+
 @pytest.mark.parametrize("c", [1e-6, 2.0, 1e6])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_samples_at_extreme_concentrations(c, dtype):
@@ -194,6 +217,8 @@ def test_samples_at_extreme_concentrations(c, dtype):
         versine = ((x - d.loc) ** 2).flatten(1).sum(-1) / 2
         (slope,) = torch.autograd.grad(versine.mean(), concentration)
         assert slope.isfinite()
+        if name == "vmf" and c < 1e-3:  # the cosine of a draw moves by (1 - cosine^2) / 2
+            assert torch.allclose(slope, -(versine * (2 - versine)).mean() / 2, rtol=1e-4)
         # For log p = f(c) + c * statistic the mean of the statistic is -f'(c); of a power it is a logarithm.
         if "power" not in name:
             (mean,) = torch.autograd.grad(d.log_prob(d.loc), concentration)
@@ -406,6 +431,22 @@ def test_divergences(c):
         assert abs(p.entropy() - entropy) < 1e-12 * max(1, abs(entropy))
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 7])
+def test_entropy_of_power_sphericals(n):
+    """By quadrature over the angle to loc, as is the divergence from the uniform distribution."""
+    z, w = (torch.as_tensor(each) for each in np.polynomial.legendre.leggauss(80))
+    angle = math.pi / 2 * (1 + z)
+    area = 2 * math.pi ** (n / 2) / math.gamma(n / 2) * angle.sin() ** (n - 1) * w * math.pi / 2
+    loc, other = torch.eye(n + 1)[:2]
+    points = angle.cos()[:, None] * loc + angle.sin()[:, None] * other
+    for c in (0.9, 4.0, 50.0):
+        d = hdist.PowerSpherical(loc, c)
+        log_p = d.log_prob(points)
+        entropy, uniform_entropy = -(log_p.exp() * log_p * area).sum(), hdist.Uniform(SPHERE, n).entropy()
+        assert abs(d.entropy() - entropy) < 1e-9
+        assert abs(kl_divergence(d, hdist.Uniform(SPHERE, n)) - (uniform_entropy - entropy)) < 1e-9
+
+
 def test_divergences_vanish_with_the_concentration():
     """Quadratically, without cancellation: c^2 / 6 for von Mises-Fisher."""
     for dtype in (torch.float64, torch.float32):
@@ -515,6 +556,7 @@ def test_arguments_broadcast_and_keep_their_gradients(family, loc, start):
     assert d.loc.shape == (4, 3, 2, *loc.shape)
     assert getattr(d, name).shape == (4, 3, 2)
     assert type(d).infer_shapes(loc=locs.shape, **{name: size.shape}) == ((3, 2), loc.shape)
+    assert type(d).infer_shapes(loc=loc.shape, **{name: ()}) == ((), loc.shape)
     x = d.rsample()
     assert x.shape == (4, 3, 2, *loc.shape)
     by_loc, by_size = torch.autograd.grad(x[..., 0].square().sum(), (locs, size))

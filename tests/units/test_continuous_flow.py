@@ -206,12 +206,41 @@ class Whirl(torch.nn.Module):
         return 50 * torch.stack([(3 * x[..., 1]).sin(), (3 * x[..., 0]).cos()], -1)
 
 
+def test_newton_goes_on_where_two_rounds_are_not_enough(monkeypatch):
+    """For maps that are stretched unevenly, but not folded."""
+    x = torch.linspace(-2, 2, 41, dtype=torch.float64).unsqueeze(-1)
+    flow = HT.ContinuousFlow(lambda x, t: 0.6 * torch.sin(3 * x), geoopt.Euclidean(1), steps=1)
+    y = flow(x)
+    torch.testing.assert_close(flow.inv(y.clone()), x, rtol=0, atol=1e-14)
+    monkeypatch.setattr(runge_kutta, "_MOST_ROUNDS", 2)
+    with pytest.raises(ValueError, match="no inverse"):
+        flow.inv(y.clone())
+
+
 @pytest.mark.parametrize("explicit", ["forward", "inverse"])
 def test_newton_that_does_not_converge_says_so(explicit):
     M = geoopt.Euclidean(1)
     flow = HT.ContinuousFlow(Whirl(), M, steps=1, explicit=explicit)
     with pytest.raises(ValueError, match=r"step 1 of 1 has no inverse.*\(correction .*\d\).*more steps="):
         (flow.inv if explicit == "forward" else flow)(points(M, 2))
+
+
+@pytest.mark.parametrize(("explicit", "step"), [("forward", 3), ("inverse", 1)])
+def test_the_step_that_fails_is_named(explicit, step):
+    """The one of three that ends at time 1, where the field whirls, or mirrors the plane in an axis."""
+    M, axis = geoopt.Euclidean(1), torch.tensor([-36.0 if explicit == "forward" else 36.0, 0.0])
+
+    def whirl(x, t):
+        return Whirl()(x, t) * (t > 0.7).unsqueeze(-1)
+
+    def mirror(x, t):
+        return axis * x * (t == 1).unsqueeze(-1)
+
+    for field, what in ((whirl, "is not injective|has no inverse"), (mirror, "is not injective")):
+        flow = HT.ContinuousFlow(field, M, steps=3, explicit=explicit)
+        for side in (flow, flow.inv):
+            with pytest.raises(ValueError, match=f"step {step} of 3 ({what}).* of 8 points"):
+                side(points(M, 2))
 
 
 class Push(torch.nn.Module):
@@ -271,14 +300,16 @@ def test_a_step_that_runs_away_asks_for_more_steps():
     def field(x, t):
         return 3 * x[..., 1:] * x[..., :1] ** 2
 
-    x = geometry.exp0(M, torch.tensor([[0.1, 0.0], [2.0, 0.0]], dtype=torch.float64))
+    x = geometry.exp0(M, torch.tensor([[0.1, 0.0], [2.0, 0.0], [0.1, 0.0]], dtype=torch.float64))
     for explicit in ("forward", "inverse"):
         flow = HT.ContinuousFlow(field, M, steps=2, explicit=explicit)
         for direction in (flow, flow.inv):
-            with pytest.raises(ValueError, match=r"step \d of 2 .* of 2 points; use more steps="):
+            with pytest.raises(ValueError, match=r"step \d of 2 .* of 3 points; use more steps="):
                 direction(x)
-    with pytest.raises(ValueError, match="NaN in its parameters"):
-        HT.ContinuousFlow(lambda x, t: x[..., 1:] * torch.nan, M)(x)
+    for time in (0.0, 1.0):
+        flow = HT.ContinuousFlow(lambda x, t: (x[..., 1:].mT / (t != time)).mT, M, steps=1)  # noqa: B023
+        with pytest.raises(ValueError, match=f"at time {time:.0f}, .*NaN in its parameters"):
+            (flow.inv if time else flow)(x[1:2])
 
 
 class Folding(torch.nn.Module):
@@ -393,11 +424,15 @@ def test_points_of_another_dimension_or_dtype_are_refused(field):
 
 
 @pytest.mark.parametrize("name", ["s2", "h2"])
-def test_flows_can_be_vmapped(name):
+def test_flows_can_be_vmapped(name, monkeypatch):
     flow, x = make(name)
     y = flow(x).detach()
     torch.testing.assert_close(torch.func.vmap(flow)(x), y)
     torch.testing.assert_close(torch.func.vmap(flow.inv)(y.clone()), x)
+    monkeypatch.setattr(runge_kutta, "EXACT_DIM", 1)
+    monkeypatch.setattr(torch, "randn", lambda *shape, **_: x.new_ones(shape))
+    estimated = HT.ContinuousFlow(flow.field, flow.manifold, steps=1, hutchinson_terms=2)
+    torch.testing.assert_close(torch.func.vmap(estimated._forward)(x), estimated._forward(x))
 
 
 def test_anchors_start_far_apart():
@@ -407,6 +442,10 @@ def test_anchors_start_far_apart():
     flow = HT.continuous_flow(2, M, anchors=x, num_anchors=3)
     torch.testing.assert_close(flow.field.anchors.detach(), v[[0, 2, 3]])
     assert len(HT.continuous_flow(2, M, anchors=x).field.anchors) == 5  # equal points once
+    for own, nearest in ((x[[0, 2, 5]], (1.0, 3.0, 1.0)), (x[2:3], (1.0,))):  # 1 where none is apart
+        sharpness = HT.AnchorField(2, M, own).log_sharpness.exp()
+        torch.testing.assert_close(sharpness.detach(), torch.tensor(nearest) ** -2)
+    assert HT.AnchorField(2, geoopt.Euclidean(1), v).anchors.data_ptr() != v.data_ptr()
     assert (flow(x) - x).norm() < 0.3 * x.norm()  # starts near the identity
 
 
@@ -535,13 +574,14 @@ def test_a_mixture_field_is_the_conditional_expectation_of_a_flat_mixture():
 
 def test_components_start_at_clusters():
     M = geoopt.Euclidean(1)
-    data = torch.tensor([[-5.0], [-5.2], [-4.8], [4.0], [3.0], [9.0]])
-    field = HT.MixtureField(1, M, data, components=3)
-    torch.testing.assert_close(field.anchors.detach().sort(0).values, torch.tensor([[-5.0], [3.5], [9.0]]))
-    torch.testing.assert_close(field.log_weights.exp().sort().values.detach(), torch.tensor([1.0, 2.0, 3.0]) / 6)
-    torch.testing.assert_close(
-        field.log_scales.exp().sort().values.detach(), torch.tensor([0.08 / 3, 0.08 / 3, 0.25]).sqrt()
-    )
+    data = torch.tensor([[-5.0], [-5.2], [-4.8], [4.0], [3.0], [9.0], [20.0], [20.1], [30.0], [30.6]])
+    field = HT.MixtureField(1, M, data, components=5)
+    anchors, order = field.anchors.detach().sort(0)
+    torch.testing.assert_close(anchors, torch.tensor([[-5.0], [3.5], [9.0], [20.05], [30.3]]))
+    shares, scales = (each.detach().exp()[order[:, 0]] for each in (field.log_weights, field.log_scales))
+    torch.testing.assert_close(shares, torch.tensor([0.3, 0.2, 0.1, 0.2, 0.2]))
+    # A place without a scale has the median of all five.
+    torch.testing.assert_close(scales, torch.tensor([0.08 / 3, 0.25, 0.08 / 3, 0.0025, 0.09]).sqrt(), rtol=1e-4, atol=0)
     assert len(HT.MixtureField(1, M, data[:1]).anchors) == 1
     with pytest.raises(ValueError, match="anchors="):
         HT.continuous_flow(1, M, field="mixture")
@@ -671,7 +711,7 @@ def test_the_mean_over_noise_is_the_log_determinant(name, monkeypatch):
         assert torch.allclose(a, b, atol=1e-7)
 
 
-def test_an_estimate_is_refused_where_it_gains_nothing_or_diverges():
+def test_an_estimate_is_a_series_and_refused_where_it_gains_nothing_or_diverges(monkeypatch):
     with pytest.raises(ValueError, match=r"n = 2 dimensions.* use hutchinson_terms=0"):
         HT.continuous_flow(2, num_anchors=1, hutchinson_terms=4)(geometry.origin(geoopt.Lorentz(), 2))
     flow, x = HT.ContinuousFlow(lambda x, t: 2 * x, geoopt.Euclidean(1), steps=1, hutchinson_terms=4), torch.ones(17)
@@ -679,6 +719,10 @@ def test_an_estimate_is_refused_where_it_gains_nothing_or_diverges():
         flow(x)
     with pyro.validation_enabled(False):
         assert flow.log_abs_det_jacobian(x, flow(x)).isnan()
+    short = HT.ContinuousFlow(lambda x, t: x / 2, geoopt.Euclidean(1), steps=1, hutchinson_terms=3)
+    monkeypatch.setattr(torch, "randn", lambda *shape, **_: torch.ones(shape))
+    b = 1 / 2 + 1 / 8 + 1 / 48 + 1 / 384  # the step multiplies by 1 + b
+    assert short.log_abs_det_jacobian(x, short(x)).item() == pytest.approx(17 * (b - b**2 / 2 + b**3 / 3))
 
 
 def test_random_fourier_features_are_of_the_features_of_points():

@@ -13,7 +13,7 @@ import torch
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
 import pyro_hyperbolic.distributions.transforms as HT
-from tests.cases import lorentz, shaken
+from tests.cases import continuous, lorentz, shaken
 
 G = ph.geometry
 FLAT = geoopt.Euclidean(1)
@@ -155,29 +155,41 @@ def test_parameters_are_those_of_what_is_lifted_and_of_a_learnable_curvature():
 
 # Shapes, far points, precision
 
-LOCATIONS = G.exp0(lorentz(), torch.ones(2, 5, 3, dtype=torch.float64))
-CONTEXTS = torch.ones(2, 5, 2, dtype=torch.float64)
+NUMBERS = torch.linspace(-1.5, 1.6, 30, dtype=torch.float64).reshape(2, 5, 3)
+LOCATIONS, CONTEXTS, CURVATURES = G.exp0(lorentz(), NUMBERS), NUMBERS[..., :2], torch.ones(2, 5)
+#: What a map depends on, of batch shape (2, 5), and how the map is made.
 BATCHED = {
-    "translation": lambda: HT.Translation(lorentz(), LOCATIONS),
-    "exponential map": lambda: HT.ExponentialMap(lorentz(), LOCATIONS),
-    "reflection": lambda: HT.Reflection(lorentz(), torch.arange(-15.0, 15.0, dtype=torch.float64).reshape(2, 5, 3)),
-    "reflection, curvatures": lambda: HT.Reflection(geoopt.Lorentz(torch.ones(2, 5)), LOCATIONS[0, 0, 1:]),
-    "coupling": lambda: HT.conditional_tangent_coupling(3, 2).double().condition(CONTEXTS),
-    "flow": lambda: ph.flows.coupling_flow(3, 2, context_dim=2).double().condition(CONTEXTS),
-    "curvatures": lambda: HT.tangent_coupling(3, manifold=geoopt.Lorentz(torch.ones(2, 5))).double(),
+    "translation": (LOCATIONS, lambda loc: HT.Translation(lorentz(), loc)),
+    "exponential map": (LOCATIONS, lambda loc: HT.ExponentialMap(lorentz(), loc)),
+    "reflection": (NUMBERS, lambda direction: HT.Reflection(lorentz(), direction)),
+    "reflection, curvatures": (CURVATURES, lambda k: HT.Reflection(geoopt.Lorentz(k), NUMBERS[0, 0])),
+    "lifted": (NUMBERS, lambda v: HT.TangentTransform(dist.transforms.AffineTransform(v, 1.3, event_dim=1))),
+    "coupling": (CONTEXTS, lambda c: shaken(HT.conditional_tangent_coupling(3, 2)).condition(c)),
+    "flow": (CONTEXTS, lambda c: shaken(ph.flows.coupling_flow(3, 2, context_dim=2), 0.4).condition(c)),
+    "continuous flow": (CONTEXTS, lambda c: continuous(lorentz(), 3, context_dim=2, steps=1).condition(c)),
+    "curvatures": (CURVATURES, lambda k: shaken(HT.tangent_coupling(3, manifold=geoopt.Lorentz(k)))),
 }
 
 
 @pytest.mark.parametrize("batch", [(), (3, 2, 1)])
 @pytest.mark.parametrize("name", BATCHED)
 def test_what_a_map_depends_on_enlarges_the_batch(name, batch):
-    """By its own batch shape (2, 5), as its shapes say beforehand, and back."""
-    t = BATCHED[name]()
+    """By its own batch shape (2, 5), as its shapes say beforehand, and back; each member has the map of its own."""
+    given, make = BATCHED[name]
+    t = make(given)
     x = torch.randn(*batch, 3, dtype=torch.float64) if name == "exponential map" else points(lorentz(), *batch)
     y = t(x)
     assert y.shape == t.forward_shape(x.shape) == (*torch.broadcast_shapes(batch, (2, 5)), 4)
-    assert torch.broadcast_shapes(t.log_abs_det_jacobian(x, y).shape, y.shape[:-1]) == y.shape[:-1]
-    assert t.inv(y.clone()).shape == t.inverse_shape(y.shape) == (*y.shape[:-1], x.size(-1))
+    log_det = t.log_abs_det_jacobian(x, y)
+    assert torch.broadcast_shapes(log_det.shape, y.shape[:-1]) == y.shape[:-1]
+    back = t.inv(y.clone())
+    assert back.shape == t.inverse_shape(y.shape) == (*y.shape[:-1], x.size(-1))
+    x, log_det = x.expand_as(back), log_det.expand(y.shape[:-1])
+    torch.testing.assert_close(back, x, rtol=0, atol=1e-7)
+    for i, j in ((0, 0), (1, 3)):
+        own, alone = x[..., i, j, :], make(given[i, j])
+        torch.testing.assert_close(alone(own), y[..., i, j, :], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(alone.log_abs_det_jacobian(own, alone(own)), log_det[..., i, j], rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("validate", [False, True])

@@ -291,6 +291,19 @@ def test_balls_are_modules():
             ph.manifolds.PoincareBall(bad)
 
 
+@pytest.mark.parametrize("make", [ph.manifolds.Lorentz, ph.manifolds.PoincareBall])
+@pytest.mark.parametrize("value", [1e-12, 2.0, 1e3])
+def test_a_manifold_with_the_same_parameter_has_it_exactly_and_leaves_the_first_alone(make, value):
+    """geoopt.PoincareBall rounds a small c and overflows at a large one, and writes into the tensor it is given."""
+    start = torch.tensor(value, dtype=torch.float64)
+    M = make(start)
+    start.fill_(7.0)
+    other = G.bind(M).with_parameters(G.bind(M).parameters())
+    for each in (M, other):
+        assert [float(parameter) for parameter in G.bind(each).parameters().values()] == [value]
+    assert G.same(M, other)
+
+
 @pytest.mark.parametrize("make", [geoopt.Lorentz, ph.manifolds.Lorentz])
 def test_a_learnable_parameter_starts_from_a_saved_fixed_one(make):
     owner = torch.nn.ModuleDict({"M": ph.manifolds.Lorentz(learnable=True)})

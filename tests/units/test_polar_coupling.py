@@ -83,6 +83,20 @@ def test_from_data_it_starts_as_the_map_to_a_standard_normal_of_radius_and_angle
         assert (radius < math.sqrt(-2 * math.log(1 - share))).double().mean().item() == pytest.approx(share, abs=0.01)
 
 
+def test_from_a_standard_normal_it_starts_as_the_identity():
+    """In slope too, not only at the knots."""
+    M, share = geoopt.Euclidean(1), torch.linspace(0, 1, 66, dtype=torch.float64)[1:-1]
+    radii, angles = torch.meshgrid((-2 * (1 - share).log()).sqrt(), math.pi * (2 * share - 1), indexing="ij")
+    x = radii.unsqueeze(-1) * ring(1.0, angles)
+    t = HT.polar_coupling(count_bins=8, reach=6.0, manifold=M, data=x).double()
+    for network in (t.angular.nn.network, t.radial.nn):
+        torch.nn.init.zeros_(network.layers[-1].weight)
+    inner = x[8:-8]
+    y = t(inner)
+    assert (y - inner).norm(dim=-1).mean() < 0.1
+    assert t.log_abs_det_jacobian(inner, y).abs().mean() < 0.1
+
+
 @pytest.mark.parametrize(("k", "angle"), [(1.0, 0.0), (4.0, math.pi / 2), (None, 1.0)])
 def test_points_on_the_axes(k, angle):
     """One tangent coordinate is exactly zero, of either sign; only at the origin, where both are, is there no angle."""

@@ -180,8 +180,16 @@ def test_batches_broadcast():
     for i, j in itertools.product(range(2), range(3)):
         one = hdist.SoftGeometricGraph(x[j], radius[j], temperature[i, 0], lorentz(ks[j].item()), mask[i, 0])
         assert torch.allclose(one.log_prob(A[:, i, j]), d.log_prob(A)[:, i, j], rtol=1e-12)
-    of_k = hdist.SoftGeometricGraph(G.origin(lorentz(), 2).expand(5, 3), 1.0, 1.0, geoopt.Lorentz(torch.ones(4, 1)))
-    assert of_k.batch_shape == of_k.sample().shape[:-2] == (4,)  # of k alone
+    origins, one, ones = G.origin(lorentz(), 2).expand(5, 3), torch.tensor(1.0), torch.ones(4)
+    for alone in (
+        (origins, one, one, geoopt.Lorentz(torch.ones(4, 1))),
+        (origins.expand(4, 5, 3), one, one),
+        (origins, ones, one),
+        (origins, one, ones),
+        (origins, one, one, None, torch.ones(4, 5, dtype=torch.bool)),
+    ):
+        of_one = hdist.SoftGeometricGraph(*alone)
+        assert of_one.batch_shape == of_one.sample().shape[:-2] == of_one.log_prob(torch.zeros(5, 5)).shape == (4,)
     shapes = {"x": x.shape, "radius": radius.shape, "temperature": temperature.shape, "mask": mask.shape}
     assert hdist.SoftGeometricGraph.infer_shapes(**shapes) == (d.batch_shape, d.event_shape)
 
@@ -228,6 +236,7 @@ def test_support_names_what_is_wrong():
         "other than 0 and 1": 0.5 * A,
         "entries other": A * float("nan"),
         "must end in the shape": A[:4, :4],
+        "shape of an adjacency matrix": torch.nn.functional.pad(A, (0, 1, 0, 1)),
     }
     assert d.support.check(torch.stack([A, *list(wrong.values())[:4]])).tolist() == [True] + 4 * [False]
     assert d.support.event_dim == 2
@@ -253,8 +262,12 @@ def test_errors():
         (lambda: make(x.expand(2, 5, 3), torch.ones(3), 1.0, M), ValueError, ("x (2,)", "radius (3,)")),
         (lambda: make(x, 1.0, 1.0, M).edge_logits(torch.tensor([[0.0, 1.0]])), TypeError, ("pairs", "int64")),
         (lambda: make(x, 1.0, 1.0, M).edge_logits(torch.tensor([0, 1])), ValueError, ("pairs", "(2,)", "(E, 2)")),
-        (lambda: make(x, 1.0, 1.0, M).edge_logits(torch.tensor([[0, 5]])), ValueError, ("5", "0 to 4", "renumber")),
-        (lambda: make(x, 1.0, 1.0, M).edge_logits(torch.tensor([[-1, 2]])), ValueError, ("-1", "0 to 4")),
+        (
+            lambda: make(x, 1.0, 1.0, M).edge_logits(torch.tensor([[0, 5]])),
+            ValueError,
+            ("holds 5", "0 to 4", "renumber"),
+        ),
+        (lambda: make(x, 1.0, 1.0, M).edge_logits(torch.tensor([[-1, 2]])), ValueError, ("holds -1", "0 to 4")),
         (lambda: make(x, 1.0, 1.0, M).log_prob([[0.0]]), TypeError, ("value is [[0.0]]", "torch.as_tensor")),
         (lambda: make(x, 1.0, 1.0, M).log_prob(torch.zeros(5, 5) + 0j), TypeError, ("complex", "adjacency matrix")),
     ]:

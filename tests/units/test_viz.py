@@ -40,6 +40,12 @@ each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 each_manifold = pytest.mark.parametrize("M", [lorentz(4.0), PLANE], ids=["disk", "plane"])
 
 
+def test_drawing_leaves_a_curvature_alone(ax):
+    M = ph.manifolds.PoincareBall(torch.tensor(2.0, dtype=torch.float64))
+    viz.points(ax, M, torch.zeros(1, 2, dtype=torch.float64))
+    assert M.c == 2.0
+
+
 def ring(M, r, size=40, seed=0, dtype=torch.float64):
     """Points at scaled radius r, in random directions."""
     angle = 2 * math.pi * torch.rand(size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

@@ -29,6 +29,15 @@ def points(M, *batch, dim=3):
 def test_laws(name, M):
     flow = ph.flows.from_zuko(getattr(zuko.flows, name)(3, **SMALL), M)
     ph.testing.assert_transform_laws(shaken(flow), points(M, 8))
+    assert flow(points(M, 0)).shape == flow.inv(points(M, 2, 0)).shape[1:] == (0, *points(M, 1).shape[1:])
+
+
+def test_a_flow_of_coordinates_obeys_the_laws_too():
+    """Whose log-determinants are those of each coordinate."""
+    each = zuko.lazy.UnconditionalTransform(zuko.transforms.MonotonicAffineTransform, torch.zeros(3), torch.zeros(3))
+    flow = zuko.lazy.Flow(each, zuko.flows.NSF(3, **SMALL).base)
+    M = lorentz(4.0)
+    ph.testing.assert_transform_laws(shaken(ph.flows.from_zuko(flow, M)), points(M, 8))
 
 
 def test_a_conditioned_flow_obeys_the_laws_too():
@@ -98,11 +107,31 @@ def test_own_samples_are_scored_without_the_inverse(monkeypatch):
     [
         (lambda: ph.flows.from_zuko(zuko.flows.NCSF(2)), "all of R.n.*NSF"),  # angles
         (lambda: ph.flows.from_zuko(zuko.flows.SOSPF(2)), "all of R.n.*NSF"),  # a bound between its layers
-        (lambda: ph.flows.from_zuko(zuko.flows.NSF(3))(points(geoopt.Lorentz(), 2, dim=2)), "n = 2.*features=2"),
+        (lambda: ph.flows.from_zuko(zuko.flows.NSF(3))(points(geoopt.Lorentz(), 5, dim=2)), "n = 2.*features=2"),
         (lambda: ph.flows.from_zuko(HT.ExponentialMap()), "HT.TangentTransform"),
+        (
+            lambda: ph.flows.from_zuko(zuko.flows.NSF(2, 3))(points(geoopt.Lorentz(), 2, dim=2)),
+            "no context.*context_dim",
+        ),
+        (
+            lambda: ph.flows.from_zuko(zuko.flows.NSF(2), context_dim=3).condition(torch.ones(3))(
+                points(geoopt.Lorentz(), 2, dim=2)
+            ),
+            "context of 3 numbers.*context=0",
+        ),
+        (
+            lambda: ph.flows.from_zuko(zuko.flows.NSF(2).float())(points(geoopt.Lorentz(), 2, dim=2)),
+            r"float64 points.*\.to\(",
+        ),
+        (
+            lambda: ph.flows.from_zuko(HT.TangentTransform(dist.transforms.AffineTransform(0.0, 2.0))),
+            "HT.TangentTransform",
+        ),
         (lambda: ph.flows.from_zuko(zuko.flows.NSF), "zuko.lazy.Flow"),
         (lambda: ph.flows.from_zuko(zuko.flows.NSF(2, 3), context_dim=3)(torch.ones(3)), r"condition\(context\)"),
         (lambda: ph.flows.from_zuko(zuko.flows.NSF(2, 3), context_dim=3).condition(torch.ones(2)), "context_dim = 3"),
+        (lambda: ph.flows.from_zuko(zuko.flows.NSF(2, 3), context_dim=3).condition(torch.tensor(1.0)), r"\(\).*\*, 3"),
+        (lambda: ph.flows.from_zuko(zuko.flows.NSF(2), context_dim=0), "context_dim = 0.*at least 1"),
     ],
 )
 def test_what_cannot_be_lifted(make, message):

@@ -345,7 +345,7 @@ def _clusters(manifold: Manifold, x: Tensor, count: int, rounds: int = 3) -> tup
     scales = torch.where(scales > 0.05 * middle, scales, middle)
     shares = torch.tensor([float(len(own)) for own in members]) / len(x)
     default = torch.get_default_dtype()
-    return space.state(last)[0].to(default, copy=True), shares.to(default), scales.to(default)
+    return space.state(last)[0].to(default), shares.to(default), scales.to(default)
 
 
 def _mean(space: Complete, x: Tensor) -> Tensor:
@@ -387,7 +387,7 @@ def _states_of(space: Complete, dim: int, points: Tensor) -> Tensor:
             f"anchors have shape {tuple(points.shape)}, but must be a list of points of n = {dim} dimensions, "
             f"(J, {', '.join(map(str, space.event_shape(dim)))})."
         )
-    return space.state(points)[0].to(torch.get_default_dtype(), copy=True)
+    return space.state(points)[0].to(torch.get_default_dtype())
 
 
 def _nearest(space: Complete, states: Tensor) -> Tensor:

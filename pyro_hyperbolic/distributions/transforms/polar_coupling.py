@@ -241,15 +241,13 @@ def polar_coupling(
 
 def _set_knots(network: DenseNN, knots: Tensor, images: Tensor, bound: float) -> None:
     """Sets the biases so that the spline maps ``knots`` to ``images``, and each end to itself."""
-    bins, minimum = len(knots) - 1, 1e-3  # Pyro's minimum width and height of a bin, as a fraction of the total
-    fractions = []
+    minimum = 1e-3  # Pyro's minimum width and height of a bin, as a fraction of the total
+    sizes = []
     for edges in (knots, images):
         # Clamping knots clamps no point: beyond the bound the map is the identity.
         edges = torch.cat([edges.new_tensor([-bound]), edges[1:-1].clamp(-bound, bound), edges.new_tensor([bound])])
-        fraction = (edges.diff() / (2 * bound) - minimum).clamp(min=minimum / 10)  # positive, for the logarithm
-        fractions.append(fraction / fraction.sum())
-    widths, heights = (minimum + (1 - minimum * bins) * fraction for fraction in fractions)
-    secants = heights / widths
+        sizes.append((edges.diff() / (2 * bound)).clamp(min=1.1 * minimum))  # more than it, for the logarithm
+    secants = sizes[1] / sizes[0]
     slopes = 2 / (1 / secants[1:] + 1 / secants[:-1])  # harmonic mean, as in monotone interpolation
-    logs = [fraction.log() for fraction in fractions]
+    logs = [(size - minimum).log() for size in sizes]
     network.layers[-1].bias.copy_(torch.cat([*logs, (slopes - minimum).expm1().log()]))

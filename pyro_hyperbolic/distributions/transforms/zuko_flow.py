@@ -73,8 +73,19 @@ class ZukoFlow(TangentModule):
             )
         if self.context is not None:
             x = x.expand(*torch.broadcast_shapes(x.shape[:-1], self.context.shape[:-1]), x.size(-1))
+        if x.numel() == 0:  # zuko cannot reshape an empty batch
+            return x.clone(), x.sum(-1)
         with without_autocast(x):
-            y, log_det = f.call_and_ladj(x)
+            try:
+                y, log_det = f.call_and_ladj(x)
+            except RuntimeError as error:
+                if "mat1 and mat2" not in str(error):
+                    raise
+                context = "no context" if self.context is None else f"a context of {self.context.size(-1)} numbers"
+                raise ValueError(
+                    f"the flow cannot read {x.dtype} points of n = {self._dim} dimensions with {context} ({error}); "
+                    f"build it with context=0, or with the context_dim of from_zuko, and convert it with .to(...)."
+                ) from error
         return y, (log_det if f.domain.event_dim else log_det.sum(-1)).expand(y.shape[:-1])
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:

@@ -1,11 +1,14 @@
 """Importance weights of each datum, for likelihoods of autoencoders."""
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import torch
 from pyro.infer.importance import vectorized_importance_weights
 from torch import Tensor
+
+from pyro_hyperbolic.geometry import checks
 
 __all__ = ["log_weights"]
 
@@ -40,7 +43,9 @@ def log_weights(
         Tensor of shape ``(num_samples, *)``, where ``*`` is that of the plates.
 
     Raises:
-        ValueError: If a site is scaled, as in a plate that takes a subsample.
+        TypeError: If ``num_samples`` is not an integer.
+        ValueError: If ``num_samples < 1``, the model and the guide have different latents, or a site is scaled, as in a
+            plate that takes a subsample.
 
     References:
         Yuri Burda, Roger Grosse, Ruslan Salakhutdinov, *Importance Weighted Autoencoders*, 2016, arXiv:1509.00519.
@@ -62,10 +67,20 @@ def log_weights(
         >>> dist.Normal(0.0, 2**0.5).log_prob(x)
         tensor([-1.2655, -2.2655])
     """
+    checks.check_count("num_samples", num_samples, 1, "it is the number of samples of each latent")
     _, p, q = vectorized_importance_weights(
         model, guide, *args, num_samples=num_samples, max_plate_nesting=max_plate_nesting, **kwargs
     )
-    total = torch.zeros(num_samples, *max_plate_nesting * [1])
+    latents = [
+        {name for name, site in trace.nodes.items() if site["type"] == "sample" and not _is_no_latent(site)}
+        for trace in (p, q)
+    ]
+    if latents[0] != latents[1]:
+        raise ValueError(
+            f"the latents of the model are {sorted(latents[0])} and those of the guide {sorted(latents[1])}, but a "
+            f"weight is of the same ones; sample each in both."
+        )
+    terms = []
     for sign, trace in ((1, p), (-1, q)):
         for name, site in trace.nodes.items():
             if site["type"] == "sample":
@@ -74,5 +89,11 @@ def log_weights(
                         f"site {name!r} is scaled by {site['scale']}, but weights are of single data; give a batch of "
                         f"the data as argument, to plates of its size, and leave poutine.scale to training."
                     )
-                total = total + sign * site["log_prob"]
-    return total
+                terms.append(sign * site["log_prob"])
+    total: Tensor = reduce(torch.add, terms)
+    return total.expand(torch.broadcast_shapes(total.shape, (num_samples, *max_plate_nesting * [1])))
+
+
+def _is_no_latent(site: Any) -> bool:
+    """Returns whether a site is observed, or one from which a guide computes others."""
+    return bool(site["is_observed"] or site["infer"].get("is_auxiliary"))

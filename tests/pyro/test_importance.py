@@ -1,5 +1,7 @@
 """Importance weights of single data."""
 
+import contextlib
+
 import geoopt
 import pyro
 import pyro.distributions as dist
@@ -42,3 +44,43 @@ def test_weights_of_data_sum_to_those_of_the_model(samples):
 def test_a_subsample_is_refused():
     with pytest.raises(ValueError, match=r"scaled by 1\.5.*batch"):
         ph.infer.log_weights(model, guide, X, 2, num_samples=3, max_plate_nesting=2)
+
+
+def test_auxiliary_sites_of_a_guide_count():
+    """Of a guide that samples tangent coordinates and maps them."""
+    pyro.clear_param_store()
+    chart = pyro.infer.autoguide.AutoNormal(model)
+    chart(X)
+    found = []
+    for weights in (vectorized_importance_weights, lambda *args, **kwargs: [ph.infer.log_weights(*args, **kwargs)]):
+        pyro.set_rng_seed(0)
+        found.append(weights(model, chart, X, num_samples=5, max_plate_nesting=2)[0].sum())
+    torch.testing.assert_close(*found)
+
+
+def test_the_model_may_be_on_another_device():
+    x = torch.tensor([0.0, 2.0])
+
+    def plain(x):
+        with pyro.plate("data", 2, device="cpu"):
+            pyro.sample("z", dist.Normal(x, torch.ones_like(x)))
+
+    with torch.device("meta"):
+        assert torch.equal(ph.infer.log_weights(plain, plain, x, num_samples=3), x.new_zeros(3, 2, device="cpu"))
+
+
+@pytest.mark.parametrize(
+    ("other", "settings", "message"),
+    [
+        (lambda x: pyro.sample("y", dist.Normal(0.0, 1.0)), {"num_samples": 3}, r"\['z'\].*\['y'\].*in both"),
+        (lambda x: None, {"num_samples": 3}, r"\['z'\].*\[\]"),
+        (guide, {"num_samples": 0}, "num_samples = 0.*at least 1"),
+        (guide, {"num_samples": 2.5}, "num_samples = 2.5.*integer"),
+    ],
+)
+def test_what_it_refuses(other, settings, message):
+    with (
+        pytest.raises((TypeError, ValueError), match=message),
+        pytest.warns(UserWarning, match="Found") if settings["num_samples"] == 3 else contextlib.nullcontext(),
+    ):
+        ph.infer.log_weights(model, other, X, max_plate_nesting=2, **settings)

@@ -135,7 +135,7 @@ class Steps:
             goal = target.detach()
             s, gap = self._step(goal, finish, begin), goal.new_full((), torch.inf)
             for _ in range(rounds):
-                if rounds > _ROUNDS and bool((gap <= _close(s)).all()):
+                if rounds > _ROUNDS and not bool((gap > _close(s)).any()):  # a point that is NaN remains so
                     break
                 frame = space.frame(s)
                 reached, jacobian = self._step_and_jacobian(s, begin, finish, goal)

@@ -9,17 +9,20 @@
 #
 #     python tutorials/hyperbolic_vae.py                       # five models on a branching diffusion, some minutes
 #     python tutorials/hyperbolic_vae.py --data MNIST_DIR --dim 6 --models WHC --epochs 5
+#     python tutorials/hyperbolic_vae.py --manifold h2,h2,e2
 #
 # Models and data are those of Bose et al., 2020 (arXiv:2002.06336). `tutorials/experiments` has their tables, over many
-# seeds, and `tutorials/product_vae.py` has products of spaces.
+# seeds, and `tutorials/product_vae.py` has products with spheres.
 
 # %%
 import argparse
 import math
 import os
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
-import geoopt
 import pyro
 import pyro.distributions as dist
 import torch
@@ -28,7 +31,7 @@ from pyro.nn import DenseNN, PyroModule, pyro_method
 from rich.console import Console
 from rich.progress import track
 from torch.nn.functional import softplus
-from vae_data import load, picture  # in this folder
+from vae_data import latent, load, picture  # in this folder
 
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
@@ -112,37 +115,50 @@ def score(vae, data, num_samples=500):
 
 # %%
 MODELS = {  # the latent space, and the layers of the flow
-    "Euclidean": (geoopt.Euclidean(1), None),
-    "hyperbolic": (ph.manifolds.Lorentz(learnable=True), None),
-    "RealNVP": (geoopt.Euclidean(1), HT.tangent_coupling),
-    "TC": (ph.manifolds.Lorentz(learnable=True), HT.tangent_coupling),
-    "WHC": (ph.manifolds.Lorentz(learnable=True), HT.wrapped_hyperboloid_coupling),
+    "Euclidean": ("e", None),
+    "hyperbolic": ("h", None),
+    "RealNVP": ("e", HT.tangent_coupling),
+    "TC": ("h", HT.tangent_coupling),
+    "WHC": ("h", HT.wrapped_hyperboloid_coupling),
 }
+
+
+def fit(name, args):
+    """Returns a trained model of a name, or with a product such as h2,h2,e2 as latent space, and its scores."""
+    pyro.set_rng_seed(args.seed)
+    space, coupling = MODELS.get(name, ("", None))
+    M, dim = latent(space + str(args.dim) if space else name)
+    batches, test_x, options = load(args.seed, args.data)
+    vae = VAE(test_x.size(-1), dim, M, coupling, **options)
+    list(train(vae, batches, args.epochs))
+    return vae, score(vae, test_x)
 
 
 def main():
     parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of the four MNIST idx files, instead of the diffusion")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--dim", type=int, default=2, help="dimension of the latent space")
+    parser.add_argument("--manifold", help="latent space of one other model instead, such as h2,h2,e2")
+    parser.add_argument("--dim", type=int, default=2, help="dimension of the latent space of the models")
     parser.add_argument("--epochs", type=int, default=2 if "SMOKE_TEST" in os.environ else 1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=2, help="models that train side by side")
     parser.add_argument("--out", type=Path, default=Path("results/hyperbolic_vae"), help="where results are written")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    vaes = {}
-    for name in args.models:
-        M, coupling = MODELS[name]
-        pyro.set_rng_seed(args.seed)
-        batches, test_x, options = load(args.seed, args.data)
-        vae = vaes[name] = VAE(test_x.size(-1), args.dim, M, coupling, **options)
-        list(track(train(vae, batches, args.epochs), name, args.epochs, console=Console(stderr=True)))
-        torch.save(vae, args.out / f"{name}.pt")
-        elbo, likelihood, error = score(vae, test_x)
-        curvature = f", curvature {M.curvature:.2f}" if hasattr(M, "curvature") else ""
-        print(f"{name:10} test ELBO {elbo:.2f}, log-likelihood {likelihood:.2f} ± {error:.2f}{curvature}")
-    if args.dim == 2 and args.data is None:
-        picture(vaes, args.seed).savefig(args.out / "embedding.png", dpi=150)
+    vaes, names = {}, [args.manifold] if args.manifold else args.models
+    with ProcessPoolExecutor(args.processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        fits = (pool.map if args.processes > 1 else map)(partial(fit, args=args), names)
+        progress = track(fits, "models", len(names), console=Console(stderr=True))
+        for name, (vae, scores) in zip(names, progress, strict=True):
+            vaes[name] = vae
+            torch.save(vae.state_dict(), args.out / f"{name}.pt")
+            curvatures = [f"{M.curvature:.2f}" for M in vae.manifold.modules() if hasattr(M, "curvature")]
+            learned = f", curvature {', '.join(curvatures)}" if curvatures else ""
+            print("{:10} test ELBO {:.2f}, log-likelihood {:.2f} ± {:.2f}{}".format(name, *scores, learned))
+    shown = {name: vae for name, vae in vaes.items() if vae.dim == 2 and not vae.flow}
+    if shown and args.data is None:
+        picture(shown, args.seed).savefig(args.out / "embedding.png", dpi=150)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""The data of hyperbolic_vae.py, a branching diffusion or MNIST, and its picture."""
+"""The spaces and data of hyperbolic_vae.py, a branching diffusion or MNIST, and its picture."""
 
 import functools
 
+import geoopt
 import torch
 from matplotlib.figure import Figure
 from mnist import load_mnist
@@ -10,6 +11,16 @@ import pyro_hyperbolic as ph
 from pyro_hyperbolic import viz
 
 read_mnist = functools.cache(load_mnist)
+
+
+def latent(names):
+    """Returns the manifold of names such as h2 or h2,h2,e2, whose curvatures are learned, and its dimension."""
+    kinds = {"h": lambda: ph.manifolds.Lorentz(learnable=True), "e": lambda: geoopt.Euclidean(1)}
+    factors = [(kinds[name[0]](), int(name[1:])) for name in names.split(",")]
+    dim = sum(n for _, n in factors)
+    if len(factors) == 1:
+        return factors[0][0], dim
+    return ph.manifolds.Product(*((M, n + isinstance(M, ph.manifolds.Lorentz)) for M, n in factors)), dim
 
 
 def load(seed, path=None, device="cpu"):
@@ -35,11 +46,12 @@ def load(seed, path=None, device="cpu"):
 
 @torch.no_grad()
 def picture(vaes, seed):
-    """Returns a picture of ``{name: vae}`` without flows: means of posteriors of test points, and the true tree."""
+    """Returns a picture of ``{name: vae}``, without flows: means of posteriors of test points, and the true tree."""
     data, style = ph.datasets.branching_diffusion(seed), {"cmap": "viridis_r", "clim": (0, 5)}
-    vaes = {name: vae for name, vae in vaes.items() if not vae.flow}
     figure = Figure(figsize=(4.6 * len(vaes) + 0.6, 5.0), layout="constrained")
-    for ax, letter, (name, vae) in zip(figure.subplots(1, len(vaes)), "abc", vaes.items(), strict=False):
+    for ax, letter, (name, vae) in zip(
+        figure.subplots(1, len(vaes), squeeze=False)[0], "ab", vaes.items(), strict=False
+    ):
         nodes, z = (vae.posterior(x).mean for x in (data.nodes, data.x[data.test]))
         viz.frame(ax, vae.manifold)
         ax.set(adjustable="datalim", box_aspect=1)  # planes as large as disks

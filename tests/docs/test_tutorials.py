@@ -43,8 +43,9 @@ RUNS = {
     "graph_vae.py": [Run((), ("AUC of hidden edges",), "graph_vae.png")],
     "hyperbolic_location.py": [Run(("--steps", 10, "--samples", 10), 3 * ("evidence",), "location.png")],
     "hyperbolic_vae.py": [
-        Run((), 5 * ("log-likelihood",), "embedding.png"),
-        Run(("--epochs", 1, "--data", MNIST, "--models", "WHC"), ("curvature",), "WHC.pt"),
+        Run(("--processes", 1), 5 * ("log-likelihood",), "embedding.png"),
+        Run(("--processes", 1, "--epochs", 1, "--data", MNIST, "--models", "WHC"), ("curvature",), "WHC.pt"),
+        Run(("--processes", 1, "--epochs", 1, "--manifold", "h2,h2,e2"), ("curvature -1.00, -1.00",), "h2,h2,e2.pt"),
     ],
     "product_vae.py": [Run((), ("h2,s2",), "product_vae.png")],
     "single_cell.py": [Run((), ("hyperbolic", "20 components"), "cells.png")],

@@ -83,7 +83,8 @@ def execute(name: str, folder: Path, brief: bool) -> None:
 
     figure_class.savefig = savefig
     text = script.read_text()
-    main = sys.modules["__main__"] = type(sys)("__main__")
+    # By its other name too, as multiprocessing has it: by that a tutorial's own processes name its classes.
+    main = sys.modules["__main__"] = sys.modules["__mp_main__"] = type(sys)("__main__")
     main.__file__ = str(script)
     for number, cell in enumerate(cells(text).cells):
         if cell.cell_type == "code":

@@ -19,6 +19,7 @@ from types import CodeType, FunctionType
 from _pytest.runner import runtestprotocol
 from _pytest.warnings import catch_warnings_for_item
 
+_COMPREHENSIONS = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
 SURVIVED, KILLED, AT_IMPORT, UNCLEAR = range(4)
 
 
@@ -103,6 +104,8 @@ def _differing(before: CodeType, after: CodeType, pairs: list[tuple[CodeType, Co
     alike = len(inner[0]) == len(inner[1])
     for codes in zip(*inner, strict=False):
         alike = _differing(*codes, pairs) and alike
+    if before.co_name in _COMPREHENSIONS:  # those of functions are in the code that is made when these run
+        return False
     if before.co_flags & inspect.CO_NEWLOCALS:  # a function, whose inner ones are made when it runs
         pairs.append((before, after))
         return True

@@ -13,6 +13,7 @@ SOURCE = """\
 import functools
 
 LIMIT = 1
+SQUARES = [i**2 for i in range(12)]
 
 
 def constant(x=2):
@@ -70,7 +71,7 @@ def test_code_of_functions_is_replaced(number):
         assert call(module) == (10 if each == number else int(each)), each
 
 
-@pytest.mark.parametrize("number", ["LIMIT = 1", "x=2", "value = 6"])
+@pytest.mark.parametrize("number", ["LIMIT = 1", "range(12", "x=2", "value = 6"])
 def test_what_runs_at_import_is_refused(number):
     _, functions = _imported()
     assert not replace(functions, "module.py", SOURCE, SOURCE.replace(number, number[:-1] + "11", 1))

@@ -338,3 +338,12 @@ def test_a_lifted_map_with_a_part_twice_is_copied_after_use():
     x = G.exp0(lorentz(), torch.randn(5, 2))
     assert torch.equal(copy.deepcopy(lifted)(x), lifted(x))
     assert torch.equal(copy.deepcopy(lifted)(x), lifted(x))
+
+
+def test_numbers_of_a_hypernet_are_cast_under_autocast_only():
+    layer = HT.TangentCoupling(1, lambda v: (v.double(), v.double()), lorentz())
+    x = ph.geometry.exp0(lorentz(), torch.ones(3, 2))
+    with pytest.raises(TypeError, match="float64"):
+        layer(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer(x).dtype == torch.float32

@@ -366,6 +366,8 @@ def test_factor_couplings_move_their_factor_only():
         stays[moved] = False
         assert torch.allclose(y[:, stays], x[:, stays], atol=1e-12)
         assert not torch.isclose(y[:, moved], x[:, moved]).any()
+    M = geoopt.ProductManifold((lorentz(), 3), (geoopt.Euclidean(1), 1), (geoopt.Euclidean(1), 5))
+    assert [HT.factor_coupling(8, i, manifold=M).split_dim for i in range(3)] == [6, 7, 3]  # of the other factors
 
 
 @pytest.mark.parametrize("nested", [True, False])
@@ -546,6 +548,11 @@ def test_a_geometry_without_one_of_its_six_methods_cannot_be_made(missing):
     del parts[missing]
     with pytest.raises(TypeError, match=missing):
         type("Partial", (G.Hadamard,), parts)(HalfSpace())
+
+
+def test_dimensions_of_matrices():
+    shapes = [(3, 3), (2, 2), (1, 1), (2, 3), (3,), ()]
+    assert [G.bind(SPD).dim(shape) for shape in shapes] == [6, 3, 1, 0, 0, 0]
 
 
 def test_matrices_are_projected_to_their_symmetric_parts():

@@ -406,6 +406,11 @@ VALUES = {
     "log_prob through another k": (lambda: through(tc(2, manifold=M4)).log_prob(P4), "value", "k=1", "-4", "-1"),
     "exp_at, not tangent": (lambda: G.exp_at(geoopt.Sphere(), EYE[0], EYE[0]), "normal part", "up to 1"),
     "flow matching, t": (lambda: ph.flows.flow_matching_loss(HT.continuous_flow(2, M), P, P, t(2.0)), "2", "[0, 1]"),
+    "flow matching, t < 0": (
+        lambda: ph.flows.flow_matching_loss(HT.continuous_flow(2, M), P, P, t(-0.5)),
+        "-0.5",
+        "[0, 1]",
+    ),
     "composed with another k": (lambda: HT.Translation(M4, P4)(HT.ExponentialMap(M)(V)), "Translation", "k=4", "-1"),
 }
 BATCHES = ("(3,)", "(4,)")

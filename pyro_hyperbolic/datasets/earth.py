@@ -24,10 +24,10 @@ def earth(path: str | os.PathLike[str]) -> Tensor:
     r"""Reads points :math:`(\cos\varphi \cos\lambda, \cos\varphi \sin\lambda, \sin\varphi)` of the sphere from a csv.
 
     Each line is a latitude :math:`\varphi` in [-90, 90] and a longitude :math:`\lambda` in [-180, 360], in degrees.
-    Comments (``#``), blank lines, and one line of names before the numbers, such as ``lat,long``, are skipped, unless
-    the names, or those in a comment, begin with the longitude. Rows
-    stay in order, and repeated ones stay repeated. Equal places are equal points: longitudes are equal up to whole
-    turns, and at a pole all are, so ``len(x.unique(dim=0))`` is the number of distinct places.
+    Comments (``#``), blank lines, and one line of names before the numbers, such as ``lat,long``, are skipped. Names
+    that begin with the longitude, in a comment too, are an error. Rows stay in order, and repeated ones stay repeated.
+    Equal places are equal points: longitudes are equal up to whole turns, and at a pole all are, so
+    ``len(x.unique(dim=0))`` is the number of distinct places.
 
     Args:
         path: Path of the file. The package ships none; the papers use events of NOAA NGDC (earthquakes, volcanoes),

@@ -24,6 +24,7 @@ from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator, operator_names
 
+from tests.mutants.forks import record
 from tests.mutants.sites import Coverage, Module
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -201,7 +202,7 @@ def _run(sample, copies, coverage_of, log):
         known = _known(log)
         for request in mine:
             if request["id"] not in known:
-                _append(log, request, _try_in_a_process(request, copies[i]))
+                record(log, request, _try_in_a_process(request, copies[i]))
 
     with ThreadPoolExecutor(len(copies)) as pool:
         list(pool.map(share, range(len(copies))))
@@ -212,13 +213,6 @@ def _run(sample, copies, coverage_of, log):
 def _known(log):
     results = map(json.loads, log.read_text().splitlines() if log.exists() else ())
     return {result["id"]: result for result in results if result["outcome"] != "at import"}
-
-
-def _append(log, request, result):
-    result = {key: request[key] for key in ("id", "module", "line", "before", "after", "operator")} | result
-    with log.open("a") as file:
-        print(json.dumps(result), file=file)
-    print(f"{result['outcome']:9} {result['seconds']:5.1f} s  {result['id']}", flush=True)
 
 
 def _try_in_forks(requests, copy, log):

@@ -15,6 +15,7 @@ import signal
 import time
 from pathlib import Path
 from types import CodeType, FunctionType
+from typing import Any
 
 from _pytest.runner import runtestprotocol
 from _pytest.warnings import catch_warnings_for_item
@@ -27,13 +28,18 @@ def pytest_runtestloop(session):
     items = {item.nodeid: item for item in session.items}
     requests = [json.loads(line) for line in Path(os.environ["MUTANTS"]).read_text().splitlines()]
     functions = [each for each in gc.get_objects() if type(each) is FunctionType]
-    with Path(os.environ["OUTCOMES"]).open("a") as outcomes:
-        for request in requests:
-            result = _in_a_fork(request, [items[test] for test in request["tests"]], functions)
-            result = {key: request[key] for key in ("id", "module", "line", "before", "after", "operator")} | result
-            print(json.dumps(result), file=outcomes, flush=True)
-            print(f"{result['outcome']:9} {result['seconds']:5.1f} s  {result['id']}", flush=True)
+    for request in requests:
+        result = _in_a_fork(request, [items[test] for test in request["tests"]], functions)
+        record(Path(os.environ["OUTCOMES"]), request, result)
     return True
+
+
+def record(log: Path, request: dict[str, Any], result: dict[str, Any]) -> None:
+    """Appends the outcome of a mutant to a log, and prints it."""
+    result = {key: request[key] for key in ("id", "module", "line", "before", "after", "operator")} | result
+    with log.open("a") as file:
+        print(json.dumps(result), file=file)
+    print(f"{result['outcome']:9} {result['seconds']:5.1f} s  {result['id']}", flush=True)
 
 
 def _in_a_fork(request, tests, functions):

@@ -542,13 +542,17 @@ SHAPES = {
     "distortion, negative": (lambda: ph.metrics.distortion(t(1, -1), t(1, 1)), "distances", "-1", ">= 0"),
     "distortion, no pairs": (lambda: ph.metrics.distortion(t(), t()), "distances", "(0,)", "nothing"),
     "coverage, swapped": (lambda: ph.metrics.coverage(t(1, 2), t(3, 1), t(0, 0)), "lower", "holds 2", "swap"),
+    "coverage, numbers": (lambda: ph.metrics.coverage(0.0, 1.0, 0.5), "values ()", "(*, N)"),
     "coverage, sizes": (lambda: ph.metrics.coverage(t(1), t(3), t(0, 0)), "values (2,)", "(*, N)"),
     "coverage, NaN": (lambda: ph.metrics.coverage(t(1), t(3), t(NAN)), "values", "nan"),
     "calibration, logits": (lambda: ph.metrics.calibration_error(t(1, -1), t(0, 1)), "-1", "[0, 1]", "sigmoid"),
     "calibration, labels": (lambda: ph.metrics.calibration_error(t(1, 0), t(0, 2)), "labels", "2", "0 or 1"),
     "calibration, bins": (lambda: ph.metrics.calibration_error(t(1), t(1), 0), "bins = 0", "at least 1"),
     "calibration, strategy": (lambda: ph.metrics.calibration_error(t(1), t(1), 3, "mass"), "'mass'", "'quantile'"),
-    "delta, not square": (lambda: ph.metrics.gromov_delta(DIST[:2]), "distances", "(2, 3)", "(*, N, N)"),
+    **{
+        f"delta, {tuple(x.shape)}": (lambda x=x: ph.metrics.gromov_delta(x), f"{tuple(x.shape)}", "(*, N, N)")
+        for x in (DIST[:2], DIST[:, :2], DIST[0], DIST[:0, :0])
+    },
     "delta, asymmetric": (lambda: ph.metrics.gromov_delta(DIST + DIST.triu()), "D - D.mT", "1", "(D + D.mT) / 2"),
     "delta, diagonal": (lambda: ph.metrics.gromov_delta(DIST + 1), "diagonal", "1", "fill_diagonal_(0)"),
     "delta, of scores": (lambda: ph.metrics.gromov_delta(-DIST), "distances", "holds -1", ">= 0", "minus scores"),

@@ -306,8 +306,6 @@ class AutoWrappedNormal(AutoGuide):
                 value = value.mean(dim, keepdim=True)
             elif frame.size != full_size:
                 value = periodic_repeat(value, full_size, dim).contiguous()
-        while value.dim() > event_dim and value.size(0) == 1:
-            value = value.squeeze(0)
         return value
 
     @torch.no_grad()

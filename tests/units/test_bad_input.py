@@ -544,6 +544,7 @@ SHAPES = {
     "summary, no site": (lambda: ph.infer.summary({"z": DRAWS}, {"y": M}), "'y'", "['z']"),
     "summary, probs": (lambda: ph.infer.summary(DRAWS, M, probs=(0.5, 95)), "95", "between 0 and 1"),
     "summary, pairs": (lambda: ph.infer.summary(DRAWS, M, pairs=torch.tensor([[0, 4]])), "0..4", "4 points", "0 to 3"),
+    "summary, pairs below 0": (lambda: ph.infer.summary(DRAWS, M, pairs=torch.tensor([[-1, 0]])), "-1..0", "0 to 3"),
     "summary, sets of pairs": (
         lambda: ph.infer.summary(DRAWS, M, pairs=torch.zeros(1, 1, 2, dtype=torch.int64)),
         *("shape (1, 1, 2)", "(P, 2)"),

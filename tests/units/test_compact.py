@@ -444,6 +444,9 @@ def test_velocities_far_out_are_finite(dtype):
     v = G.bind(lorentz()).velocity(s, torch.ones_like(s))
     assert torch.allclose(v, torch.tensor([1.0, 0.0], dtype=dtype).expand(3, 2))
     assert torch.autograd.grad(v.sum(), s)[0].isfinite().all()
+    x = torch.tensor([64.0, -64.0, 0.0], dtype=dtype)
+    v = G.bind(geoopt.SymmetricPositiveDefinite()).velocity(x, torch.ones_like(x))
+    assert v.tolist() == pytest.approx([1.0, 1.0, 64 / math.sinh(64.0)], rel=256 * torch.finfo(dtype).eps, abs=0.0)
 
 
 @pytest.mark.parametrize("v", [[0.0] * 6, [3.0, 3.0, -2.0, 0.0, 0.0, 1.0]])

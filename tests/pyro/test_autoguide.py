@@ -672,6 +672,21 @@ def test_what_it_does_not_guide(parallel):
 
 
 @each_guide
+def test_global_latents_are_drawn_in_parallel(guide):
+    """Also where no latent is in the plate of the data: then nothing in the guide's trace tells of its dimension."""
+
+    def model(data):
+        z = pyro.sample("z", hdist.WrappedNormal(ORIGIN, torch.ones(2), M))
+        s = pyro.sample("s", dist.LogNormal(0.0, 0.3))
+        with pyro.plate("data", len(data), dim=-1):
+            pyro.sample("x", dist.Normal(G.distance(M, z, ORIGIN) + data, s), obs=data)
+
+    g = guide(model)
+    drawn = Predictive(g, num_samples=7, parallel=True)(DATA[0])  # of a model Pyro takes events for plates
+    assert {name: value.unique(dim=0).shape for name, value in drawn.items()} == {"z": (7, 3), "s": (7,)}
+
+
+@each_guide
 def test_its_density_is_of_its_latents_alone(guide):
     """Traced by anyone, a guide has the density of its posteriors, without a factor of what is observed."""
     g = guide(partial(pair_model, DATA))

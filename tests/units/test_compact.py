@@ -19,7 +19,7 @@ from tests.half_space import HalfSpace
 
 G = ph.geometry
 on_manifold = hdist.constraints.on_manifold
-SPHERE, ROTATIONS = geoopt.Sphere(), ph.manifolds.Rotations()
+SPHERE, ROTATIONS, TORUS = geoopt.Sphere(), ph.manifolds.Rotations(), ph.manifolds.Torus(2)
 
 
 def torus(n):
@@ -199,6 +199,19 @@ def test_points_do_not_drift(dtype):
         x, R = G.bind(SPHERE).exp(x, tangents(SPHERE, x)), G.bind(ROTATIONS).exp(R, tangents(ROTATIONS, R))
     assert (x.double().norm(dim=-1) - 1).abs().max() <= 2 * torch.finfo(dtype).eps
     assert (R.double().mT @ R.double() - torch.eye(3)).abs().max() <= 4 * torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_angles_of_many_turns(dtype):
+    """Are on the torus, the angle of their sine and cosine; far out as near as rounded turns can be."""
+    for turns in (3, 1e2, 1e6):
+        x = 2 * math.pi * turns * torch.randn(20_000, 2, dtype=dtype)
+        y = G.project(TORUS, x)
+        assert G.contains(TORUS, y).all()
+        apart = G.distance(TORUS, y.double(), torch.atan2(x.double().sin(), x.double().cos()))
+        assert (apart <= 2 * torch.finfo(dtype).eps * (1 + x.double().norm(dim=-1))).all()
+    (slope,) = torch.autograd.grad(G.project(TORUS, x.requires_grad_()).sum(), x)
+    assert (slope == 1).all()
 
 
 def test_antipodes():

@@ -389,6 +389,10 @@ VALUES = {
         *("|X^T X - I| = 3 and determinant 2;", "project(M, x)"),
     ),
     "many k": (lambda: G.log0(geoopt.Lorentz(t(1.0, 2.0)), t(1.25, 0.75)), "1 of 2", "-k = -2", "exp0(M, v)"),
+    "many k, all off": (
+        lambda: G.log0(geoopt.Lorentz(t(1.0, 2.0)), t([1.3, 0.5], [1.25, 0.75])),
+        *("2 of 2", "<x, x> = -1.44 where -k = -1 is", "off by 0.16 of itself"),
+    ),
     "rounded to float32": (lambda: G.log0(M4, P4.float().double()), "Lorentz(k=4)", "dtype"),
     "flat, NaN": (lambda: G.log0(FLAT, NANS), "Euclidean()", "(1, nan, 0)"),
     "ball points, log0": (lambda: G.log0(M, t(0.4, 0.3)), "(0.4, 0.3)", "charts.from_poincare_ball(M, p)"),
@@ -519,11 +523,20 @@ SHAPES = {
         lambda: ph.flows.flow_matching_loss(FIELD, batch(V, 3), batch(V, 3), torch.zeros(4)),
         *("points (3,)", "t (4,)", "unsqueeze"),
     ),
-    "scores, sizes": (lambda: ph.metrics.roc_auc(t(1, 2, 3), t(0, 1)), "scores", "(3,)", "labels", "(2,)", "(*, N)"),
+    **{
+        f"scores {tuple(x.shape)}, labels {tuple(y.shape)}": (
+            lambda x=x, y=y: ph.metrics.roc_auc(x, y),
+            *(f"scores has shape {tuple(x.shape)}", f"labels {tuple(y.shape)}", "(*, N)"),
+        )
+        for x, y in ((t(1, 2, 3), t(0, 1)), (t(1, 2), t(0, 1, 1)), (t(1)[0], t(0, 1)), (t(1, 2), t(1)[0]))
+    },
     "scores, NaN": (lambda: ph.metrics.average_precision(t(1, NAN), t(0, 1)), "scores", "nan"),
     "scores, batches": (lambda: ph.metrics.roc_auc(t(0, 1).expand(3, 2), t(0, 1).expand(4, 2)), *BATCHES),
     "labels, -1": (lambda: ph.metrics.roc_auc(t(1, 2), t(-1, 1)), "labels", "-1", "0 or 1"),
-    "labels, all equal": (lambda: ph.metrics.average_precision(t(1, 2), t([0, 1], [1, 1])), "2 positives among 2"),
+    "labels, all equal": (
+        lambda: ph.metrics.average_precision(t(1, 2, 3), t([0, 1, 1], [1, 1, 1])),
+        "3 positives among 3",
+    ),
     "labels, none": (lambda: ph.metrics.roc_auc(t(), t()), "0 positives among 0"),
     "ranks, sizes": (lambda: ph.metrics.mean_rank(DIST, DIST[:2] == 1), "(3, 3)", "(2, 3)", "nodes"),
     "ranks, a block": (lambda: ph.metrics.mean_rank(DIST[:2], DIST[:2] == 1), "2 rows of 3 nodes", "nodes, (2,)"),

@@ -502,8 +502,6 @@ def _initial_value(init_loc_fn: Callable[..., Any], site: Any) -> Tensor:
     try:
         return init_loc_fn(site)
     except NotImplementedError:  # the strategy needs biject_to, which torch does not define for mixtures
-        if manifold_of(site["fn"].support) is None:
-            raise
         return site["fn"].sample()
 
 

@@ -329,8 +329,8 @@ def _local_mean(space: Complete, x: Tensor) -> Tensor:
     dtype, x = x.dtype, x.double()
     starts = x[:: -(-len(x) // _STARTS)]
     spread = torch.stack([space.squared_distance(start, x).mean(0) for start in starts])
-    best = spread.argmin(0, keepdim=True)
-    m = starts.gather(0, best.reshape(*best.shape, *(1,) * space.event_dim).expand(1, *x.shape[1:]))[0]
+    best = spread.argmin(0)
+    m = starts.gather(0, best.reshape(*best.shape, *(1,) * space.event_dim).expand(1, *x.shape[1:])).squeeze(0)
     # Each step shortens the gradient by a factor that is small if draws are close. Where curvature is negative it could
     # be too long.
     for _ in range(1000):

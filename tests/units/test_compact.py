@@ -355,8 +355,17 @@ def test_objects_are_geoopt_manifolds(space):
     assert torch.allclose(M.transp(x, y, M.logmap(x, y)), -M.logmap(y, x))  # a geodesic is parallel to itself
     with pytest.raises(ValueError, match="shape"):
         M.assert_check_point(torch.zeros(4))
-    with pytest.raises(ValueError, match="angles|rotation"):  # noqa: RUF043
-        M.assert_check_point_on_manifold(1.2 * M.origin(5, *event) + 3.2 * isinstance(M, ph.manifolds.Torus))
+    if isinstance(M, ph.manifolds.Torus):
+        outside = [M.origin(5, *event) + 3.2]
+    else:  # scaled, reflected to rounding, and turned by what is no angular velocity
+        outside = [1.2 * x, x * torch.tensor([4e-6 - 1, 1.0, 1.0])]
+        with pytest.raises(ValueError, match="skew"):
+            M.assert_check_vector_on_tangent(x, x)
+    for each in outside:
+        with pytest.raises(ValueError, match="angles|rotation"):  # noqa: RUF043
+            M.assert_check_point_on_manifold(each)
+    uniform = G.complete(M).features(M.random(2000, *event))  # coordinates of uniform unit vectors
+    assert uniform.mean(0).abs().max() < 4.5 / 2000**0.5
     function = lambda z: G.squared_distance(M, z, y).sum()  # noqa: E731
     gradient = M.egrad2rgrad(x, torch.autograd.functional.jacobian(function, x))
     assert torch.allclose(gradient, -2 * M.logmap(x, y))

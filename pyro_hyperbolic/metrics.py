@@ -1,6 +1,6 @@
 r"""Scores of predictions, of embeddings and of intervals, with exact treatment of ties.
 
-Pure functions of tensors, arrays or nested lists, without gradients; each sum is in float64. :func:`roc_auc`,
+Pure functions of tensors, arrays or nested lists, without gradients; lists and sums are of float64. :func:`roc_auc`,
 :func:`average_precision`, :func:`calibration_error`, :func:`coverage` and :func:`distortion` reduce the last dimension.
 To :func:`roc_auc` and :func:`average_precision` only the order of scores matters, so logits, probabilities and minus
 distances score alike. :func:`mean_average_precision`, :func:`mean_rank` and :func:`gromov_delta` reduce a matrix of

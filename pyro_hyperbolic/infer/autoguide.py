@@ -70,8 +70,8 @@ class AutoWrappedNormal(AutoGuide):
 
     Use it like ``AutoNormal``: with any ELBO, ``TraceEnum_ELBO`` included, in an ``AutoGuideList``, or on a model in
     which ``poutine.block`` hides sites. Each run of the guide also runs the model up to its last latent, and uses the
-    priors, plates and masks of that run, so a *latent* curvature, plates sized by the model's arguments, and ``obs_mask`` all work. Other
-    handlers in the model do not affect the guide's sites and parameters.
+    priors, plates and masks of that run, so a *latent* curvature, plates sized by the model's arguments, and
+    ``obs_mask`` all work. Other handlers in the model do not affect the guide's sites and parameters.
 
     Locations are learned in normal coordinates about an anchor, ``loc = T_anchor exp_o(v)``, so that an optimiser step
     ``v`` has length ``|v|`` at any distance from the origin. When ``|v|`` exceeds ``sqrt(k)``, the anchor moves to the

@@ -589,6 +589,12 @@ def test_arguments_broadcast_and_keep_their_gradients(family, loc, start):
     single = family(loc, size[1].item())
     assert torch.allclose(d.log_prob(x)[:, 1], single.log_prob(x[:, 1].clone()), atol=1e-9)
 
+    def score(size):
+        return family(loc, size).log_prob(start)
+
+    assert torch.allclose(torch.vmap(score)(size), score(size))
+    assert torch.allclose(torch.func.jacfwd(score)(size), torch.func.jacrev(score)(size))
+
 
 @each_family
 def test_float32_agrees_with_float64(family, loc, start):

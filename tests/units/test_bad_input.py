@@ -34,6 +34,8 @@ V, P, P3, P4 = t(0.5, -0.3), point(1.0, 0.5, -0.3), point(1.0, 0.5, -0.3, 0.2), 
 OFF, NANS, FAR, BEYOND = t(1.0, 0.5, 0.0), t(1.0, NAN, 0.0), point(1.0, 500.0, 0.0), t(1000.0, 0.0)
 EYE = torch.eye(2, dtype=torch.float64)
 PRODUCT = geoopt.ProductManifold((M, 3), (FLAT, 1))
+MIXED = geoopt.ProductManifold((geoopt.Lorentz(t(1.0, 4.0)), 3), (SPHERE, 2))
+ON_BOTH = torch.stack([P, point(4.0, 0.5, -0.3)])
 RING = torch.tensor([[u, (u + 1) % 6] for u in range(6)])
 DIST = t([0.0, 1.0, 2.0], [1.0, 0.0, 1.0], [2.0, 1.0, 0.0])  # of a path of three nodes
 DRAWS = point(1.0, 0.5, -0.3).expand(2, 5, 4, 3)
@@ -397,6 +399,14 @@ VALUES = {
         lambda: G.log0(geoopt.Lorentz(t(1.0, 2.0)), t([1.3, 0.5], [1.25, 0.75])),
         *("2 of 2", "<x, x> = -1.44 where -k = -1 is", "off by 0.16 of itself"),
     ),
+    "a factor of many k": (
+        lambda: G.exp_at(MIXED, torch.cat([ON_BOTH, 2 * EYE], -1), torch.zeros(2, 4).double()),
+        *("2 of 2", "factor 1, Sphere", "norm 2"),
+    ),
+    "many k of a factor": (
+        lambda: G.exp_at(MIXED, torch.cat([ON_BOTH.flip(0), EYE], -1), torch.zeros(2, 4).double()),
+        *("2 of 2", "factor 0, Lorentz", "<x, x> = -4 where -k = -1 is"),
+    ),
     "rounded to float32": (lambda: G.log0(M4, P4.float().double()), "Lorentz(k=4)", "dtype"),
     "flat, NaN": (lambda: G.log0(FLAT, NANS), "Euclidean()", "(1, nan, 0)"),
     "ball points, log0": (lambda: G.log0(M, t(0.4, 0.3)), "(0.4, 0.3)", "charts.from_poincare_ball(M, p)"),
@@ -575,10 +585,11 @@ SHAPES = {
     "delta, of scores": (lambda: ph.metrics.gromov_delta(-DIST), "distances", "holds -1", ">= 0", "minus scores"),
     "delta, a hole": (lambda: ph.metrics.gromov_delta(1 / (DIST - 1)), "inf", "shortest paths"),
     "delta, base": (lambda: ph.metrics.gromov_delta(DIST, 3), "base = 3", "below 3"),
-    "summary, no chains": (lambda: ph.infer.summary(DRAWS[..., 0, 0], M), "(2, 5)", "(chains, draws", "group_by_chain"),
+    "summary, no points": (lambda: ph.infer.summary(DRAWS[..., 0, 0], M), "(2, 5)", "(chains, draws", "group_by_chain"),
+    "summary, no chains": (lambda: ph.infer.summary(DRAWS[:0], M), "(0, 5, 4, 3)", "(chains, draws"),
     "summary, 3 draws": (lambda: ph.infer.summary(DRAWS[:, :3], M), "(2, 3, 4, 3)", "at least 4 draws"),
     "summary, no site": (lambda: ph.infer.summary({"z": DRAWS}, {"y": M}), "'y'", "['z']"),
-    "summary, probs": (lambda: ph.infer.summary(DRAWS, M, probs=(0.5, 95)), "95", "between 0 and 1"),
+    "summary, probs": (lambda: ph.infer.summary(DRAWS, M, probs=(0.5, 1)), "1.0", "between 0 and 1"),
     "summary, pairs": (lambda: ph.infer.summary(DRAWS, M, pairs=torch.tensor([[0, 4]])), "0..4", "4 points", "0 to 3"),
     "summary, pairs below 0": (lambda: ph.infer.summary(DRAWS, M, pairs=torch.tensor([[-1, 0]])), "-1..0", "0 to 3"),
     "summary, sets of pairs": (

@@ -411,7 +411,7 @@ VALUES = {
     "flat, NaN": (lambda: G.log0(FLAT, NANS), "Euclidean()", "(1, nan, 0)"),
     "ball points, log0": (lambda: G.log0(M, t(0.4, 0.3)), "(0.4, 0.3)", "charts.from_poincare_ball(M, p)"),
     "pyro.param": (lambda: pyro.param("p", OFF, constraint=on_manifold(M)), "ExponentialMap.inv", *PROJECT),
-    "k = 0": (lambda: on_manifold(with_k(0.0)), "= 0", *K),
+    "k = 0": (lambda: on_manifold(with_k(0.0)), "= 0, but", *K),
     "k = -1 of a factor": (
         lambda: G.exp0(geoopt.ProductManifold((with_k(-1.0), 3), (FLAT, 1)), t(0.0, 0.0, 0.0)),
         *("= -1", *K),

@@ -62,7 +62,8 @@ def root(z):
 SLIPS = {  # the slip, where it shows, and the law it breaks
     "logarithm of geoopt": (Sphere, "log", geoopt_log, "s2", "exp_and_log_agree"),
     "distance by the cosine": (
-        Sphere, "distance", lambda self, x, y: (x * y).sum(-1).acos(), "s2", "exp_and_log_agree"),
+        Sphere, "distance", lambda self, x, y: torch.where(
+            (chord := (y - x).norm(dim=-1)) < 1e-6, chord, (x * y).sum(-1).acos()), "s2", "exp_and_log_agree"),
     "angles not wrapped": (FlatTorus, "log", lambda self, x, y: y - x, "t2", "exp_and_log_agree"),
     "exponential off the sphere": (
         Sphere, "exp", lambda self, x, u, exp=Sphere.exp: 1.001 * exp(self, x, u), "s2", "exp_and_log_agree"),
@@ -79,6 +80,16 @@ SLIPS = {  # the slip, where it shows, and the law it breaks
         RotationGroup, "velocity", lambda self, s, u, velocity=RotationGroup.velocity: -velocity(self, s, u), "so3",
         "states_agree"),
     "a product that drops a volume": (MixedProduct, "point", dropped, "h2xs2xr", "states_agree"),
+    "another metric": (
+        geoopt.Sphere, "inner", lambda self, x, u, v=None, *, keepdim=False: 4 * (u * v).sum(-1, keepdim=keepdim), "s2",
+        "geodesics_have_constant_speed"),
+    "no speed at zero": (
+        Sphere, "exp", lambda self, x, u, exp=Sphere.exp: exp(self, x, u + root(u)), "s2",
+        "geodesics_have_constant_speed"),
+    "an outward logarithm at zero": (
+        Sphere, "log", lambda self, x, y, log=Sphere.log: (
+            log(self, x, y) + (x.dtype.itemsize == 8) * (y == x).all(-1, keepdim=True) * x), "s2",
+        "tangents_are_projected"),
     "a direction of length 1": (
         Sphere, "towards", lambda self, x, y: ((y - x) / (y - x).norm(dim=-1, keepdim=True), (y - x).square().sum(-1)),
         "s2", "towards_is_smooth"),
@@ -90,8 +101,8 @@ SLIPS = {  # the slip, where it shows, and the law it breaks
         Sphere, "towards", lambda self, x, y, towards=Sphere.towards: (
             towards(self, x, y)[0], 2 * towards(self, x, y)[1]), "s2", "towards_is_smooth"),
     "a root at the point": (
-        Sphere, "towards", lambda self, x, y, towards=Sphere.towards: towards(self, x + root(y - x), y), "s2",
-        "towards_is_smooth"),
+        Sphere, "towards", lambda self, x, y, towards=Sphere.towards: (
+            towards(self, x + root(y - x), y)[0], towards(self, x, y)[1]), "s2", "towards_is_smooth"),
     "a root at the cut locus": (
         Sphere, "towards", lambda self, x, y, towards=Sphere.towards: (
             towards(self, x, y)[0], towards(self, x + root(y + x), y)[1]), "s2", "towards_is_smooth"),

@@ -117,7 +117,8 @@ class Lorentz(geoopt.Lorentz, OneParameter):
 
     def __init__(self, k: float | Tensor = 1.0, learnable: bool = False) -> None:
         remedy = "it is the squared radius, the curvature is -1/k"
-        super().__init__(checks.as_real("k", k, remedy), learnable)
+        value = checks.as_real("k", k, remedy)
+        super().__init__(value if hasattr(k, "dtype") else value.to(torch.get_default_dtype()), learnable)
         value = self.k.detach().clone()
         checks.check_positive("k", value, f"{remedy}.", validate=True)
         del self.k
@@ -142,7 +143,6 @@ class Lorentz(geoopt.Lorentz, OneParameter):
             tensor(4.)
         """
         value = checks.as_real("curvature", curvature, "a hyperboloid has negative curvature, -1 for k = 1")
-        value = value if isinstance(curvature, Tensor) else value.to(torch.get_default_dtype())
         inside = (value < 0) & value.isfinite()
         if not bool(inside.all()):
             raise ValueError(
@@ -183,7 +183,8 @@ class PoincareBall(geoopt.PoincareBall, OneParameter):
     def __init__(self, c: float | Tensor = 1.0, learnable: bool = False) -> None:
         remedy = "the curvature is -c"
         value = checks.as_real("c", c, remedy)
-        value = value.detach().clone() if value.is_floating_point() else value.to(torch.get_default_dtype())
+        own = hasattr(c, "dtype") and value.is_floating_point()
+        value = value.detach().clone() if own else value.to(torch.get_default_dtype())
         checks.check_positive("c", value, f"{remedy}.", validate=True)
         super().__init__()
         del self.isp_c

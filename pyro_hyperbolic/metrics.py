@@ -1,6 +1,6 @@
 r"""Scores of predictions, of embeddings and of intervals, with exact treatment of ties.
 
-Pure functions of tensors, arrays or nested lists, without gradients; each sum is in float64. :func:`roc_auc`,
+Pure functions of tensors, arrays or nested lists, without gradients; lists and sums are of float64. :func:`roc_auc`,
 :func:`average_precision`, :func:`calibration_error`, :func:`coverage` and :func:`distortion` reduce the last dimension.
 To :func:`roc_auc` and :func:`average_precision` only the order of scores matters, so logits, probabilities and minus
 distances score alike. :func:`mean_average_precision`, :func:`mean_rank` and :func:`gromov_delta` reduce a matrix of
@@ -88,10 +88,10 @@ def average_precision(scores: Array, labels: Array) -> Tensor:
         tensor(0.8333)
     """
     positive, below, _, dtype = _ranked(scores, labels)
-    order = below.argsort(-1)
-    before = torch.nn.functional.pad(positive.gather(-1, order).cumsum(-1), (1, 0))  # positives among the first
+    ordered = positive.gather(-1, below.argsort(-1))
+    before = (ordered.cumsum(-1) - ordered).gather(-1, below)  # positives below each score
     number = positive.sum(-1, keepdim=True)
-    precision = (number - before.gather(-1, below)) / (positive.size(-1) - below)
+    precision = (number - before) / (positive.size(-1) - below)
     return ((positive * precision).sum(-1) / number.squeeze(-1)).to(dtype)
 
 
@@ -358,9 +358,9 @@ def gromov_delta(distances: Array, base: int | None = None) -> Tensor:
     matrix = checks.as_real("distances", distances, "pass a tensor (*, N, N) of distances").detach()
     dtype = _result_dtype(matrix)
     matrix = matrix.double()
-    size = matrix.size(-1) if matrix.dim() else 0
-    if matrix.dim() < 2 or size == 0 or matrix.size(-2) != size:
+    if matrix.dim() < 2 or not matrix.size(-2) == matrix.size(-1) > 0:
         raise ValueError(f"distances has shape {tuple(matrix.shape)}, but must be (*, N, N) with N >= 1.")
+    size = matrix.size(-1)
     _check_domain("distances", matrix, matrix.isfinite(), "finite; fill holes first, for example by shortest paths")
     _check_domain("distances", matrix, matrix >= 0, ">= 0; use minus scores")
     diagonal = matrix.diagonal(dim1=-2, dim2=-1)
@@ -372,8 +372,8 @@ def gromov_delta(distances: Array, base: int | None = None) -> Tensor:
         checks.check_count("base", base, 0, "it is the index of a point")
         if base >= size:
             raise ValueError(f"base = {base}, but must be below {size}, the number of points; choose one of them.")
-    found = [_gromov_delta(each, base) for each in ((matrix + matrix.mT) / 2).reshape(-1, size, size)]
-    return (torch.stack(found) if found else matrix.new_zeros(0)).reshape(matrix.shape[:-2]).to(dtype)
+    found = [_gromov_delta(each, base).item() for each in ((matrix + matrix.mT) / 2).reshape(-1, size, size)]
+    return matrix.new_tensor(found).reshape(matrix.shape[:-2]).to(dtype)
 
 
 def _gromov_delta(distances: Tensor, base: int | None) -> Tensor:
@@ -429,9 +429,8 @@ def _neighbourhoods(
     itself = own.unsqueeze(-1) == torch.arange(size, device=real.device)
     if bool((near & itself).any()):
         raise ValueError("adjacent has a node that is its own neighbour; use adjacent.fill_diagonal_(False).")
-    if bool((real.isnan() & ~itself).any()):
-        raise ValueError("distances holds NaN, but must be ordered; look for the operation that made it.")
-    if bool((~near.flatten(-2).any(-1)).any()) or near.numel() == 0:
+    _check_domain("distances", real, ~real.isnan() | itself, "ordered; look for the operation that made it")
+    if bool((~near.flatten(-2).any(-1)).any()):
         raise ValueError("adjacent has no neighbours at all, but needs an edge; score more rows at once.")
     real = real.masked_fill(itself, 0.0).expand(*batch, rows, size)
     near = near.expand(*batch, rows, size)
@@ -485,11 +484,8 @@ def _ranked(scores: Array, labels: Array) -> tuple[Tensor, Tensor, Tensor, torch
         )
     batch = checks.check_batches(scores=scores.shape[:-1], labels=labels.shape[:-1])
     scores, labels = (x.expand(*batch, x.size(-1)) for x in (scores, labels))
-    if bool(scores.isnan().any()):
-        raise ValueError("scores holds NaN, but must be ordered; look for the operation that made it.")
-    strange = (labels != 0) & (labels != 1)
-    if bool(strange.any()):
-        raise ValueError(f"labels holds {labels[strange][0].item()}, but must be 0 or 1; threshold or recode it.")
+    _check_domain("scores", scores, ~scores.isnan(), "ordered; look for the operation that made it")
+    _check_domain("labels", labels, (labels == 0) | (labels == 1), "0 or 1; threshold or recode it")
     positive = labels.double()
     number = positive.sum(-1)
     single = (number == 0) | (number == positive.size(-1))

@@ -137,7 +137,7 @@ def split_points(x: Tensor, seed: int, val: float = 0.1, test: float = 0.1, *, d
 
     Raises:
         TypeError: If an argument is of a wrong type.
-        ValueError: If a fraction is negative, or they leave no points to train on.
+        ValueError: If a point is not finite, a fraction is negative, or they leave no points to train on.
 
     Example:
         Forty places, each twice:
@@ -151,8 +151,16 @@ def split_points(x: Tensor, seed: int, val: float = 0.1, test: float = 0.1, *, d
     """
     checks.check_floating("x", x)
     generator = generator_of(seed)
+    if not isinstance(distinct, bool):
+        raise TypeError(f"distinct = {checks.shown(distinct)}, but must be True or False.")
     if x.dim() < 2 or not len(x):
         raise ValueError(f"x has shape {tuple(x.shape)}, but must be (N, *event) with N >= 1.")
+    wrong = ~x.isfinite().flatten(1).all(1)
+    if bool(wrong.any()):  # NaN is not equal to its copies
+        raise ValueError(
+            f"x holds NaN or infinity in {int(wrong.sum())} of {len(x)} points, but must be finite; drop them, "
+            f"x[x.isfinite().flatten(1).all(1)]."
+        )
     copies = x.unique(dim=0, return_inverse=True)[1] if distinct else torch.arange(len(x), device=x.device)
     total = int(copies.max()) + 1
     sizes = []

@@ -59,8 +59,10 @@ def edge_list(path: str | os.PathLike[str]) -> Tensor:
             continue
         match = re.fullmatch(r"\s*(\d{1,18})\s*,\s*(\d{1,18})\s*", line)
         if match is None or int(match[1]) == int(match[2]):
-            fault = "two nodes u,v, integers from 0; number the nodes" if match is None else "a loop; remove it"
-            raise ValueError(f"line {number} of {path} is {checks.shown(line)}, {'not ' * (match is None)}{fault}.")
+            fault = "a loop; remove it"
+            if match is None:
+                fault = "not two nodes u,v, integers from 0; number the nodes, and keep these two columns alone"
+            raise ValueError(f"line {number} of {path} is {checks.shown(line)}, {fault}.")
         edges.append((int(match[1]), int(match[2])))
     if not edges:
         raise ValueError(f"{path} has no edges; it must have lines u,v.")

@@ -129,8 +129,11 @@ class Board(dist.TorchDistribution):
         validate_args: bool | None = None,
     ) -> None:
         if not isinstance(manifold, geoopt.Sphere) and not (isinstance(manifold, Torus) and manifold.n == 2):
-            raise TypeError(f"boards are on geoopt.Sphere() and Torus(2), but the manifold is {manifold!r}; use one.")
-        for number in cells:
+            raise TypeError(
+                f"boards are on geoopt.Sphere() and Torus(2), but the manifold is {checks.shown(manifold)}; use one."
+            )
+        first, second = cells = tuple(checks.check_list("cells", cells, "give a pair of numbers, such as (8, 4)", 2))
+        for number in (first, second):
             checks.check_count("cells", number, 2, "it is the number of cells along a coordinate")
             if number % 2:
                 raise ValueError(f"cells = {cells}, but colours alternate around an even number; use {number + 1}.")

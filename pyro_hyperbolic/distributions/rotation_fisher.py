@@ -91,7 +91,7 @@ def _law(c: Tensor) -> RadialLaw:
         versine = _versine(t)
         return (versine / (2 * math.pi)).log() - c.unsqueeze(-1) * versine
 
-    with torch.no_grad():
-        # Beyond the end of the interval, exp(-c versine) is below exp(-45).
-        upper = 2 * torch.asin((45 / (4 * c)).clamp(max=1.0).sqrt())
+    # Beyond the end of the interval, exp(-c versine) is below exp(-45). Detached, since no_grad lets forward-mode
+    # derivatives pass, and that of asin at 1 is infinite.
+    upper = 2 * torch.asin((45 / (4 * c.detach())).clamp(max=1.0).sqrt())
     return RadialLaw(log_density, torch.zeros_like(upper), upper)

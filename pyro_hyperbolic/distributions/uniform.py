@@ -75,8 +75,8 @@ class Uniform(ManifoldDistribution):
         self._finish(manifold, batch, space.event_shape(self.dim), validate_args)
 
     def _log_prob(self, value: Tensor) -> Tensor:
-        shape = value.shape[: value.dim() - self.event_dim]
-        return value.new_full(shape, -self._log_volume)
+        # A flow that has diverged to NaN has no density.
+        return (0.0 * value).flatten(value.dim() - self.event_dim).sum(-1) - self._log_volume
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Returns points of shape ``sample_shape + batch_shape + event_shape``."""

@@ -280,7 +280,8 @@ class WrappedMultivariateNormal(WrappedDistribution):
             )
         checks.check_batches(loc=space.batch_of(loc.shape), **{name: matrix.shape[:-2]})
         _check_values(space, loc, None, validate_args)
-        validate = validate_args if matrix.numel() else False  # torch's check cannot reshape an empty batch
+        # torch's check cannot reshape an empty batch, nor read values under vmap.
+        validate = validate_args if matrix.numel() and checks.validating(validate_args) else False
         base = dist.MultivariateNormal(matrix.new_zeros(dim), **given, validate_args=validate)
         super().__init__(base, loc, space, validate_args)
 

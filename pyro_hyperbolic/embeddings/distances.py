@@ -183,7 +183,7 @@ def _square(D: Array) -> tuple[np.ndarray, float]:
     """Returns a square matrix in float64, a copy, and the rounding error of its numbers."""
     given = checks.as_real("D", D, "pass a matrix of distances (n, n)").detach().cpu()
     eps, values = torch.finfo(given.dtype if given.is_floating_point() else torch.float64).eps, given.double()
-    if values.dim() != 2 or values.size(0) != values.size(1) or values.size(0) < 2:
+    if values.dim() != 2 or not values.size(0) == values.size(1) > 1:
         raise ValueError(f"D has shape {tuple(values.shape)}, but must be distances (n, n) with n >= 2.")
     copy: np.ndarray = values.numpy().copy()
     return copy, eps

@@ -14,7 +14,8 @@ __all__ = ["Rooted", "adjacency", "centre", "edges_of", "lengths_of", "rooted"]
 
 def edges_of(edges: Array) -> np.ndarray:
     """Returns edges as an integer array, after a check."""
-    pairs = checks.as_real("edges", edges, "pass integer pairs (E, 2)")
+    remedy = "pass integer pairs (E, 2), of networkx list(nx.convert_node_labels_to_integers(graph).edges)"
+    pairs = checks.as_real("edges", edges, remedy)
     if pairs.numel() == 0:
         pairs = pairs.reshape(-1, 2).long()
     if pairs.dim() != 2 or pairs.size(-1) != 2 or pairs.is_floating_point():

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .base import Complete, Embedded, Geometry, Hadamard, Nested
 from .checks import (
+    as_real,
     check_batches,
     check_chart,
     check_complete,
@@ -38,6 +39,7 @@ from .checks import (
     check_tangent,
     check_vectors,
     describe,
+    floating_dtype,
     validating,
 )
 from .means import along, mean
@@ -122,6 +124,7 @@ def origin(
         Tensor of shape ``(n + 1,)``, with the batch shape of ``k`` before it if ``k`` has one.
 
     Raises:
+        TypeError: If ``n`` is not an integer, or ``dtype`` not a floating point dtype.
         ValueError: If ``n < 1`` or ``k <= 0``.
 
     Example:
@@ -129,6 +132,7 @@ def origin(
         tensor([2., 0., 0.])
     """
     check_count("n", n, 1, "it is the intrinsic dimension, the number of tangent coordinates")
+    dtype = dtype if dtype is None else floating_dtype(dtype)
     space = check_chart(manifold)
     return remember_origin(space.origin(n, dtype, device), space.name)
 
@@ -429,8 +433,8 @@ def geodesic(manifold: Manifold, x: Tensor, y: Tensor, t: Tensor | float) -> Ten
         Points, shape ``(*, n + 1)``. At the cut locus the way is one of the shortest.
 
     Raises:
-        TypeError: If an argument is not a floating point tensor, or the dtypes differ.
-        ValueError: If the dimensions differ or, while validating, a point is off the manifold.
+        TypeError: If a point is not a floating point tensor, ``t`` not real numbers, or the dtypes differ.
+        ValueError: If the dimensions or batch shapes differ or, while validating, a point is off the manifold.
 
     Example:
         >>> M = geoopt.Lorentz()
@@ -441,6 +445,7 @@ def geodesic(manifold: Manifold, x: Tensor, y: Tensor, t: Tensor | float) -> Ten
     geometry = check_complete(manifold)
     check_pair(geometry, x=x, y=y)
     v = geometry.log(x, y)
+    check_batches(points=v.shape[:-1], t=as_real("t", t, "it is a fraction of the way, 0.5 for the middle").shape)
     way = torch.as_tensor(t, dtype=v.dtype, device=v.device).unsqueeze(-1) * v
     z = geometry.exp(x, way)
     check_finite_result("t", way, z)

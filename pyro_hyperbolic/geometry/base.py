@@ -541,6 +541,21 @@ class Nested(Hadamard):
         across, along = inverse_sinhc(size * (s * s).sum(-1, keepdim=True))
         return across * u + size * along * (s * u).sum(-1, keepdim=True) * s
 
+    def blur(self, p: Tensor, radius: Tensor) -> Tensor:
+        r"""Returns by how many units of rounding a distance ``radius`` from ``p`` is uncertain, shape ``(*)``.
+
+        Here by those that rounding moves points at :math:`\rho = |\log_o p| + radius`, :math:`\sinh \rho` at curvature
+        -1.
+        """
+        return self._log_circle(self._farthest(p, radius)).exp()
+
+    def _farthest(self, p: Tensor, radius: Tensor) -> Tensor:
+        return norm(self.log0(p)[0]).squeeze(-1) + radius
+
+    def _log_circle(self, radius: Tensor) -> Tensor:
+        r"""Returns :math:`\log\sinh` of a radius, that of a circle over :math:`2 \pi`, at curvature -1."""
+        return radius.log() + self.log_volume(torch.stack([radius, torch.zeros_like(radius)], -1))
+
     @abstractmethod
     def translate_tangent(
         self, t: Tensor, v: Tensor, inverse: bool = False, bound: float | None = None

@@ -105,8 +105,8 @@ def check_floating(name: str, value: Tensor) -> None:
 def as_tensor(value: Any) -> Tensor | None:
     """Returns a tensor, a number, a nested list, a NumPy array or a DataFrame as a tensor; None if it is none of them.
 
-    Arrays are copied where torch cannot read them: read-only ones, and those of another byte order. A sparse tensor is
-    none of them: what a matrix of distances leaves out is not 0.
+    Arrays are copied where torch cannot read them: read-only ones, and those of another byte order. Lists are read as
+    float64, which their numbers are. A sparse tensor is none of them: what a matrix of distances leaves out is not 0.
     """
     if isinstance(value, Tensor) and value.layout != torch.strided:
         return None
@@ -114,7 +114,9 @@ def as_tensor(value: Any) -> Tensor | None:
         value = np.asarray(value)
         value = value.astype(value.dtype.newbyteorder("="), copy=not value.flags.writeable)
     try:
-        return torch.as_tensor(value)
+        tensor = torch.as_tensor(value)
+        is_plain = tensor.is_floating_point() and not isinstance(value, (Tensor, np.ndarray))
+        return torch.as_tensor(value, dtype=torch.float64) if is_plain else tensor
     except (TypeError, ValueError, RuntimeError):
         return None
 
@@ -397,11 +399,14 @@ def check_callable(name: str, value: Any, remedy: str) -> None:
         raise TypeError(f"{name} = {shown(value)}, but must be a function or a network; {remedy}.")
 
 
-def check_list(name: str, value: Iterable[Any], remedy: str) -> list[Any]:
+def check_list(name: str, value: Iterable[Any], remedy: str, length: int | None = None) -> list[Any]:
     """Returns ``value`` as a list, or raises."""
     if isinstance(value, (str, dict, set, Tensor)) or not hasattr(value, "__iter__"):
         raise TypeError(f"{name} = {shown(value)}, but must be a list; {remedy}.")
-    return list(value)
+    found = list(value)
+    if length is not None and len(found) != length:
+        raise ValueError(f"{name} has {len(found)} entries, but must have {length}; {remedy}.")
+    return found
 
 
 def check_same_size(**tensors: Tensor) -> None:

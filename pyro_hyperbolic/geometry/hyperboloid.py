@@ -413,6 +413,15 @@ class Hyperboloid(Nested):
         stretch = series + far + (near.to(v.dtype) - near_w.to(v.dtype)) * sech2.log()
         return w, (v.size(-1) - 1) * stretch.squeeze(-1)
 
+    def blur(self, p: Tensor, radius: Tensor) -> Tensor:
+        # Rounding moves points across the rays from the origin. Seen from p, those far away are moved across, too: by
+        # the law of sines the angle between is at most that of sine sinh(|p|) / sinh(radius).
+        farthest = self._farthest(p, radius)
+        if p.size(-1) == 2:
+            return farthest
+        sine = (self._log_circle(farthest - radius) - self._log_circle(radius)).clamp(max=0.0)
+        return farthest + (self._log_circle(farthest) + sine).exp()
+
     def reflect(self, u: Tensor, x: Tensor) -> Tensor:
         space = reflect(u, x[..., 1:])
         return torch.cat([x[..., :1].expand(*space.shape[:-1], 1), space], dim=-1)

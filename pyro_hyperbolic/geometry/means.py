@@ -24,7 +24,7 @@ def along(geometry: Geometry, x: Tensor, weights: Tensor | None, dim: int) -> tu
     dim %= batch_dim
     if x.size(dim) == 0:
         raise ValueError(f"x has shape {tuple(x.shape)}, but the mean of no points is undefined; pass at least 1.")
-    return x.movedim(dim, 0), _normalised_weights(x, weights, dim, batch_dim)
+    return x.movedim(dim, 0), _normalised_weights(x, weights, dim, geometry.batch_of(x.shape))
 
 
 def mean(geometry: Hadamard, x: Tensor, w: Tensor) -> Tensor:
@@ -40,21 +40,24 @@ def mean(geometry: Hadamard, x: Tensor, w: Tensor) -> Tensor:
     return geometry.exp0(geometry.log0(geometry.exp_at(m, step)[0])[0].to(dtype))[0]
 
 
-def _normalised_weights(x: Tensor, weights: Tensor | None, dim: int, batch_dim: int) -> Tensor:
+def _normalised_weights(x: Tensor, weights: Tensor | None, dim: int, batch: torch.Size) -> Tensor:
     """Returns weights that sum to one over the first dimension and broadcast with ``x.movedim(dim, 0)``."""
     if weights is None:
-        return x.new_full((x.size(dim),) + (1,) * (batch_dim - 1), 1 / x.size(dim))
+        return x.new_full((x.size(dim),) + (1,) * (len(batch) - 1), 1 / x.size(dim))
     check_floating("weights", weights)
     check_same_dtype(weights=weights, x=x)
     if weights.dim() == 0:
         raise ValueError(
             "weights has no dimensions, but must have one weight for each point; pass None for equal weights."
         )
-    flat = weights.dim() == 1
-    weights = weights.reshape((-1,) + (1,) * (batch_dim - 1)) if flat else weights.movedim(dim, 0)
-    batch = x.movedim(dim, 0).shape[:batch_dim]
-    check_batches(weights=weights.shape, x=batch)
-    total = weights.expand(batch).sum(0)
+    if weights.dim() == 1:
+        weights = weights.reshape((-1,) + (1,) * (len(batch) - dim - 1))
+    if check_batches(weights=weights.shape, x=batch) != batch:
+        raise ValueError(
+            f"weights has shape {tuple(weights.shape)}, but the batch shape of x is {tuple(batch)}; expand x to it."
+        )
+    weights = weights.expand(batch).movedim(dim, 0)
+    total = weights.sum(0)
     if validating() and not bool(((weights >= 0).all() & (total > 0) & total.isfinite()).all()):
         raise ValueError(
             f"weights has minimum {weights.min().item():.6g} and sums to {total.min().item():.6g}, but must be "

@@ -112,7 +112,8 @@ class PoincareBall(Nested):
         p, x = (-p if inverse else p) / radius, x / radius
         delta, alpha, beta = p + x, _gap(p), _gap(x)
         square = square_norm(delta)
-        return self._rim_to_infinity(radius * (square * p + alpha * delta) / (square + alpha * beta))
+        moved = radius * (square * p + alpha * delta) / (square + alpha * beta)
+        return self._rim_to_infinity(moved).masked_fill(x.isinf(), math.inf)
 
     def log_at(self, p: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         radius = self._radius(x)

@@ -197,4 +197,5 @@ class FlatTorus(Embedded):
 
 def wrap(x: Tensor) -> Tensor:
     """Returns the angles in [-pi, pi]."""
+    x = x.fmod(2 * math.pi)  # exact; the product below is rounded, for many turns by more than a turn's end allows
     return x - 2 * math.pi * (x.detach() / (2 * math.pi)).round()

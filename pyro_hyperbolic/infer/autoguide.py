@@ -2,7 +2,7 @@ r"""Autoguides with a wrapped normal at a learned location for each site on a ma
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -69,9 +69,9 @@ class AutoWrappedNormal(AutoGuide):
     they fail from ``r = 5`` or so. This guide works at any distance from the origin.
 
     Use it like ``AutoNormal``: with any ELBO, ``TraceEnum_ELBO`` included, in an ``AutoGuideList``, or on a model in
-    which ``poutine.block`` hides sites. Each run of the guide also runs the model, and uses the priors, plates and
-    masks of that run, so a *latent* curvature, plates sized by the model's arguments, and ``obs_mask`` all work. Other
-    handlers in the model do not affect the guide's sites and parameters.
+    which ``poutine.block`` hides sites. Each run of the guide also runs the model up to its last latent, and uses the
+    priors, plates and masks of that run, so a *latent* curvature, plates sized by the model's arguments, and
+    ``obs_mask`` all work. Other handlers in the model do not affect the guide's sites and parameters.
 
     Locations are learned in normal coordinates about an anchor, ``loc = T_anchor exp_o(v)``, so that an optimiser step
     ``v`` has length ``|v|`` at any distance from the origin. When ``|v|`` exceeds ``sqrt(k)``, the anchor moves to the
@@ -215,7 +215,7 @@ class AutoWrappedNormal(AutoGuide):
         return self._run(_SummaryRun(self, report), args, kwargs)
 
     def _run(self, run: "_GuideRun", args: Any, kwargs: Any) -> dict[str, Any]:
-        with run:
+        with suppress(_AllSampled), run:
             self.model(*args, **kwargs)
         return run.results
 
@@ -306,8 +306,6 @@ class AutoWrappedNormal(AutoGuide):
                 value = value.mean(dim, keepdim=True)
             elif frame.size != full_size:
                 value = periodic_repeat(value, full_size, dim).contiguous()
-        while value.dim() > event_dim and value.size(0) == 1:
-            value = value.squeeze(0)
         return value
 
     @torch.no_grad()
@@ -369,6 +367,10 @@ class AutoWrappedMultivariateNormal(AutoWrappedNormal):
             deep_setattr(self, f"scale_trils.{name}", value)
 
 
+class _AllSampled(BaseException):  # no Exception, which a model may catch
+    """Ends a run of the model after its last latent: what follows costs time, and can have plates that clash."""
+
+
 class _GuideRun(Messenger):
     """Runs the model as the guide: handlers outside it see the guide's statements only.
 
@@ -381,6 +383,7 @@ class _GuideRun(Messenger):
         super().__init__()
         self.guide = guide
         self.results: dict[str, Any] = {}
+        self.latents = {name for name, _ in guide.prototype_trace.iter_stochastic_nodes()}
 
     def _pyro_sample(self, msg: Any) -> None:
         if site_is_subsample(msg):
@@ -389,6 +392,10 @@ class _GuideRun(Messenger):
             msg["stop"] = True
         else:
             self._handle_latent(msg)
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if msg["name"] in self.latents and self.results.keys() >= self.latents:
+            raise _AllSampled
 
     def _handle_subsample(self, msg: Any) -> None:
         raise NotImplementedError
@@ -463,6 +470,7 @@ class _SampleRun(_GuideRun):
     def _pyro_post_sample(self, msg: Any) -> None:
         if msg["name"] in self.results:
             self.results[msg["name"]] = msg["value"]
+        super()._pyro_post_sample(msg)
 
 
 class _SummaryRun(_GuideRun):
@@ -494,8 +502,6 @@ def _initial_value(init_loc_fn: Callable[..., Any], site: Any) -> Tensor:
     try:
         return init_loc_fn(site)
     except NotImplementedError:  # the strategy needs biject_to, which torch does not define for mixtures
-        if manifold_of(site["fn"].support) is None:
-            raise
         return site["fn"].sample()
 
 

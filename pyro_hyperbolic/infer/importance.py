@@ -43,7 +43,7 @@ def log_weights(
         Tensor of shape ``(num_samples, *)``, where ``*`` is that of the plates.
 
     Raises:
-        TypeError: If ``num_samples`` is not an integer.
+        TypeError: If a number is not an integer, or the model or the guide not a function.
         ValueError: If ``num_samples < 1``, the model and the guide have different latents, or a site is scaled, as in a
             plate that takes a subsample.
 
@@ -67,7 +67,10 @@ def log_weights(
         >>> dist.Normal(0.0, 2**0.5).log_prob(x)
         tensor([-1.2655, -2.2655])
     """
+    for name, function in (("model", model), ("guide", guide)):
+        checks.check_callable(name, function, "give a Pyro model and its guide")
     checks.check_count("num_samples", num_samples, 1, "it is the number of samples of each latent")
+    checks.check_count("max_plate_nesting", max_plate_nesting, 0, "it is the number of nested plates of the model")
     _, p, q = vectorized_importance_weights(
         model, guide, *args, num_samples=num_samples, max_plate_nesting=max_plate_nesting, **kwargs
     )
@@ -90,7 +93,7 @@ def log_weights(
                         f"the data as argument, to plates of its size, and leave poutine.scale to training."
                     )
                 terms.append(sign * site["log_prob"])
-    total: Tensor = reduce(torch.add, terms)
+    total: Tensor = reduce(torch.add, terms) if terms else torch.zeros(())
     return total.expand(torch.broadcast_shapes(total.shape, (num_samples, *max_plate_nesting * [1])))
 
 

@@ -97,7 +97,7 @@ class _Lifted(dist.TorchDistribution):
         self.points, self.manifold = points, manifold
         space = geometry.complete(manifold)
         size = space.lift_size(space.dim(points.event_shape))
-        super().__init__(points.batch_shape, torch.Size((size,)), validate_args=False)
+        super().__init__(points.batch_shape, torch.Size((size,)))
 
     @property
     def has_rsample(self) -> bool:

@@ -20,8 +20,8 @@ __all__ = ["Diagnostics", "SiteSummary", "Summary", "summary", "to_arviz"]
 
 #: Enough pairs of points to see chains that disagree; all pairs of up to 63 points.
 _MAX_PAIRS = 2000
-#: Numbers in the temporary matrices of Pyro's effective sample size, draws^2 / 4 for each quantity.
-_CHUNK = 4_000_000
+#: Four times the numbers in the temporary matrices of Pyro's effective sample size, draws^2 for each quantity.
+_CHUNK = 16_000_000
 #: Draws that are tried as starting points of a mean without a global chart.
 _STARTS = 64
 
@@ -296,11 +296,7 @@ def _about_mean(name: str, x: Tensor, manifold: Any, pairs: Tensor | None) -> _A
     i, j = index.unbind(-1)
     if members:
         space = geometry.complete(space.with_parameters({each: value[i] for each, value in members.items()}))
-        apart = [space.distance(part[:, i], part[:, j]) for part in points.split(256)]
-    elif 2 * len(index) >= (number := points.size(1)) * (number - 1):  # all pairs are several times faster at once
-        apart = [space.distance_matrix(part, part)[:, i, j] for part in points.split(256)]
-    else:
-        apart = [space.distance(part[:, i], part[:, j]) for part in points.split(256)]
+    apart = [space.distance(part[:, i], part[:, j]) for part in points.split(256)]
     chains = x.shape[:2]
     return _AboutMean(
         mean,
@@ -333,8 +329,8 @@ def _local_mean(space: Complete, x: Tensor) -> Tensor:
     dtype, x = x.dtype, x.double()
     starts = x[:: -(-len(x) // _STARTS)]
     spread = torch.stack([space.squared_distance(start, x).mean(0) for start in starts])
-    best = spread.argmin(0, keepdim=True)
-    m = starts.gather(0, best.reshape(*best.shape, *(1,) * space.event_dim).expand(1, *x.shape[1:]))[0]
+    best = spread.argmin(0)
+    m = starts.gather(0, best.reshape(*best.shape, *(1,) * space.event_dim).expand(1, *x.shape[1:])).squeeze(0)
     # Each step shortens the gradient by a factor that is small if draws are close. Where curvature is negative it could
     # be too long.
     for _ in range(1000):
@@ -347,9 +343,9 @@ def _local_mean(space: Complete, x: Tensor) -> Tensor:
 
 def _components(space: Complete, m: Tensor, u: Tensor) -> Tensor:
     """Returns the components ``(*, n)`` of tangent vectors ``(*, m)`` at ``m`` in an orthonormal frame."""
-    n = space.dim(m.shape)
-    if u.size(-1) == n:
+    if isinstance(space, Hadamard):
         return u
+    n = space.dim(m.shape)
     projection = space.tangent(m.unsqueeze(-1 - space.event_dim), torch.eye(u.size(-1), dtype=u.dtype, device=u.device))
     # Principal axes of an ellipsoid on the tangent space, after the normals with eigenvalue 0. All eigenvalues of the
     # projection itself are equal, and rounding of m would turn its eigenvectors.
@@ -361,7 +357,7 @@ def _components(space: Complete, m: Tensor, u: Tensor) -> Tensor:
 def _diagnose(values: Tensor) -> Diagnostics:
     """Returns diagnostics of numbers ``(chains, draws, *)``."""
     flat = values.reshape(*values.shape[:2], -1)
-    parts = flat.split(max(1, 4 * _CHUNK // flat.size(1) ** 2), -1) if flat.numel() else ()
+    parts = flat.split(max(1, _CHUNK // flat.size(1) ** 2), -1) if flat.numel() else ()
     found = [torch.cat([f(part) for part in parts]) if parts else flat.new_zeros(0) for f in _STATISTICS]
     return Diagnostics(*(each.reshape(values.shape[2:]) for each in found))
 

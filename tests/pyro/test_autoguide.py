@@ -269,6 +269,7 @@ def test_hierarchical_and_subsampled_plates(guide):
     for step in range(60):
         svi.step(data, torch.tensor([step % 3, 3 + step % 3]))
     assert (G.log0(M, g.median(data)["z"]) - data).abs().max() < 0.2
+    assert len(g.anchors.z_unconstrained.flatten(0, 1).unique(dim=0)) > 1
     assert g.quantiles([0.5], data)["z"].radius.shape == (1, 2, 6)
     assert g.quantiles([0.5], data)["centre"].radius.shape == (1, 2, 1)
 
@@ -452,7 +453,8 @@ def test_curvatures_of_members(size):
     guide(everyone)
     with torch.no_grad():
         guide.locs.z_unconstrained.copy_(torch.linspace(3.0, -2.0, 12).reshape(6, 2))
-    guide(everyone)  # anchors are apart now
+    guide(everyone)
+    assert len(guide.anchors.z_unconstrained.unique(dim=0)) > 1  # apart now
     with torch.no_grad():
         guide.locs.z_unconstrained.copy_(torch.linspace(1.0, -2.0, 12).reshape(6, 2))
     before = guide.median(everyone)["z"]
@@ -670,16 +672,34 @@ def test_what_it_does_not_guide(parallel):
 
 
 @each_guide
+def test_global_latents_are_drawn_in_parallel(guide):
+    """Also where no latent is in the plate of the data: then nothing in the guide's trace tells of its dimension."""
+
+    def model(data):
+        z = pyro.sample("z", hdist.WrappedNormal(ORIGIN, torch.ones(2), M))
+        s = pyro.sample("s", dist.LogNormal(0.0, 0.3))
+        with pyro.plate("data", len(data), dim=-1):
+            pyro.sample("x", dist.Normal(G.distance(M, z, ORIGIN) + data, s), obs=data)
+
+    g = guide(model)
+    drawn = Predictive(g, num_samples=7, parallel=True)(DATA[0])  # of a model Pyro takes events for plates
+    assert {name: value.unique(dim=0).shape for name, value in drawn.items()} == {"z": (7, 3), "s": (7,)}
+
+
+@each_guide
 def test_its_density_is_of_its_latents_alone(guide):
     """Traced by anyone, a guide has the density of its posteriors, without a factor of what is observed."""
     g = guide(partial(pair_model, DATA))
     g()
+    disturb(g)
     trace = poutine.trace(g).get_trace()
     values = {name: site["value"] for name, site in trace.nodes.items() if site["type"] == "sample"}
     assert set(values) == set(LATENT) == set(poutine.block(g, hide=["z"])())
-    book = dist.LogNormal(g.locs.s, g.scales.s).log_prob(values["s"]) + dist.Normal(0.0, 0.1).log_prob(values["last"])
-    z = hdist.WrappedNormal(g.median()["z"], g.scales.z, M).log_prob(values["z"].clone())
-    assert torch.allclose(trace.log_prob_sum(), book + z)
+    s = dist.LogNormal(g.locs.s, g.scales.s).log_prob(values["s"])
+    last = dist.Normal(g.locs.last, g.scales.last).log_prob(values["last"])
+    tril = g.scale_trils.z if guide is AutoWrappedMultivariateNormal else torch.eye(2)
+    posterior = hdist.WrappedMultivariateNormal(g.median()["z"], scale_tril=g.scales.z.diag() @ tril, manifold=M)
+    assert torch.allclose(trace.log_prob_sum(), s + last + posterior.log_prob(values["z"].clone()))
 
 
 # Initialisation
@@ -719,6 +739,17 @@ def starting_at(*z):
     return AutoWrappedNormal(one_point, init_loc_fn=init_to_value(values={"z": torch.tensor(z)}))
 
 
+def of_fewer_members():
+    def model(size):
+        with pyro.plate("members", size):
+            of_members(torch.ones(6), slice(size))
+
+    guide = AutoWrappedNormal(model)
+    guide(6)
+    disturb(guide)
+    return guide(4)
+
+
 REFUSED = {
     **{
         f"scale {scale}": (partial(AutoWrappedNormal, one_point, init_scale=scale), "init_scale")
@@ -737,6 +768,7 @@ REFUSED = {
         lambda: AutoWrappedNormal(one_point, init_loc_fn=init_to_value(values={"z": [2**0.5, 0.0, 0.0]}))(),
         r"'z' is \[.*torch.as_tensor",
     ),
+    "a plate that shrinks": (of_fewer_members, r"members, 4.*\[6, 2\]"),
     "a start off the manifold": (lambda: starting_at(1.0, 1.0, 1.0)(), r"Lorentz\(k=2\).*exp0"),
     "a discrete latent": (
         lambda: AutoWrappedNormal(lambda: pyro.sample("c", dist.Bernoulli(0.5)))(),

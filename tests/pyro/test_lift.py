@@ -37,10 +37,14 @@ def trace_of(model):
     return {name: site for name, site in trace.nodes.items() if site["type"] == "sample"}
 
 
+@pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("name", COMPACT)
-def test_uniform_points_are_the_directions_of_normal_vectors(name):
+def test_uniform_points_are_the_directions_of_normal_vectors(name, mixed):
     manifold, n = COMPACT[name]
-    sites = trace_of(lambda: pyro.sample("x", hdist.Uniform(manifold, n, (20_000,))))
+    uniform = hdist.Uniform(manifold, n, (20_000, 2) if mixed else (20_000,))
+    prior = dist.MixtureSameFamily(dist.Categorical(torch.ones(20_000, 2)), uniform) if mixed else uniform
+    sites = trace_of(lambda: pyro.sample("x", prior))
+    assert [name for name, site in sites.items() if not site["is_observed"]] == ["x_lift"]
     z = sites["x_lift"]["value"]
     vectors = z.unflatten(-1, SHAPES[name])
     m, length = vectors.size(-1), vectors.norm(dim=-1)

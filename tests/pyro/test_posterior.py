@@ -142,30 +142,26 @@ def test_nuts():
 
 
 def test_pairs():
-    """About 2000 pairs of many points, equally many of each; or those that were asked for."""
+    """All of few points, about 2000 of many, equally many of each; or those that were asked for."""
+    for number, each in ((62, 61), (64, 62), (90, 44), (2001, 2)):
+        index = summary(torch.randn(1, 4, number, 1), geoopt.Euclidean(1)).pair_index
+        assert index.flatten().bincount().tolist() == [each] * number
+        assert len({frozenset(pair) for pair in index.tolist()}) == len(index)
     x = draws(M, point(4.0, 1.0, 0.0), 0.3, 2, 8, 3, 30)
-    many = summary(x, M)
-    index = many.pair_index
-    assert many.tangent.r_hat.shape == (3, 30, 2)
-    assert many.pairs.r_hat.shape == (len(index),)
-    assert 1800 < len(index) <= 2000
-    assert len({frozenset(pair) for pair in index.tolist()}) == len(index)
-    assert index.flatten().bincount().tolist() == [2 * len(index) // 90] * 90
-    line = summary(torch.randn(1, 4, 2001, 1), geoopt.Euclidean(1))
-    assert line.pair_index.flatten().bincount().tolist() == [2] * 2001
-    chosen = summary(x, M, pairs=torch.tensor([[3, 40]]), probs=[0.9])
-    apart = geometry.distance(M, x[:, :, 0, 3], x[:, :, 1, 10])
-    torch.testing.assert_close(chosen.pairs.r_hat[0], stats.split_gelman_rubin(apart))
+    chosen = summary(x, M, pairs=torch.tensor([[3, 40], [40, 7]]), probs=[0.9])
+    apart = geometry.distance(M, x[:, :, 0, [3, 7]], x[:, :, 1, 10:11])
+    torch.testing.assert_close(chosen.pairs.r_hat, stats.split_gelman_rubin(apart))
+    assert chosen.tangent.r_hat.shape == (3, 30, 2)
     assert chosen.ball.radius.shape == (1, 3, 30)
+    # A row for each point, with the worst of its pairs.
     table = repr(chosen).splitlines()
     assert len(table) == 93
-    assert [line.split()[0] for line in table if "nan" not in line] == [
-        "Lorentz(k=4),",
-        "mean",
-        "n_eff",
-        "[0,3]",
-        "[1,10]",
-    ]
+    (a, b), (c, d) = (x.tolist() for x in chosen.pairs)
+    assert {row.split()[0]: " ".join(row.split()[-2:]) for row in table[3:] if "nan" not in row} == {
+        "[0,3]": f"{a:.0f} {c:.2f}",
+        "[0,7]": f"{b:.0f} {d:.2f}",
+        "[1,10]": f"{min(a, b):.0f} {max(c, d):.2f}",
+    }
 
 
 def test_pairs_are_of_points_on_one_manifold():
@@ -179,7 +175,7 @@ def test_pairs_are_of_points_on_one_manifold():
         torch.testing.assert_close(part, alone.pairs.r_hat)
         torch.testing.assert_close(found.ball.center[row], alone.ball.center)
     with pytest.raises(ValueError, match=r"\(1, 5\).*k is 1 and 4.*leave the pair out"):
-        summary(x, many, pairs=torch.tensor([[0, 1], [1, 5]]))
+        summary(x, many, pairs=torch.tensor([[0, 1], [1, 5], [5, 0]]))
     columns = geoopt.Lorentz(torch.tensor([1.0, 4.0]))
     assert "pairs" not in repr(summary(geometry.exp0(columns, torch.randn(1, 9, 2, 2)), columns))
 
@@ -202,12 +198,14 @@ def test_float32_far_out():
     torch.testing.assert_close(found.ball.radius.double(), exact.ball.radius, rtol=0, atol=1e-4)
 
 
-def test_of_numbers_they_are_the_usual_ones():
-    """On a line: the mean, quantiles of |x - mean|, and Pyro's own diagnostics of x."""
-    x = torch.randn(3, 40, 1)
+def test_of_numbers_they_are_the_usual_ones(monkeypatch):
+    """On a line: the mean, quantiles of |x - mean|, and Pyro's own diagnostics of x, though one point at a time."""
+    monkeypatch.setattr(ph.infer.posterior, "_CHUNK", 1)
+    x = torch.randn(3, 40, 2, 1)
     found = summary(x, geoopt.Euclidean(1), probs=(0.2,))
     torch.testing.assert_close(found.ball.center, x.mean((0, 1)))
-    torch.testing.assert_close(found.ball.radius[0], (x - x.mean()).abs().quantile(0.2))
+    distances = (x - x.mean((0, 1))).abs().squeeze(-1).flatten(0, 1)
+    torch.testing.assert_close(found.ball.radius[0], distances.quantile(0.2, 0))
     usual = pyro.infer.mcmc.util.summary({"x": x})["x"]
     torch.testing.assert_close(found.tangent.n_eff, usual["n_eff"])
     torch.testing.assert_close(found.tangent.r_hat, usual["r_hat"])

@@ -40,8 +40,8 @@ each_kind = pytest.mark.parametrize(
 
 @each_kind
 def test_metrics_and_embeddings_read_arrays(kind):
-    scores, labels, near = np.array([0.1, 0.9, 0.4]), np.array([False, True, False]), D == 3.0
-    upper = np.array([2.0, 3.0, 4.0])
+    scores, labels, near = np.array([0.1, 0.9, 0.1 + 1e-12]), np.array([False, True, True]), D == 3.0
+    upper = np.array([2.0, 3.0, 4.1])
     cases = {
         metrics.roc_auc: (scores, labels),
         metrics.average_precision: (scores, labels.astype(int)),
@@ -52,13 +52,13 @@ def test_metrics_and_embeddings_read_arrays(kind):
         metrics.mean_rank: (D, near, np.arange(4)),
         metrics.gromov_delta: (D,),
         ph.embeddings.complete_distances: (D,),
-        ph.embeddings.path_lengths: (np.array([[0, 1], [1, 2]]), np.array([1.0, 2.5])),
+        ph.embeddings.path_lengths: (np.array([[0, 1], [1, 2]]), np.array([1.0, 2.6])),
         lambda D: ph.embeddings.neighbour_joining(D)[1]: (D,),
         lambda edges: ph.embeddings.tree(M, edges): (np.array([[0, 1], [1, 2]]),),
     }
     for function, arrays in cases.items():
         expected = function(*map(torch.as_tensor, arrays))
-        torch.testing.assert_close(function(*map(kind, arrays)), expected, check_dtype=False)
+        torch.testing.assert_close(function(*map(kind, arrays)), expected, rtol=0, atol=0)  # lists are of float64
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ on_manifold = hdist.constraints.on_manifold
 NAN, INF = float("nan"), float("inf")
 M, M4, MANY = lorentz(), lorentz(4.0), geoopt.Lorentz(torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64))
 FLAT, SPD = geoopt.Euclidean(1), geoopt.SymmetricPositiveDefinite()
+SPHERE, TORUS, ROTATIONS = geoopt.Sphere(), ph.manifolds.Torus(2), ph.manifolds.Rotations()
 
 
 def t(*values):
@@ -265,7 +266,8 @@ ARGUMENTS = [
     (ph.manifolds.Lorentz.from_curvature, {}, ["curvature"]),
     (ph.manifolds.PoincareBall, {}, ["c"]),
     (ph.manifolds.Torus, {}, ["n"]),
-    (G.origin, {"manifold": M}, ["n"]),
+    (G.origin, {"manifold": M, "n": 2}, ["n", "dtype"]),
+    (G.geodesic, {"manifold": M, "x": P, "y": P}, ["t"]),
     (data.Checkerboard, {}, ["side"]),
     (data.TwoSpirals, {}, ["dtype"]),
     (data.density_target, {"name": "tree"}, ["name", "dtype"]),
@@ -288,6 +290,9 @@ ARGUMENTS = [
     (data.DyadSampler, {"edges": RING, "num_nodes": 6}, ["edges", "num_nodes", "num_edges", "missing", "seed"]),
     (ph.embeddings.tree, {"manifold": M, "edges": RING[:2]}, ["edges", "lengths", "root", "dim", "scale", "dtype"]),
     (ph.embeddings.graph, {"manifold": M, "edges": RING}, ["edges", "num_nodes", "dim"]),
+    (ph.infer.log_weights, {"model": print, "guide": print, "num_samples": 1}, ["model", "guide", "max_plate_nesting"]),
+    (data.split_points, {"x": V[None], "seed": 0}, ["x", "seed", "val", "distinct"]),
+    (data.Board, {"manifold": geoopt.Sphere(), "cells": (2, 2)}, ["manifold", "cells"]),
     (ph.embeddings.complete_distances, {"D": DIST}, ["D", "observed"]),
     (hdist.Uniform, {"manifold": geoopt.Sphere(), "dim": 2}, ["dim", "batch_shape"]),
     (HT.continuous_flow, {"dim": 2}, ["anchors", "num_anchors", "hidden_dims", "steps", "field", "explicit"]),
@@ -377,6 +382,16 @@ VALUES = {
     "second of two": (lambda: G.log0(M, torch.stack([P, OFF])), "1 of 2", "(1, 0.5, 0)"),
     "two of three": (lambda: G.log0(M, torch.stack([P, OFF, 2 * P])), "2 of 3", "(1, 0.5, 0)", "<x, x> = -0.75"),
     "many coordinates": (lambda: G.log0(M, t(*[1.0] * 10)), "(1, 1, 1, 1, 1, 1, ...)"),
+    "off the ball": (
+        lambda: G.log0(ph.manifolds.PoincareBall(t(4.0, 1.0)), t([0.6, 0.8], [3.0, 4.0])),
+        *("2 of 2", "|p| = 1,", "1/sqrt(c) = 0.5"),
+    ),
+    "off the sphere": (lambda: G.distance(SPHERE, 2 * EYE, EYE), "2 of 2", "norm 2", "normalise"),
+    "off the torus": (lambda: G.distance(TORUS, t(0, 4), t(0, 0)), "(0, 4)", "outside [-pi, pi]", "wrap"),
+    "no rotation": (
+        lambda: G.distance(ROTATIONS, torch.diag(t(2, 1, 1)), torch.eye(3)),
+        *("|X^T X - I| = 3 and determinant 2;", "project(M, x)"),
+    ),
     "many k": (lambda: G.log0(geoopt.Lorentz(t(1.0, 2.0)), t(1.25, 0.75)), "1 of 2", "-k = -2", "exp0(M, v)"),
     "rounded to float32": (lambda: G.log0(M4, P4.float().double()), "Lorentz(k=4)", "dtype"),
     "flat, NaN": (lambda: G.log0(FLAT, NANS), "Euclidean()", "(1, nan, 0)"),
@@ -509,9 +524,9 @@ SHAPES = {
         *("points (3,)", "t (4,)", "unsqueeze"),
     ),
     "scores, sizes": (lambda: ph.metrics.roc_auc(t(1, 2, 3), t(0, 1)), "scores", "(3,)", "labels", "(2,)", "(*, N)"),
-    "scores, NaN": (lambda: ph.metrics.average_precision(t(1, NAN), t(0, 1)), "scores", "NaN"),
+    "scores, NaN": (lambda: ph.metrics.average_precision(t(1, NAN), t(0, 1)), "scores", "nan"),
     "scores, batches": (lambda: ph.metrics.roc_auc(t(0, 1).expand(3, 2), t(0, 1).expand(4, 2)), *BATCHES),
-    "labels, -1": (lambda: ph.metrics.roc_auc(t(1, 2), t(-1, 1)), "labels", "-1.0", "0 or 1"),
+    "labels, -1": (lambda: ph.metrics.roc_auc(t(1, 2), t(-1, 1)), "labels", "-1", "0 or 1"),
     "labels, all equal": (lambda: ph.metrics.average_precision(t(1, 2), t([0, 1], [1, 1])), "2 positives among 2"),
     "labels, none": (lambda: ph.metrics.roc_auc(t(), t()), "0 positives among 0"),
     "ranks, sizes": (lambda: ph.metrics.mean_rank(DIST, DIST[:2] == 1), "(3, 3)", "(2, 3)", "nodes"),
@@ -520,16 +535,20 @@ SHAPES = {
         lambda: ph.metrics.mean_average_precision(DIST[:2], DIST[:2] == 1, torch.tensor([1, 3])),
         *("nodes = 1..3", "0 to 2"),
     ),
+    "ranks, a node below 0": (
+        lambda: ph.metrics.mean_rank(DIST[:2], DIST[:2] == 1, torch.tensor([-1, 0])),
+        *("nodes = -1..0", "0 to 2"),
+    ),
     "ranks, its own neighbour": (lambda: ph.metrics.mean_rank(DIST, DIST < 2), "adjacent", "fill_diagonal_(False)"),
     "ranks, no edge": (lambda: ph.metrics.mean_rank(DIST, DIST > 2), "adjacent", "needs an edge"),
-    "ranks, NaN": (lambda: ph.metrics.mean_rank((1.5 - DIST).log(), DIST == 1), "distances", "NaN"),
+    "ranks, NaN": (lambda: ph.metrics.mean_rank((1.5 - DIST).log(), DIST == 1), "distances", "nan"),
     "distortion, target 0": (lambda: ph.metrics.distortion(t(1, 2), t(1, 0)), "targets", "holds 0", "> 0"),
-    "distortion, negative": (lambda: ph.metrics.distortion(t(1, -2), t(1, 1)), "distances", "-2", ">= 0"),
+    "distortion, negative": (lambda: ph.metrics.distortion(t(1, -1), t(1, 1)), "distances", "-1", ">= 0"),
     "distortion, no pairs": (lambda: ph.metrics.distortion(t(), t()), "distances", "(0,)", "nothing"),
     "coverage, swapped": (lambda: ph.metrics.coverage(t(1, 2), t(3, 1), t(0, 0)), "lower", "holds 2", "swap"),
     "coverage, sizes": (lambda: ph.metrics.coverage(t(1), t(3), t(0, 0)), "values (2,)", "(*, N)"),
     "coverage, NaN": (lambda: ph.metrics.coverage(t(1), t(3), t(NAN)), "values", "nan"),
-    "calibration, logits": (lambda: ph.metrics.calibration_error(t(1, -2), t(0, 1)), "-2", "[0, 1]", "sigmoid"),
+    "calibration, logits": (lambda: ph.metrics.calibration_error(t(1, -1), t(0, 1)), "-1", "[0, 1]", "sigmoid"),
     "calibration, labels": (lambda: ph.metrics.calibration_error(t(1, 0), t(0, 2)), "labels", "2", "0 or 1"),
     "calibration, bins": (lambda: ph.metrics.calibration_error(t(1), t(1), 0), "bins = 0", "at least 1"),
     "calibration, strategy": (lambda: ph.metrics.calibration_error(t(1), t(1), 3, "mass"), "'mass'", "'quantile'"),
@@ -544,6 +563,7 @@ SHAPES = {
     "summary, no site": (lambda: ph.infer.summary({"z": DRAWS}, {"y": M}), "'y'", "['z']"),
     "summary, probs": (lambda: ph.infer.summary(DRAWS, M, probs=(0.5, 95)), "95", "between 0 and 1"),
     "summary, pairs": (lambda: ph.infer.summary(DRAWS, M, pairs=torch.tensor([[0, 4]])), "0..4", "4 points", "0 to 3"),
+    "summary, pairs below 0": (lambda: ph.infer.summary(DRAWS, M, pairs=torch.tensor([[-1, 0]])), "-1..0", "0 to 3"),
     "summary, sets of pairs": (
         lambda: ph.infer.summary(DRAWS, M, pairs=torch.zeros(1, 1, 2, dtype=torch.int64)),
         *("shape (1, 1, 2)", "(P, 2)"),
@@ -614,7 +634,10 @@ TYPES = {
     "summary, of a list": (lambda: ph.infer.summary([DRAWS], {"z": M}), "samples = ", "get_samples"),
     "a number of NumPy": (lambda: ph.embeddings.graph(M, RING, np.int64(6)), "num_nodes", "at least 1", "int(...)"),
     "distances, sparse": (lambda: ph.metrics.gromov_delta(DIST.to_sparse()), "sparse", "distances.to_dense()"),
-    "scores, too large": (lambda: ph.metrics.roc_auc(np.array([2**63, 1], "uint64"), t(0, 1)), f"above {2**63 - 1}"),
+    "scores, too large": (
+        lambda: ph.metrics.roc_auc(np.array([2**64 - 1], "uint64"), t(1)),
+        f"above {2**63 - 1}",
+    ),
     "plates, no names": (lambda: ph.infer.AutoWrappedNormal(print, amortized_plates=[1]), "[1]", "names of plates"),
     "a guide of no model": (lambda: ph.infer.AutoWrappedNormal(3), "model = 3", "function"),
 }

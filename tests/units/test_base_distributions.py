@@ -412,6 +412,27 @@ def test_outside_of_the_ball():
     assert far.log_prob(far.sample((20_000,)).clone()).isfinite().all()  # rounded coordinates
 
 
+@pytest.mark.parametrize(
+    ("M", "away", "radius", "dtype", "beyond"),
+    [
+        (lorentz(), 0.0, 14.0, torch.float32, 1e-5),  # from the origin distances keep their digits
+        (lorentz(4.0), 0.0, 60.0, torch.float64, 1e-14),
+        (lorentz(), 8.0, 1.0, torch.float32, 0.05),
+        (lorentz(0.25), 7.0, 0.01, torch.float64, 1e-6),
+        (geoopt.PoincareBall(), 3.0, 0.5, torch.float32, 1e-3),
+        (geoopt.PoincareBall(), 15.0, 1.0, torch.float64, 1e-6),
+        (geoopt.Euclidean(1), 1e3, 1e-3, torch.float32, 3.0),
+    ],
+)
+def test_the_boundary_of_the_ball_is_as_sharp_as_coordinates_are(M, away, radius, dtype, beyond):
+    u = torch.randn(5000, 2, dtype=dtype)
+    u = radius * u / u.norm(dim=-1, keepdim=True)
+    loc = G.exp0(M, torch.tensor([0.6 * away, 0.8 * away], dtype=dtype))
+    d = hdist.UniformBall(loc, radius, M)
+    assert d.log_prob(G.exp_at(M, loc, u)).isfinite().all()
+    assert (d.log_prob(G.exp_at(M, loc, (1 + beyond) * u)) == -math.inf).all()
+
+
 # Divergences
 
 
@@ -533,6 +554,8 @@ def test_plates_and_validation(make):
     assert trace.nodes["x"]["log_prob"].shape == (5,)
     with pytest.raises(ValueError, match="is not on"):
         make().log_prob(1.1 * trace.nodes["x"]["value"] + 4)
+    with pyro.validation_enabled(False):  # as in MCMC, which must not take NaN for a point
+        assert not make().log_prob(torch.nan * trace.nodes["x"]["value"]).isfinite().any()
 
 
 M = lorentz(2.0)
@@ -565,6 +588,12 @@ def test_arguments_broadcast_and_keep_their_gradients(family, loc, start):
     assert torch.autograd.grad(d.log_prob(x.detach()).sum(), size)[0].count_nonzero() == 3
     single = family(loc, size[1].item())
     assert torch.allclose(d.log_prob(x)[:, 1], single.log_prob(x[:, 1].clone()), atol=1e-9)
+
+    def score(size):
+        return family(loc, size).log_prob(start)
+
+    assert torch.allclose(torch.vmap(score)(size), score(size))
+    assert torch.allclose(torch.func.jacfwd(score)(size), torch.func.jacrev(score)(size))
 
 
 @each_family

@@ -19,7 +19,7 @@ from tests.half_space import HalfSpace
 
 G = ph.geometry
 on_manifold = hdist.constraints.on_manifold
-SPHERE, ROTATIONS = geoopt.Sphere(), ph.manifolds.Rotations()
+SPHERE, ROTATIONS, TORUS = geoopt.Sphere(), ph.manifolds.Rotations(), ph.manifolds.Torus(2)
 
 
 def torus(n):
@@ -201,6 +201,19 @@ def test_points_do_not_drift(dtype):
     assert (R.double().mT @ R.double() - torch.eye(3)).abs().max() <= 4 * torch.finfo(dtype).eps
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_angles_of_many_turns(dtype):
+    """Are on the torus, the angle of their sine and cosine; far out as near as rounded turns can be."""
+    for turns in (3, 1e2, 1e6):
+        x = 2 * math.pi * turns * torch.randn(20_000, 2, dtype=dtype)
+        y = G.project(TORUS, x)
+        assert G.contains(TORUS, y).all()
+        apart = G.distance(TORUS, y.double(), torch.atan2(x.double().sin(), x.double().cos()))
+        assert (apart <= 2 * torch.finfo(dtype).eps * (1 + x.double().norm(dim=-1))).all()
+    (slope,) = torch.autograd.grad(G.project(TORUS, x.requires_grad_()).sum(), x)
+    assert (slope == 1).all()
+
+
 def test_antipodes():
     """Are pi apart, along one of the shortest geodesics, with finite derivatives."""
     for M, n in ((SPHERE, 2), (ROTATIONS, 3), (torus(2), 2)):
@@ -342,8 +355,17 @@ def test_objects_are_geoopt_manifolds(space):
     assert torch.allclose(M.transp(x, y, M.logmap(x, y)), -M.logmap(y, x))  # a geodesic is parallel to itself
     with pytest.raises(ValueError, match="shape"):
         M.assert_check_point(torch.zeros(4))
-    with pytest.raises(ValueError, match="angles|rotation"):  # noqa: RUF043
-        M.assert_check_point_on_manifold(1.2 * M.origin(5, *event) + 3.2 * isinstance(M, ph.manifolds.Torus))
+    if isinstance(M, ph.manifolds.Torus):
+        outside = [M.origin(5, *event) + 3.2]
+    else:  # scaled, reflected to rounding, and turned by what is no angular velocity
+        outside = [1.2 * x, x * torch.tensor([4e-6 - 1, 1.0, 1.0])]
+        with pytest.raises(ValueError, match="skew"):
+            M.assert_check_vector_on_tangent(x, x)
+    for each in outside:
+        with pytest.raises(ValueError, match="angles|rotation"):  # noqa: RUF043
+            M.assert_check_point_on_manifold(each)
+    uniform = G.complete(M).features(M.random(2000, *event))  # coordinates of uniform unit vectors
+    assert uniform.mean(0).abs().max() < 4.5 / 2000**0.5
     function = lambda z: G.squared_distance(M, z, y).sum()  # noqa: E731
     gradient = M.egrad2rgrad(x, torch.autograd.functional.jacobian(function, x))
     assert torch.allclose(gradient, -2 * M.logmap(x, y))
@@ -431,6 +453,9 @@ def test_velocities_far_out_are_finite(dtype):
     v = G.bind(lorentz()).velocity(s, torch.ones_like(s))
     assert torch.allclose(v, torch.tensor([1.0, 0.0], dtype=dtype).expand(3, 2))
     assert torch.autograd.grad(v.sum(), s)[0].isfinite().all()
+    x = torch.tensor([64.0, -64.0, 0.0], dtype=dtype)
+    v = G.bind(geoopt.SymmetricPositiveDefinite()).velocity(x, torch.ones_like(x))
+    assert v.tolist() == pytest.approx([1.0, 1.0, 64 / math.sinh(64.0)], rel=256 * torch.finfo(dtype).eps, abs=0.0)
 
 
 @pytest.mark.parametrize("v", [[0.0] * 6, [3.0, 3.0, -2.0, 0.0, 0.0, 1.0]])

@@ -167,8 +167,9 @@ def test_bad_input():
         make(EDGES, NODES, missing=torch.tensor([[1, 0]]))
     with pytest.raises(ValueError, match=r"3 nodes.*no non-edge"):
         make(torch.tensor([[0, 1], [0, 2], [1, 2]]), 3)
-    with pytest.raises(ValueError, match=r"'z'.*-1.*> 0"):
-        ph.infer.scale_sites({"z": torch.tensor([1.0, -1.0])})
+    for scale in (torch.tensor([1.0, -0.5]), torch.tensor([1.0, 0.0]), -0.5, 0.0):
+        with pytest.raises(ValueError, match=r"'z'.* (-0.5|0|0.0), but must be > 0"):
+            ph.infer.scale_sites({"z": scale})
     for scale in (math.inf, math.nan):
         with pytest.raises(ValueError, match=r"'z'.*finite"):
             ph.infer.scale_sites({"z": torch.tensor([1.0, scale])})

@@ -176,9 +176,7 @@ def test_four_points_restore_each_distance_of_a_tree_except_between_siblings():
 
 @pytest.mark.parametrize("kind", [torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.float, torch.Tensor.half])
 def test_halves_that_differ_by_rounding_are_the_same_distances(kind):
-    # A list is read in the default dtype.
-    single = dict.fromkeys([torch.Tensor.float, torch.Tensor.tolist], 2.0**-23)
-    eps = {**single, torch.Tensor.half: 2.0**-10}.get(kind, 2.0**-52)
+    eps = {torch.Tensor.float: 2.0**-23, torch.Tensor.half: 2.0**-10}.get(kind, 2.0**-52)
     D = torch.full((4, 4), 1.0, dtype=torch.float64).fill_diagonal_(0.0)
     for use in (complete_distances, neighbour_joining):
         use(kind(D + 2 * eps * D.triu()))
@@ -203,6 +201,13 @@ def test_a_chain_of_distances_fills_all_by_upper_bounds():
         complete_distances(D, torch.block_diag(torch.ones(4, 4), torch.ones(4, 4)).bool())
 
 
+def test_nothing_is_filled_in_below_zero():
+    D = torch.ones(4, 4).fill_diagonal_(0.0)
+    D[2, 3] = D[3, 2] = 9.0  # against the triangle inequality
+    D[0, 1] = D[1, 0] = NAN
+    assert complete_distances(D)[0].tolist() == [0.0, 0.0, 1.0, 1.0]
+
+
 def test_a_hierarchy_is_found_in_its_closure():
     heap = nx.balanced_tree(3, 4, create_using=nx.DiGraph)
     edges = torch.tensor(list(nx.transitive_closure(heap).edges))
@@ -213,6 +218,10 @@ def test_a_hierarchy_is_found_in_its_closure():
     parents = torch.tensor(list(heap.edges))
     lengths = depth[parents[:, 1]] - depth[parents[:, 0]]
     assert torch.allclose(G.distance(LORENTZ, x[parents[:, 0]], x[parents[:, 1]]), lengths)
+    for M, dim in (MANIFOLDS["plane"], MANIFOLDS["SPD"], MANIFOLDS["product"]):  # as if k = 1
+        x = graph(M, edges, dim=dim, dtype=torch.float64)
+        assert torch.allclose(G.distance_matrix(M, x)[tuple(parents.T)], lengths)
+    x = graph(LORENTZ, edges, dtype=torch.float64)
     far = graph(geoopt.Lorentz(k=9.0), edges, dtype=torch.float64)
     assert torch.allclose(G.distance_matrix(geoopt.Lorentz(k=9.0), far), 3 * G.distance_matrix(LORENTZ, x), atol=1e-6)
 
@@ -232,13 +241,13 @@ def test_loops_repeated_edges_and_lone_nodes_do_not_disturb():
     assert x.shape == (6, 3)
     assert torch.equal(x, graph(LORENTZ, [*edges, (1, 0), (0, 2), (5, 5)]))
     assert (G.distance_matrix(LORENTZ, x) + torch.eye(6) > 0.5).all()
-    assert graph(LORENTZ, [], 1).shape == (1, 3)
+    assert graph(LORENTZ, []).shape == (1, 3)
 
 
 SQUARE = torch.ones(3, 3) - torch.eye(3)
 BAD = {
     "a cycle": (lambda: tree(LORENTZ, [(0, 1), (1, 2), (2, 0)]), ValueError, "tree"),
-    "a gap": (lambda: tree(LORENTZ, [(0, 1), (1, 3)]), ValueError, "nodes 0 to 3.*number them from 0"),
+    "a gap": (lambda: tree(LORENTZ, [(0, 1), (1, 3)]), ValueError, "nodes 0 to 3.*0 to 2; number them from 0"),
     "an edge twice": (lambda: tree(LORENTZ, [(0, 1), (1, 0)]), ValueError, "2 of 3 nodes.*spanning tree"),
     "an edge index": (lambda: tree(LORENTZ, [[0, 1, 2], [1, 2, 3]]), ValueError, "transpose"),
     "a negative length": (lambda: tree(LORENTZ, [(0, 1)], [-1.0]), ValueError, "-1, but must be >= 0"),
@@ -259,6 +268,8 @@ BAD = {
     "a node too many": (lambda: graph(LORENTZ, [(0, 3)], 3), ValueError, "nodes 0 to 3, but there are 3"),
     "a negative node": (lambda: graph(LORENTZ, [(0, -1)]), ValueError, "nodes -1 to 0.*renumber"),
     "one point": (lambda: neighbour_joining(torch.zeros(1, 1)), ValueError, "n >= 2"),
+    "wide": (lambda: neighbour_joining(SQUARE[:2]), ValueError, r"\(2, 3\)"),
+    "tall": (lambda: neighbour_joining(SQUARE[:, :2]), ValueError, r"\(3, 2\)"),
     "NaN": (
         lambda: neighbour_joining(SQUARE.clone().fill_diagonal_(NAN)),
         ValueError,

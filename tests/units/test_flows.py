@@ -268,6 +268,12 @@ def test_under_autocast_samples_and_matrices_are_at_full_precision(name):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         torch.testing.assert_close(results(), expected)
 
+    def score(scale):  # a matrix that vmap hides is not validated
+        return hdist.WrappedMultivariateNormal(d.loc, manifold=M, **{name: scale * matrix}).log_prob(expected[0])
+
+    scales = torch.tensor([0.5, 2.0])
+    torch.testing.assert_close(torch.vmap(score)(scales), torch.stack(list(map(score, scales))))
+
 
 #: What a subclass has to give; one that lacks any of it cannot be made.
 ABSTRACT = {

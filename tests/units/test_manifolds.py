@@ -291,7 +291,11 @@ def test_balls_are_modules():
             ph.manifolds.PoincareBall(bad)
 
 
-@pytest.mark.parametrize("make", [ph.manifolds.Lorentz, ph.manifolds.PoincareBall])
+def of_curvature(k):
+    return ph.manifolds.Lorentz.from_curvature(-1 / k)
+
+
+@pytest.mark.parametrize("make", [ph.manifolds.Lorentz, ph.manifolds.PoincareBall, of_curvature])
 @pytest.mark.parametrize("value", [1e-12, 2.0, 1e3])
 def test_a_manifold_with_the_same_parameter_has_it_exactly_and_leaves_the_first_alone(make, value):
     """geoopt.PoincareBall rounds a small c and overflows at a large one, and writes into the tensor it is given."""

@@ -168,7 +168,8 @@ def test_distortion():
         kinks = [f(c) for c in (targets / row).tolist() if c < INF] + [f(0.0)]
         assert found.item() == pytest.approx(min(kinks), rel=1e-14)
         assert found.item() <= scipy.optimize.minimize_scalar(f, bounds=(0, 10), method="bounded").fun + 1e-12
-    torch.testing.assert_close(distortion(7 * distances, targets, rescale=True), rescaled)
+    for c in (7, 0.01):
+        torch.testing.assert_close(distortion(c * distances, targets, rescale=True), rescaled)
     torch.testing.assert_close(rescaled[4].item(), 1.0)
 
 
@@ -195,6 +196,14 @@ def by_bins(p, y, bins, strategy):
         b = min(int(at * bins), bins - 1)
         totals[b] = totals.get(b, 0) + label - a
     return float(sum(abs(t) for t in totals.values()) / len(p))
+
+
+def test_an_empty_batch_has_no_scores():
+    none, square = torch.zeros(0, 4), torch.zeros(0, 4, 4)
+    pairs = [score(none, none) for score in (roc_auc, average_precision, calibration_error, distortion)]
+    ranks = [score(square, square > 0) for score in (mean_average_precision, mean_rank)]
+    for found in (*pairs, *ranks, gromov_delta(square), gromov_delta(square, 0), coverage(none, none, none)):
+        assert found.shape == (0,)
 
 
 @pytest.mark.parametrize("strategy", ["uniform", "quantile", "expected"])

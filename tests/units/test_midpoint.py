@@ -88,6 +88,10 @@ def test_dimensions_batches_of_k_and_gradients():
     assert torch.allclose(found[2], G.midpoint(one, x[:, 2]))
     assert torch.allclose(G.midpoint(one, x[:, 2:].transpose(0, 1), dim=1)[0], found[2])
 
+    x, w = G.exp0(one, torch.randn(3, 3, 3, 2)), torch.rand(3, 3)  # weights broadcast as the batch does, then average
+    for mean in (G.midpoint, G.frechet_mean):
+        assert torch.equal(mean(one, x, w, dim=1), mean(one, x, w.expand(3, 3, 3), dim=1))
+
     def of(v, w):
         return G.log0(one, G.midpoint(one, G.exp0(one, v), w))
 
@@ -103,3 +107,5 @@ def test_bad_input():
         G.midpoint(LORENTZ, torch.tensor([[1.0, 0.0]]), dim=1)
     with pytest.raises(ValueError, match="nonnegative with a positive finite sum"):
         G.midpoint(LORENTZ, torch.tensor([[1.0, 0.0]]), torch.zeros(1))
+    with pytest.raises(ValueError, match=r"weights has shape \(2, 1\).*\(1,\)"):
+        G.midpoint(LORENTZ, torch.tensor([[1.0, 0.0]]), torch.ones(2, 1))

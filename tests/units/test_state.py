@@ -69,6 +69,18 @@ def test_a_manifold_of_fixed_curvature_knows_it_and_a_learnable_one_loads_it():
     assert learnable.k.item() == pytest.approx(2.0)
 
 
+@each_flow
+def test_a_learnable_curvature_may_start_at_the_fixed_one_of_a_file(make):
+    fixed = make(ph.manifolds.Lorentz(3.0))
+    into, other = make(SPACES["learnable"]()), make(ph.manifolds.Lorentz(2.0, learnable=True))
+    assert into.load_state_dict(saved(fixed)) == ([], [])
+    assert set(map(id, fixed.parameters())).isdisjoint(map(id, into.parameters()))
+    theirs = dict(into.named_parameters())
+    assert all(torch.equal(value, theirs[name]) for name, value in fixed.named_parameters())
+    with pytest.raises(ValueError, match="may start at a fixed one"):
+        other.load_state_dict(saved(fixed))
+
+
 @pytest.mark.parametrize("foreign", [7, {"version": 1}])
 def test_the_state_of_another_class_is_refused_and_shown(foreign):
     module = FLOWS["lifted spline"](lorentz(2.0))

@@ -65,8 +65,11 @@ class SavesSpace(torch.nn.Module):
             raise ValueError(
                 f"this state_dict is of {type(self).__name__} on {describe_space(state_dict[key])}, but is loaded onto "
                 f"{describe_space(ours)}, where its densities would be wrong; build the module on the manifold, and "
-                f"with the settings, of the file."
+                f"with the settings, of the file. A learnable curvature may start at a fixed one of the file."
             )
+        elif ours.keys() != state_dict[key].keys() and "manifold" in self._modules:  # fixed there, and equal to ours
+            for name, value in self.manifold.state_dict().items():
+                state_dict[f"{prefix}manifold.{name}"] = value
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -16,7 +16,7 @@ from torch.distributions.utils import lazy_property
 
 from .diagnosis import LawViolation, event_text, not_checked
 from .map_laws import scalars_agree, tolerance, vectors_agree
-from .oracles import Space, base_of, leaves_of
+from .oracles import Space, base_of, fixed_noise, leaves_of
 
 __all__ = [
     "arguments_satisfy_their_constraints",
@@ -121,7 +121,7 @@ def cache_survives_an_optimiser_step(transform: Transform, x: Tensor) -> None:
     if not leaves:
         return
     data, kept = made.detach().clone(), [leaf.detach().clone() for leaf in leaves]
-    fresh, generator = copy.deepcopy(trained), torch.Generator().manual_seed(0)
+    fresh = copy.deepcopy(trained)
     try:
         for through_data in (False, True):
             for _ in range(2):
@@ -129,13 +129,12 @@ def cache_survives_an_optimiser_step(transform: Transform, x: Tensor) -> None:
                 made = trained(x.clone())
                 if through_data:
                     _check_backward(made, x, leaves)
-                for leaf in leaves:
-                    step = 1e-2 * torch.randn(leaf.shape, generator=generator).to(leaf)
+                for leaf, noise in zip(leaves, fixed_noise(*leaves), strict=True):
                     if through_data:
-                        leaf.data.add_(step)
+                        leaf.data.add_(1e-2 * noise)
                     else:
                         with torch.no_grad():
-                            leaf.add_(step)
+                            leaf.add_(1e-2 * noise)
                 fresh = copy.deepcopy(trained)
                 _check_scores(trained, fresh, x, made, [])
     finally:

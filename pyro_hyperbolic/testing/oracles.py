@@ -6,7 +6,7 @@ but never volumes or frames, and only in this file. Without a global chart, each
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import geoopt
@@ -254,7 +254,7 @@ class Space:
         v = v.detach().clone().requires_grad_()
         with torch.enable_grad():
             x = chart(v)
-        columns = self.events(x).flatten(1).unbind(-1)
+        columns = self.events(x).flatten(1).T
         gradients = [gradient_of(column.sum(), v) for column in columns]
         # In float64: squares of coordinates overflow in float32 before the coordinates do.
         jacobian = torch.stack(gradients, -1).double()
@@ -302,9 +302,10 @@ def gradient_of(output: Tensor, v: Tensor) -> Tensor:
     return gradient
 
 
-def fixed_noise(shape: Sequence[int], like: Tensor) -> Tensor:
-    """Returns standard normal numbers, the same at each call, in any dtype."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(like)
+def fixed_noise(*like: Tensor) -> list[Tensor]:
+    """Returns standard normal numbers for each tensor, the same at each call, in any dtype."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(each.shape, generator=generator, dtype=torch.float64).to(each) for each in like]
 
 
 def leaves_of(output: Tensor) -> list[Tensor]:

@@ -36,11 +36,12 @@ def test_a_geometry_obeys_its_laws(name):
     laws(name)
 
 
-@pytest.mark.parametrize("name", ["s2", "so3"])
-def test_axes_and_half_turns_obey_the_laws(name):
+@pytest.mark.parametrize("name", ["s2", "so3", "h2"])
+def test_axes_and_half_turns_and_points_far_out_obey_the_laws(name):
     axes = torch.cat([torch.eye(3), -torch.eye(3)]).double()
     turns = torch.stack([torch.eye(3).double(), *(2 * axis.outer(axis) - torch.eye(3) for axis in axes[:3])])
-    ph.testing.assert_geometry_laws(SPACES[name][0](), axes if name == "s2" else turns)
+    far = ph.geometry.exp0(lorentz(4.0), 12 * axes[2:, :2])  # and the origin
+    ph.testing.assert_geometry_laws(SPACES[name][0](), {"s2": axes, "so3": turns, "h2": far}[name])
 
 
 def geoopt_log(self, x, y):
@@ -108,6 +109,13 @@ SLIPS = {  # the slip, where it shows, and the law it breaks
             towards(self, x, y)[0], towards(self, x + root(y + x), y)[1]), "s2", "towards_is_smooth"),
     "a root in features": (
         Sphere, "features", lambda self, y: y + root(y[..., :1] - y[0, 0]), "s2", "towards_is_smooth"),
+    "the long way round": (
+        Sphere, "log", lambda self, x, y, log=Sphere.log: log(self, x, y) * (
+            1 - ((r := log(self, x, y).norm(dim=-1, keepdim=True)) > 1) * 2 * math.pi / r.clamp_min(1)), "s2",
+        "exp_and_log_agree"),
+    "half of the logarithm detached": (
+        Sphere, "log", lambda self, x, y, log=Sphere.log: log(self, x, y.lerp(y.detach(), 0.5)), "s2",
+        "gradients_are_finite"),
     "a norm at zero": (
         RotationGroup, "squared_distance", lambda self, x, y: self.log(x, y).square().sum(-1).sqrt() ** 2, "so3",
         "gradients_are_finite"),

@@ -361,6 +361,7 @@ def test_a_mistake_is_found_and_named(name):
     assert caught.value.law == law
     assert re.search(cause, caught.value.cause)
     assert caught.value.expected != caught.value.found
+    assert law != UNBIASED or not float(caught.value.found.split()[1]) < 5.5  # standard errors
 
 
 @pytest.mark.filterwarnings("ignore::pyro_hyperbolic.testing.NotChecked")
@@ -1021,6 +1022,9 @@ def test_an_inverse_off_the_manifold_is_named():
     off = wrong(Dilation, _inverse=lambda self, y: 1.1 * Dilation._inverse(self, y))
     with pytest.raises(LawViolation, match="leaves the domain"):
         map_laws.round_trip(off(), exp(points(), 2.0))
+    doubled = wrong(Chart, _call=lambda self, v: exp(2 * v, self.R))
+    with pytest.raises(LawViolation, match="another map"):
+        map_laws.round_trip(doubled().inv, exp(points(), 2.0))
 
 
 @pytest.mark.parametrize("manifold", [geoopt.Sphere(), ph.manifolds.Rotations()], ids=str)

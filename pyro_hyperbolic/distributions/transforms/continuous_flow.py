@@ -10,9 +10,10 @@ from torch import Tensor
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions.constraints import on_manifold
 from pyro_hyperbolic.geometry import Complete, checks
+from pyro_hyperbolic.geometry.autocast import without_autocast
 from pyro_hyperbolic.manifolds import STANDARD
 
-from .base import ModuleTransform, broadcast, register_if_learnable, with_batch, without_autocast
+from .base import ModuleTransform, broadcast, register_if_learnable, with_batch
 from .conditional import NeedsContext
 from .fields import AnchorField, DenseField, MixtureField, VectorField, farthest_points
 from .runge_kutta import Field, Steps

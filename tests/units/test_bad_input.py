@@ -440,6 +440,11 @@ SHAPES = {
         *("shift", "(1, 5)", "= 1"),
     ),
     "context, sizes": (lambda: conditional(2, 3).condition(t(1, 2)), "context", "(2,)", "context_dim = 3", "(*, 3)"),
+    "context of a field, batches": (
+        lambda: HT.continuous_flow(2, M, field="dense", context_dim=1).condition(torch.zeros(3, 1))(batch(P, 4)),
+        "context (3,)",
+        "points (4,)",
+    ),
     "context, batches": (
         lambda: conditional(2, 3).condition(batch(t(1, 2, 3), 3))(batch(P, 2, 4)),
         "context (3,)",

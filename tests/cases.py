@@ -131,7 +131,7 @@ def _set(
 
     def make() -> SideBySide:
         flow = shaken(ph.flows.coupling_flow(n, 2, partial(coupling, hypernet=network), manifold=M), 0.4)
-        return SideBySide(HT.SetTransform(flow, torch.tensor(mask)), sets)
+        return SideBySide(HT.SetTransform(flow, torch.tensor(mask)), sets.shape)
 
     return TransformCase(f"set-flow-{name}", make, len(mask) * n, make().domain.manifold)
 

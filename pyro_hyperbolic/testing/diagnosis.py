@@ -186,16 +186,16 @@ def event_text(value: Tensor, at: int, digits: int = 8) -> str:
     return numbers[0] if len(numbers) == 1 else f"({', '.join(numbers)})"
 
 
-def event_texts(expected: Tensor, found: Tensor, at: int, digits: int = 8) -> tuple[str, str]:
+def event_texts(expected: Tensor, found: Tensor, at: int) -> tuple[str, str]:
     """Returns an event of each as text, with enough digits to distinguish them."""
-    for number in range(digits, 18):  # 17 digits distinguish any two float64 numbers
+    for number in range(8, 18):  # 17 digits distinguish any two float64 numbers
         one, other = event_text(expected, at, number), event_text(found, at, number)
         if one != other:
             return one, other
     return "finite numbers", other  # same digits but no agreement: NaN or infinity
 
 
-def number_texts(expected: float, found: float, digits: int = 8) -> tuple[str, str]:
+def number_texts(expected: float, found: float) -> tuple[str, str]:
     """Returns two numbers as text, with enough digits to distinguish them."""
     one, other = (torch.tensor([value], dtype=torch.float64) for value in (expected, found))
-    return event_texts(one, other, 0, digits)
+    return event_texts(one, other, 0)

@@ -28,7 +28,7 @@ def batch_members_have_own_noise(
     shifted, scaled or mirrored.
 
     The law holds for ``sample`` and ``rsample``, and after ``expand`` to three copies of the batch, as ``pyro.plate``
-    does. Of a large batch it compares the first members and as many that are evenly spread over the rest.
+    does. Of a large batch it compares the first members and as many that are evenly spread over all.
     """
     _check(distribution, "", num_samples, seed)
     shape = (3, *distribution.batch_shape)
@@ -129,11 +129,8 @@ def _ranks(distribution: dist.TorchDistribution, x: Tensor) -> tuple[Tensor, lis
     centre = space.centre(x.flatten(0, 1))
     v = space.log_at(centre, x).double()
     v = torch.cat([v, v.norm(dim=-1, keepdim=True)], dim=-1).reshape(2, x.size(1), members, -1)
-    few = max(2, _MAX_COLUMNS // (2 * v.size(-1)))
-    chosen = list(range(members))
-    if members > few:
-        spread = torch.linspace(few // 2, members - 1, few - few // 2).long().tolist()
-        chosen = sorted({*range(few // 2), *spread})
+    half = max(2, _MAX_COLUMNS // (4 * v.size(-1)))
+    chosen = sorted({*range(members)[:half], *torch.linspace(0, members - 1, half).long().tolist()})
     columns = v[:, :, chosen].permute(0, 2, 3, 1).reshape(-1, x.size(1)).contiguous()
     ordered = columns.sort(-1).values
     # Equal numbers, which occur in float32, get their mean rank.

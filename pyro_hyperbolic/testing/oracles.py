@@ -21,7 +21,7 @@ from pyro_hyperbolic.distributions.constraints import on_manifold
 from pyro_hyperbolic.geometry import Hadamard
 from pyro_hyperbolic.geometry.product import MixedProduct
 
-__all__ = ["Space", "base_of", "leaves_of"]
+__all__ = ["Space", "base_of", "fixed_noise", "gradient_of", "leaves_of"]
 
 # Open subsets of R^n, with its volume (unlike a simplex).
 _FLAT = tuple(
@@ -254,8 +254,8 @@ class Space:
         v = v.detach().clone().requires_grad_()
         with torch.enable_grad():
             x = chart(v)
-        columns = self.events(x).flatten(1).unbind(-1)
-        gradients = [_gradient(column.sum(), v) for column in columns]
+        columns = self.events(x).flatten(1).T
+        gradients = [gradient_of(column.sum(), v) for column in columns]
         # In float64: squares of coordinates overflow in float32 before the coordinates do.
         jacobian = torch.stack(gradients, -1).double()
         point = self.events(x).detach().double()
@@ -294,11 +294,18 @@ def _radius(geometry: Any, x: Tensor) -> Tensor:
     return x.new_zeros(geometry.batch_of(x.shape))
 
 
-def _gradient(output: Tensor, v: Tensor) -> Tensor:
+def gradient_of(output: Tensor, v: Tensor) -> Tensor:
+    """Returns the gradient, zero if ``output`` does not depend on ``v``."""
     if not output.requires_grad:
         return torch.zeros_like(v)
-    (gradient,) = torch.autograd.grad(output, v, retain_graph=True, allow_unused=True, materialize_grads=True)
+    (gradient,) = torch.autograd.grad(output, v, retain_graph=True, materialize_grads=True)
     return gradient
+
+
+def fixed_noise(*like: Tensor) -> list[Tensor]:
+    """Returns standard normal numbers for each tensor, the same at each call, in any dtype."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(each.shape, generator=generator, dtype=torch.float64).to(each) for each in like]
 
 
 def leaves_of(output: Tensor) -> list[Tensor]:

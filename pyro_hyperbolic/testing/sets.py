@@ -12,7 +12,7 @@ from torch.distributions.constraints import Constraint
 
 from pyro_hyperbolic.distributions.constraints import OnManifold, on_manifold
 
-__all__ = ["SideBySide", "is_of_sets", "side_by_side"]
+__all__ = ["SideBySide", "is_of_sets"]
 
 
 def is_of_sets(transform: Transform) -> bool:
@@ -21,27 +21,20 @@ def is_of_sets(transform: Transform) -> bool:
     return isinstance(domain, constraints.independent) and isinstance(domain.base_constraint, OnManifold)
 
 
-def side_by_side(x: Tensor, event_dim: int) -> Tensor:
-    """Returns sets ``(*, N, *event)`` as points of the product, ``(*, N * size)``."""
-    return x.flatten(x.dim() - event_dim)
-
-
 class SideBySide(TransformModule):
     r"""The map of a product :math:`M^N` that moves the points of a set, side by side.
 
     Args:
         transform: A map of sets of points of a manifold to itself.
-        x: A set, for its size: ``(*, N, *event)``.
+        shape: The shape ``(N, *event)`` of a set.
     """
 
     bijective = True
 
-    def __init__(self, transform: Any, x: Tensor) -> None:
+    def __init__(self, transform: Any, shape: torch.Size) -> None:
         super().__init__(cache_size=0)
-        domain: Any = transform.domain
-        event_dim = domain.event_dim
-        self.transform, self.shape = transform, x.shape[x.dim() - event_dim :]
-        M: Any = domain.base_constraint.manifold
+        self.transform, self.shape = transform, shape
+        M: Any = transform.domain.base_constraint.manifold
         factors: list[tuple[Manifold, Any]] = (
             list(zip(M.manifolds, M.shapes, strict=True))
             if isinstance(M, geoopt.ProductManifold)
@@ -72,7 +65,7 @@ class SideBySide(TransformModule):
 
     def with_cache(self, cache_size: int = 1) -> "SideBySide":
         """Returns the same map, with that cache size of the map of sets."""
-        return SideBySide(self.transform.with_cache(cache_size), torch.empty(self.shape))
+        return SideBySide(self.transform.with_cache(cache_size), self.shape)
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         """Returns the shape of ``y`` for an ``x`` of that shape."""

@@ -36,11 +36,12 @@ def test_a_geometry_obeys_its_laws(name):
     laws(name)
 
 
-@pytest.mark.parametrize("name", ["s2", "so3"])
-def test_axes_and_half_turns_obey_the_laws(name):
+@pytest.mark.parametrize("name", ["s2", "so3", "h2"])
+def test_axes_and_half_turns_and_points_far_out_obey_the_laws(name):
     axes = torch.cat([torch.eye(3), -torch.eye(3)]).double()
     turns = torch.stack([torch.eye(3).double(), *(2 * axis.outer(axis) - torch.eye(3) for axis in axes[:3])])
-    ph.testing.assert_geometry_laws(SPACES[name][0](), axes if name == "s2" else turns)
+    far = ph.geometry.exp0(lorentz(4.0), 12 * axes[2:, :2])  # and the origin
+    ph.testing.assert_geometry_laws(SPACES[name][0](), {"s2": axes, "so3": turns, "h2": far}[name])
 
 
 def geoopt_log(self, x, y):
@@ -62,7 +63,8 @@ def root(z):
 SLIPS = {  # the slip, where it shows, and the law it breaks
     "logarithm of geoopt": (Sphere, "log", geoopt_log, "s2", "exp_and_log_agree"),
     "distance by the cosine": (
-        Sphere, "distance", lambda self, x, y: (x * y).sum(-1).acos(), "s2", "exp_and_log_agree"),
+        Sphere, "distance", lambda self, x, y: torch.where(
+            (chord := (y - x).norm(dim=-1)) < 1e-6, chord, (x * y).sum(-1).acos()), "s2", "exp_and_log_agree"),
     "angles not wrapped": (FlatTorus, "log", lambda self, x, y: y - x, "t2", "exp_and_log_agree"),
     "exponential off the sphere": (
         Sphere, "exp", lambda self, x, u, exp=Sphere.exp: 1.001 * exp(self, x, u), "s2", "exp_and_log_agree"),
@@ -79,6 +81,16 @@ SLIPS = {  # the slip, where it shows, and the law it breaks
         RotationGroup, "velocity", lambda self, s, u, velocity=RotationGroup.velocity: -velocity(self, s, u), "so3",
         "states_agree"),
     "a product that drops a volume": (MixedProduct, "point", dropped, "h2xs2xr", "states_agree"),
+    "another metric": (
+        geoopt.Sphere, "inner", lambda self, x, u, v=None, *, keepdim=False: 4 * (u * v).sum(-1, keepdim=keepdim), "s2",
+        "geodesics_have_constant_speed"),
+    "no speed at zero": (
+        Sphere, "exp", lambda self, x, u, exp=Sphere.exp: exp(self, x, u + root(u)), "s2",
+        "geodesics_have_constant_speed"),
+    "an outward logarithm at zero": (
+        Sphere, "log", lambda self, x, y, log=Sphere.log: (
+            log(self, x, y) + (x.dtype.itemsize == 8) * (y == x).all(-1, keepdim=True) * x), "s2",
+        "tangents_are_projected"),
     "a direction of length 1": (
         Sphere, "towards", lambda self, x, y: ((y - x) / (y - x).norm(dim=-1, keepdim=True), (y - x).square().sum(-1)),
         "s2", "towards_is_smooth"),
@@ -90,13 +102,20 @@ SLIPS = {  # the slip, where it shows, and the law it breaks
         Sphere, "towards", lambda self, x, y, towards=Sphere.towards: (
             towards(self, x, y)[0], 2 * towards(self, x, y)[1]), "s2", "towards_is_smooth"),
     "a root at the point": (
-        Sphere, "towards", lambda self, x, y, towards=Sphere.towards: towards(self, x + root(y - x), y), "s2",
-        "towards_is_smooth"),
+        Sphere, "towards", lambda self, x, y, towards=Sphere.towards: (
+            towards(self, x + root(y - x), y)[0], towards(self, x, y)[1]), "s2", "towards_is_smooth"),
     "a root at the cut locus": (
         Sphere, "towards", lambda self, x, y, towards=Sphere.towards: (
             towards(self, x, y)[0], towards(self, x + root(y + x), y)[1]), "s2", "towards_is_smooth"),
     "a root in features": (
         Sphere, "features", lambda self, y: y + root(y[..., :1] - y[0, 0]), "s2", "towards_is_smooth"),
+    "the long way round": (
+        Sphere, "log", lambda self, x, y, log=Sphere.log: log(self, x, y) * (
+            1 - ((r := log(self, x, y).norm(dim=-1, keepdim=True)) > 1) * 2 * math.pi / r.clamp_min(1)), "s2",
+        "exp_and_log_agree"),
+    "half of the logarithm detached": (
+        Sphere, "log", lambda self, x, y, log=Sphere.log: log(self, x, y.lerp(y.detach(), 0.5)), "s2",
+        "gradients_are_finite"),
     "a norm at zero": (
         RotationGroup, "squared_distance", lambda self, x, y: self.log(x, y).square().sum(-1).sqrt() ** 2, "so3",
         "gradients_are_finite"),

@@ -339,11 +339,19 @@ def mixing(self, x):
     return torch.cat([y[..., :-1], wrapped(y[..., -1:] + 1e-6 * x[..., :1])], -1)
 
 
+def mixing_backwards(self, x):
+    y = Blocks._call(self, x)
+    on_sphere = y[..., 3:6] + 1e-6 * x[..., -1:]
+    return torch.cat([y[..., :3], on_sphere / on_sphere.norm(dim=-1, keepdim=True), y[..., 6:]], -1)
+
+
 def log_det_of_a_pair(self, x, y):
     return Blocks.log_abs_det_jacobian(self, x, y) + 1e-6 * x[..., 0] * x[..., -1]
 
 
-@pytest.mark.parametrize("methods", [{"_call": mixing}, {"log_abs_det_jacobian": log_det_of_a_pair}])
+@pytest.mark.parametrize(
+    "methods", [{"_call": mixing}, {"_call": mixing_backwards}, {"log_abs_det_jacobian": log_det_of_a_pair}]
+)
 def test_factors_that_depend_on_each_other_are_found(methods):
     ph.testing.factors_are_independent(blocks(), on_product())
     with pytest.raises(LawViolation, match="mixes"):

@@ -166,7 +166,7 @@ def _exp_slope(a: Tensor, b: Tensor) -> Tensor:
 
 def _exp_curvature(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     r"""Returns :math:`\int_0^1 e^{(1 - t) c} \int_0^t e^{(t - r) b + r a}\, dr\, dt`, positive terms alone."""
-    a, b, c = torch.broadcast_tensors(a.unsqueeze(-1), b.unsqueeze(-1), c.unsqueeze(-1))
+    a, b, c = (each.unsqueeze(-1) for each in torch.broadcast_tensors(a, b, c))
     t, weight = ((_NODES + 1) / 2).to(a), (_WEIGHTS / 2).to(a)
     return (weight * ((1 - t) * c).exp() * t * _exp_slope(t * a, t * b)).sum(-1)
 

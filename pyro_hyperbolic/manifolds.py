@@ -143,6 +143,7 @@ class Lorentz(geoopt.Lorentz, OneParameter):
             tensor(4.)
         """
         value = checks.as_real("curvature", curvature, "a hyperboloid has negative curvature, -1 for k = 1")
+        value = value if hasattr(curvature, "dtype") else value.to(torch.get_default_dtype())
         inside = (value < 0) & value.isfinite()
         if not bool(inside.all()):
             raise ValueError(

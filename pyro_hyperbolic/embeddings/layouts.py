@@ -25,7 +25,7 @@ __all__ = ["graph", "tree"]
 #: Nodes of more edges get random directions: repulsion takes the square of their number.
 _HUB = 1000
 
-#: The number of pairs of directions that repel each other at once.
+#: The number of pairs of directions that repel each other at once, at least the square of _HUB.
 _PAIRS = 1 << 22
 
 
@@ -245,7 +245,7 @@ def _spread(weights: np.ndarray, dim: int, generator: np.random.Generator, steps
     u /= np.linalg.norm(u, axis=-1, keepdims=True)
     if not 1 < m <= _HUB:
         return u
-    rows = max(1, _PAIRS // m**2)
+    rows = _PAIRS // m**2
     for start in range(0, batch, rows):
         part, w = u[start : start + rows], weights[start : start + rows, None]
         w = w / w.sum(-1, keepdims=True)

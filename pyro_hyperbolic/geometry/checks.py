@@ -375,9 +375,7 @@ def check_batches(**shapes: torch.Size) -> torch.Size:
 def check_count(name: str, value: int, least: int, remedy: str) -> None:
     """Raises unless ``value`` is an integer and at least ``least``."""
     if not isinstance(value, int) or isinstance(value, bool):
-        if not isinstance(value, bool) and hasattr(value, "__index__") and not getattr(value, "ndim", 0):
-            remedy += ", use int(...)"  # of NumPy and torch
-        raise TypeError(f"{name} = {shown(value)}, but must be an integer, at least {least}; {remedy}.")
+        raise TypeError(f"{name} = {shown(value)}, but must be an integer, at least {least}; {remedy}, use int(...).")
     if value < least:
         raise ValueError(f"{name} = {value}, but must be at least {least}; {remedy}.")
 

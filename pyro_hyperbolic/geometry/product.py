@@ -95,12 +95,12 @@ class MixedProduct(Complete):
         return torch.stack(torch.broadcast_tensors(*inside)).all(0)
 
     def explain(self, outside: Tensor, where: Tensor) -> tuple[str, str]:
-        first = torch.zeros_like(where)
-        first.view(-1)[int(where.reshape(-1).nonzero()[0])] = True
+        where, one = where.cpu(), torch.ones(1, dtype=torch.bool)
         for i, (factor, part) in enumerate(self._zip(self.split(outside[:1]))):
-            # With a batch of parameters this event may be a point of another manifold in the batch, so always explain.
-            if any(factor.batch_shapes()) or not bool(factor.contains(part)):
-                defect, remedy = factor.explain(part, first)
+            own = {key: value.detach().cpu().expand(where.shape)[where] for key, value in factor.parameters().items()}
+            first = type(self).bind(factor.with_parameters({key: value[:1] for key, value in own.items()}))
+            if not bool(first.contains(part)):
+                defect, remedy = first.explain(part, one)
                 return f": factor {i}, {factor.name},{defect}", remedy
         return super().explain(outside, where)
 

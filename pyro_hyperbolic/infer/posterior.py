@@ -293,7 +293,7 @@ def _about_mean(name: str, x: Tensor, manifold: Any, pairs: Tensor | None) -> _A
     points = flat.reshape(len(flat), -1, *x.shape[x.dim() - space.event_dim :])
     members = _members(space, space.batch_of(x.shape)[2:])
     index = _pairs(points.size(1), pairs, members).to(x.device)
-    i, j = index.unbind(-1)
+    i, j = index.mT
     if members:
         space = geometry.complete(space.with_parameters({each: value[i] for each, value in members.items()}))
     apart = [space.distance(part[:, i], part[:, j]) for part in points.split(256)]
@@ -309,8 +309,8 @@ def _about_mean(name: str, x: Tensor, manifold: Any, pairs: Tensor | None) -> _A
 
 def _members(space: Complete, batch: torch.Size) -> dict[str, Tensor]:
     """Returns the parameters of the manifold of each point of a batch, shape ``(N,)``; none if it is one manifold."""
-    own = {name: value.squeeze() if value.numel() == 1 else value for name, value in space.parameters().items()}
-    many = any(value.dim() for value in own.values())
+    own = space.parameters()
+    many = any(value.numel() > 1 for value in own.values())
     return {name: value.expand(batch).flatten() for name, value in own.items()} if many else {}
 
 

@@ -4,6 +4,7 @@ The "limit" of a row is what one unit roundoff u in the inputs does to the exact
 Each test prints its worst figure and where it was found: ``pytest tests/test_accuracy.py -rP``.
 """
 
+import itertools
 import math
 import random
 
@@ -123,13 +124,20 @@ def test_random_cases_are_within_10_limits(seeds):
     assert figure <= 10, where
 
 
-@pytest.mark.parametrize(("quantity", "arrangement"), [("translate_tangent", "opposite"), ("log_at", "ray")])
-def test_second_derivatives_about_a_far_target_are_within_10_limits(quantity, arrangement):
-    """What passes behind a far point turns by exp(r), and the radius of its image changes as fast."""
+@pytest.mark.parametrize(
+    ("quantity", "arrangement"),
+    [
+        *(("translate_tangent", "opposite"), ("log_at", "ray")),
+        *((quantity, "near") for quantity in ("translate_tangent", "log_at", "coupling")),
+    ],
+)
+def test_second_derivatives_are_within_10_limits(quantity, arrangement):
+    """What passes behind a far point turns by exp(r), as fast as its radius changes; near a point, by 1 / r."""
+    near = arrangement == "near"
     with pyro.validation_enabled(False):
         figure, where = worst(
             (found.ratio, f"radii {r}, {s}: {found}")
-            for r, s in ((60.0, 3.0), (60.0, 9.0), (300.0, 3.0), (300.0, 9.0))
+            for r, s in ([(0.3, 0.3), (3.0, 3.0)] if near else itertools.product((60.0, 300.0), (3.0, 9.0)))
             for seed in range(3)
             for found in random_cases.figures(
                 random_cases.make_case(random.Random(seed), quantity, "float64", arrangement, 3, 1.0, r, s)

@@ -34,6 +34,8 @@ V, P, P3, P4 = t(0.5, -0.3), point(1.0, 0.5, -0.3), point(1.0, 0.5, -0.3, 0.2), 
 OFF, NANS, FAR, BEYOND = t(1.0, 0.5, 0.0), t(1.0, NAN, 0.0), point(1.0, 500.0, 0.0), t(1000.0, 0.0)
 EYE = torch.eye(2, dtype=torch.float64)
 PRODUCT = geoopt.ProductManifold((M, 3), (FLAT, 1))
+MIXED = geoopt.ProductManifold((geoopt.Lorentz(t(1.0, 4.0)), 3), (SPHERE, 2))
+ON_BOTH = torch.stack([P, point(4.0, 0.5, -0.3)])
 RING = torch.tensor([[u, (u + 1) % 6] for u in range(6)])
 DIST = t([0.0, 1.0, 2.0], [1.0, 0.0, 1.0], [2.0, 1.0, 0.0])  # of a path of three nodes
 DRAWS = point(1.0, 0.5, -0.3).expand(2, 5, 4, 3)
@@ -393,11 +395,23 @@ VALUES = {
         *("|X^T X - I| = 3 and determinant 2;", "project(M, x)"),
     ),
     "many k": (lambda: G.log0(geoopt.Lorentz(t(1.0, 2.0)), t(1.25, 0.75)), "1 of 2", "-k = -2", "exp0(M, v)"),
+    "many k, all off": (
+        lambda: G.log0(geoopt.Lorentz(t(1.0, 2.0)), t([1.3, 0.5], [1.25, 0.75])),
+        *("2 of 2", "<x, x> = -1.44 where -k = -1 is", "off by 0.16 of itself"),
+    ),
+    "a factor of many k": (
+        lambda: G.exp_at(MIXED, torch.cat([ON_BOTH, 2 * EYE], -1), torch.zeros(2, 4).double()),
+        *("2 of 2", "factor 1, Sphere", "norm 2"),
+    ),
+    "many k of a factor": (
+        lambda: G.exp_at(MIXED, torch.cat([ON_BOTH.flip(0), EYE], -1), torch.zeros(2, 4).double()),
+        *("2 of 2", "factor 0, Lorentz", "<x, x> = -4 where -k = -1 is"),
+    ),
     "rounded to float32": (lambda: G.log0(M4, P4.float().double()), "Lorentz(k=4)", "dtype"),
     "flat, NaN": (lambda: G.log0(FLAT, NANS), "Euclidean()", "(1, nan, 0)"),
     "ball points, log0": (lambda: G.log0(M, t(0.4, 0.3)), "(0.4, 0.3)", "charts.from_poincare_ball(M, p)"),
     "pyro.param": (lambda: pyro.param("p", OFF, constraint=on_manifold(M)), "ExponentialMap.inv", *PROJECT),
-    "k = 0": (lambda: on_manifold(with_k(0.0)), "= 0", *K),
+    "k = 0": (lambda: on_manifold(with_k(0.0)), "= 0, but", *K),
     "k = -1 of a factor": (
         lambda: G.exp0(geoopt.ProductManifold((with_k(-1.0), 3), (FLAT, 1)), t(0.0, 0.0, 0.0)),
         *("= -1", *K),
@@ -523,11 +537,20 @@ SHAPES = {
         lambda: ph.flows.flow_matching_loss(FIELD, batch(V, 3), batch(V, 3), torch.zeros(4)),
         *("points (3,)", "t (4,)", "unsqueeze"),
     ),
-    "scores, sizes": (lambda: ph.metrics.roc_auc(t(1, 2, 3), t(0, 1)), "scores", "(3,)", "labels", "(2,)", "(*, N)"),
+    **{
+        f"scores {tuple(x.shape)}, labels {tuple(y.shape)}": (
+            lambda x=x, y=y: ph.metrics.roc_auc(x, y),
+            *(f"scores has shape {tuple(x.shape)}", f"labels {tuple(y.shape)}", "(*, N)"),
+        )
+        for x, y in ((t(1, 2, 3), t(0, 1)), (t(1, 2), t(0, 1, 1)), (t(1)[0], t(0, 1)), (t(1, 2), t(1)[0]))
+    },
     "scores, NaN": (lambda: ph.metrics.average_precision(t(1, NAN), t(0, 1)), "scores", "nan"),
     "scores, batches": (lambda: ph.metrics.roc_auc(t(0, 1).expand(3, 2), t(0, 1).expand(4, 2)), *BATCHES),
     "labels, -1": (lambda: ph.metrics.roc_auc(t(1, 2), t(-1, 1)), "labels", "-1", "0 or 1"),
-    "labels, all equal": (lambda: ph.metrics.average_precision(t(1, 2), t([0, 1], [1, 1])), "2 positives among 2"),
+    "labels, all equal": (
+        lambda: ph.metrics.average_precision(t(1, 2, 3), t([0, 1, 1], [1, 1, 1])),
+        "3 positives among 3",
+    ),
     "labels, none": (lambda: ph.metrics.roc_auc(t(), t()), "0 positives among 0"),
     "ranks, sizes": (lambda: ph.metrics.mean_rank(DIST, DIST[:2] == 1), "(3, 3)", "(2, 3)", "nodes"),
     "ranks, a block": (lambda: ph.metrics.mean_rank(DIST[:2], DIST[:2] == 1), "2 rows of 3 nodes", "nodes, (2,)"),
@@ -546,22 +569,27 @@ SHAPES = {
     "distortion, negative": (lambda: ph.metrics.distortion(t(1, -1), t(1, 1)), "distances", "-1", ">= 0"),
     "distortion, no pairs": (lambda: ph.metrics.distortion(t(), t()), "distances", "(0,)", "nothing"),
     "coverage, swapped": (lambda: ph.metrics.coverage(t(1, 2), t(3, 1), t(0, 0)), "lower", "holds 2", "swap"),
+    "coverage, numbers": (lambda: ph.metrics.coverage(0.0, 1.0, 0.5), "values ()", "(*, N)"),
     "coverage, sizes": (lambda: ph.metrics.coverage(t(1), t(3), t(0, 0)), "values (2,)", "(*, N)"),
     "coverage, NaN": (lambda: ph.metrics.coverage(t(1), t(3), t(NAN)), "values", "nan"),
     "calibration, logits": (lambda: ph.metrics.calibration_error(t(1, -1), t(0, 1)), "-1", "[0, 1]", "sigmoid"),
     "calibration, labels": (lambda: ph.metrics.calibration_error(t(1, 0), t(0, 2)), "labels", "2", "0 or 1"),
     "calibration, bins": (lambda: ph.metrics.calibration_error(t(1), t(1), 0), "bins = 0", "at least 1"),
     "calibration, strategy": (lambda: ph.metrics.calibration_error(t(1), t(1), 3, "mass"), "'mass'", "'quantile'"),
-    "delta, not square": (lambda: ph.metrics.gromov_delta(DIST[:2]), "distances", "(2, 3)", "(*, N, N)"),
+    **{
+        f"delta, {tuple(x.shape)}": (lambda x=x: ph.metrics.gromov_delta(x), f"{tuple(x.shape)}", "(*, N, N)")
+        for x in (DIST[:2], DIST[:, :2], DIST[0], DIST[:0, :0])
+    },
     "delta, asymmetric": (lambda: ph.metrics.gromov_delta(DIST + DIST.triu()), "D - D.mT", "1", "(D + D.mT) / 2"),
     "delta, diagonal": (lambda: ph.metrics.gromov_delta(DIST + 1), "diagonal", "1", "fill_diagonal_(0)"),
     "delta, of scores": (lambda: ph.metrics.gromov_delta(-DIST), "distances", "holds -1", ">= 0", "minus scores"),
     "delta, a hole": (lambda: ph.metrics.gromov_delta(1 / (DIST - 1)), "inf", "shortest paths"),
     "delta, base": (lambda: ph.metrics.gromov_delta(DIST, 3), "base = 3", "below 3"),
-    "summary, no chains": (lambda: ph.infer.summary(DRAWS[..., 0, 0], M), "(2, 5)", "(chains, draws", "group_by_chain"),
+    "summary, no points": (lambda: ph.infer.summary(DRAWS[..., 0, 0], M), "(2, 5)", "(chains, draws", "group_by_chain"),
+    "summary, no chains": (lambda: ph.infer.summary(DRAWS[:0], M), "(0, 5, 4, 3)", "(chains, draws"),
     "summary, 3 draws": (lambda: ph.infer.summary(DRAWS[:, :3], M), "(2, 3, 4, 3)", "at least 4 draws"),
     "summary, no site": (lambda: ph.infer.summary({"z": DRAWS}, {"y": M}), "'y'", "['z']"),
-    "summary, probs": (lambda: ph.infer.summary(DRAWS, M, probs=(0.5, 95)), "95", "between 0 and 1"),
+    "summary, probs": (lambda: ph.infer.summary(DRAWS, M, probs=(0.5, 1)), "1.0", "between 0 and 1"),
     "summary, pairs": (lambda: ph.infer.summary(DRAWS, M, pairs=torch.tensor([[0, 4]])), "0..4", "4 points", "0 to 3"),
     "summary, pairs below 0": (lambda: ph.infer.summary(DRAWS, M, pairs=torch.tensor([[-1, 0]])), "-1..0", "0 to 3"),
     "summary, sets of pairs": (

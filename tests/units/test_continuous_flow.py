@@ -505,6 +505,18 @@ def test_a_wrapped_normal_stays_one_on_paths_to_one_point(name):
     torch.testing.assert_close(seen, 0.3 * geometry.log0(M, x0))
 
 
+@pytest.mark.parametrize("name", ["s2", "t3", "so3"])
+def test_guidance_without_a_chart_is_the_sum_of_pulls(name):
+    M, n = MANIFOLDS[name][0](), MANIFOLDS[name][1]
+    space, x, ends = geometry.complete(M), points(M, n, 4), points(M, n, 3, seed=1).unsqueeze(1)
+    weights, gains = torch.rand(2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    square, log_volume, guide = space.guidance(x, space.state(ends)[0], torch.tensor(0.5))
+    u, expected = space.towards(x, ends)
+    torch.testing.assert_close(square, expected)
+    torch.testing.assert_close(guide(weights, gains), ((weights * gains).unsqueeze(-1) * u).sum(0))
+    assert not log_volume.any()
+
+
 @pytest.mark.parametrize("name", ["h2", "h3", "flat", "ball"])
 def test_guidance_is_the_sum_of_pulls_and_drifts(name):
     """The generic form: targets as points, and derivatives of isometries."""

@@ -92,6 +92,7 @@ def test_entries_are_distances(name, monkeypatch):
     assert torch.equal(d, d.mT)
     assert d.diagonal(0, -2, -1).eq(0).all()
     assert G.distance_matrix(M, x[0, 0, :0], y).shape == (3, 0, 4)
+    assert G.distance_matrix(M, x, y[0, :0]).shape == (2, 1, 5, 0)
 
 
 def test_a_distance_is_all_that_is_needed():

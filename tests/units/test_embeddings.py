@@ -119,6 +119,8 @@ def test_few_edges_are_as_far_apart_as_can_be(dim):
     v = G.log0(LORENTZ, tree(LORENTZ, star, dim=dim, dtype=torch.float64))[1:]
     cosines = (v @ v.T)[~torch.eye(dim + 1, dtype=torch.bool)]
     assert torch.allclose(cosines, torch.tensor(-1.0 / dim, dtype=torch.float64), atol=0.01)  # a regular simplex
+    x = tree(LORENTZ, star, root=1, dim=dim)
+    assert torch.allclose(G.distance(LORENTZ, x[0], x[1:]), torch.ones(()))
 
 
 def test_the_root_is_at_the_origin_by_default_the_middle_of_the_longest_path():

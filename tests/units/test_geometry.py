@@ -10,7 +10,7 @@ import torch
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
 import pyro_hyperbolic.distributions.transforms as HT
-from tests.cases import lorentz
+from tests.cases import lorentz, point
 
 G = ph.geometry
 ZERO, A = torch.zeros(3, dtype=torch.float64), torch.tensor([0.6, -1.1, 0.4], dtype=torch.float64)
@@ -162,6 +162,21 @@ def test_membership_is_relative(dtype, radius, k):
         wrong[..., 0] *= factor
         assert not G.contains(M, wrong).any()
     assert (G.log0(M, x).norm(dim=-1) / (radius * k**0.5) - 1).abs().max() < 1e-5 if radius else True
+
+
+def test_what_put_a_point_off_the_hyperboloid_is_named():
+    M, (time, *space) = lorentz(0.25), point(0.25, 0.3, -0.2).tolist()
+    causes = {
+        "lower sheet": [-time, *space],
+        "a tangent vector": [0.0, *space],
+        "sqrt(k) is forgotten": point(1.0, *space).tolist(),
+        "k is the squared radius": point(0.25**2, *space).tolist(),
+        "curvature is -1/k": point(4.0, *space).tolist(),
+        "unclear: <x, x> is -2.25, not -0.25": [3 * time, *(3 * x for x in space)],
+    }
+    for cause, x in causes.items():
+        assert cause in G.bind(M).mistake(torch.tensor(x, dtype=torch.float64))
+    assert G.bind(geoopt.Lorentz(torch.ones(2))).mistake(point(4.0, 0.0)) == "unclear"
 
 
 def test_euclidean_space_is_the_flat_limit():

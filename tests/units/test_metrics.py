@@ -204,6 +204,7 @@ def test_an_empty_batch_has_no_scores():
     ranks = [score(square, square > 0) for score in (mean_average_precision, mean_rank)]
     for found in (*pairs, *ranks, gromov_delta(square), gromov_delta(square, 0), coverage(none, none, none)):
         assert found.shape == (0,)
+    assert gromov_delta(torch.zeros(1, 1)).tolist() == 0.0
 
 
 @pytest.mark.parametrize("strategy", ["uniform", "quantile", "expected"])

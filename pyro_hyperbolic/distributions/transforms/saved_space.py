@@ -62,10 +62,12 @@ class SavesSpace(torch.nn.Module):
         elif not any(
             is_same_space(space, state_dict[key]) for space in (ours, self._current_space() | self._settings())
         ):
+            learnable = any(value.requires_grad for value in self.manifold.parameters())
+            remedy = "; a learnable curvature may start at a fixed one of the file" if learnable else ""
             raise ValueError(
                 f"this state_dict is of {type(self).__name__} on {describe_space(state_dict[key])}, but is loaded onto "
                 f"{describe_space(ours)}, where its densities would be wrong; build the module on the manifold, and "
-                f"with the settings, of the file. A learnable curvature may start at a fixed one of the file."
+                f"with the settings, of the file{remedy}."
             )
         elif ours.keys() != state_dict[key].keys() and "manifold" in self._modules:  # fixed there, and equal to ours
             for name, value in self.manifold.state_dict().items():

@@ -69,8 +69,9 @@ def test_a_manifold_of_fixed_curvature_knows_it_and_a_learnable_one_loads_it():
     assert learnable.k.item() == pytest.approx(2.0)
 
 
-@each_flow
-def test_a_learnable_curvature_may_start_at_the_fixed_one_of_a_file(make):
+@pytest.mark.parametrize("name", [*FLOWS, "continuous flow"])
+def test_a_learnable_curvature_may_start_at_the_fixed_one_of_a_file(name):
+    make = FLOWS.get(name, lambda M: HT.continuous_flow(2, M, field="dense", hidden_dims=[4], steps=2))
     fixed = make(ph.manifolds.Lorentz(3.0))
     into, other = make(SPACES["learnable"]()), make(ph.manifolds.Lorentz(2.0, learnable=True))
     assert into.load_state_dict(saved(fixed)) == ([], [])

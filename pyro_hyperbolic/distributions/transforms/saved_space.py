@@ -69,9 +69,10 @@ class SavesSpace(torch.nn.Module):
                 f"{describe_space(ours)}, where its densities would be wrong; build the module on the manifold, and "
                 f"with the settings, of the file{remedy}."
             )
-        elif ours.keys() != state_dict[key].keys() and "manifold" in self._modules:  # fixed there, and equal to ours
-            for name, value in self.manifold.state_dict().items():
-                state_dict[f"{prefix}manifold.{name}"] = value
+        elif ours.keys() != state_dict[key].keys():  # what is learnable here was fixed, at the value that it has now
+            for path, module in self.named_modules(remove_duplicate=False):
+                if module is self.manifold:
+                    state_dict.update(module.state_dict(prefix=f"{prefix}{path}."))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

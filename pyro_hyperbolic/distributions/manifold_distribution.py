@@ -114,16 +114,13 @@ class ManifoldDistribution(dist.TorchDistribution):
 
 def check_value(distribution: dist.TorchDistribution, manifold: Manifold, value: Tensor) -> None:
     """Raises unless ``value`` holds points of the manifold, of shapes that fit the distribution."""
-    # Our check of the support says more than torch's; the messages about shapes are torch's.
+    # Our checks of the support and of batch shapes say more than torch's.
     advice = _LATENT_K_HINT if has_sampled_parameters(manifold) else ""
     checks.check_points(manifold, value, "value", validate=distribution._validate_args, advice=advice)
     event_dim, event_shape = distribution.event_dim, distribution.event_shape
     if value.shape[value.dim() - event_dim :] != event_shape:
         raise ValueError(f"The right-most size of value must match event_shape: {value.size()} vs {event_shape}.")
-    expected = distribution.batch_shape + event_shape
-    pairs = zip(reversed(value.shape), reversed(expected), strict=False)
-    if any(i != 1 and j != 1 and i != j for i, j in pairs):
-        raise ValueError(f"Value is not broadcastable with batch_shape+event_shape: {value.size()} vs {expected}.")
+    checks.check_batches(value=value.shape[: value.dim() - event_dim], distribution=distribution.batch_shape)
 
 
 def check_latent_k(distribution: dist.TorchDistribution, manifold: Manifold, value: Tensor, loc: Tensor) -> None:

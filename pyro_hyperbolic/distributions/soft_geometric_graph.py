@@ -205,19 +205,19 @@ class SoftGeometricGraph(dist.TorchDistribution):
         # The log of a rounded probability would lose far pairs, and certain ones.
         logits = self._logits()
         terms = logsigmoid((2 * value.to(logits.dtype) - 1) * logits)
-        total = torch.where(self._pairs().triu(1), terms, 0.0).sum((-2, -1))
+        total = torch.where(self._pairs().triu(), terms, 0.0).sum((-2, -1))
         return total.expand(torch.broadcast_shapes(total.shape, self.batch_shape))
 
     def entropy(self) -> Tensor:
         """Returns the entropy, the sum over pairs, shape ``(*)``."""
         logits = self._logits()
         terms = -logits.sigmoid() * logsigmoid(logits) - (-logits).sigmoid() * logsigmoid(-logits)
-        return torch.where(self._pairs().triu(1), terms, 0.0).sum((-2, -1)).expand(self.batch_shape)
+        return torch.where(self._pairs().triu(), terms, 0.0).sum((-2, -1)).expand(self.batch_shape)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Returns graphs, shape ``sample_shape + batch_shape + (N, N)``."""
         with torch.no_grad():
-            upper = torch.bernoulli(self.probs.expand(self._extended_shape(torch.Size(sample_shape)))).triu(1)
+            upper = torch.bernoulli(self.probs.expand(self._extended_shape(torch.Size(sample_shape)))).triu()
             return upper + upper.mT
 
     @constraints.dependent_property(is_discrete=True, event_dim=2)
@@ -236,7 +236,7 @@ class SoftGeometricGraph(dist.TorchDistribution):
     @classmethod
     def infer_shapes(cls, **arg_shapes: Any) -> tuple[torch.Size, torch.Size]:
         """Returns ``batch_shape`` and ``event_shape`` for arguments of those shapes, with points that are vectors."""
-        events = {"x": 2, "radius": 0, "temperature": 0, "mask": 1}
+        events = {name: constraint.event_dim for name, constraint in cls.arg_constraints.items()} | {"mask": 1}
         shapes = {name: torch.Size(arg_shapes[name]) for name in events if name in arg_shapes}
         batches = [shape[: len(shape) - events[name]] for name, shape in shapes.items()]
         nodes = arg_shapes["x"][-2]
@@ -254,17 +254,17 @@ class SoftGeometricGraph(dist.TorchDistribution):
 
     def _pairs(self) -> Tensor:
         """Returns between which nodes edges are possible, shape ``(*, N, N)``."""
-        pairs = ~torch.eye(self.event_shape[0], dtype=torch.bool, device=self.x.device)
+        pairs = ~torch.eye(*self.event_shape, dtype=torch.bool, device=self.x.device)
         return pairs if self.node_mask is None else pairs & _pairs_of(self.node_mask)
 
     def _check_pairs(self, pairs: Tensor) -> None:
         remedy = "give numbers of nodes, such as torch.tensor([[0, 1], [0, 2]])"
         if not isinstance(pairs, Tensor) or pairs.dtype != torch.int64:
             raise TypeError(f"pairs is {checks.shown(pairs)}, but must be an int64 tensor; {remedy}.")
-        if pairs.dim() != 2 or pairs.size(1) != 2:
+        if pairs.shape[1:] != (2,):
             raise ValueError(f"pairs has shape {tuple(pairs.shape)}, but must be (E, 2); {remedy}.")
         if self._validate_args and checks.validating(True) and pairs.numel():
-            least, most, nodes = int(pairs.min()), int(pairs.max()), self.event_shape[0]
+            least, most, (nodes, _) = int(pairs.min()), int(pairs.max()), self.event_shape
             if least < 0 or most >= nodes:
                 raise ValueError(
                     f"pairs holds {least if least < 0 else most}, but x has {nodes} nodes, numbered from 0 to "
@@ -303,7 +303,7 @@ def _checked_number(name: str, value: Any, x: Tensor, validate: bool | None) -> 
 def _check_mask(mask: Any, nodes: int) -> None:
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         raise TypeError(f"mask is {checks.shown(mask)}, but must be a boolean tensor, True for nodes; use mask.bool().")
-    if mask.dim() == 0 or mask.size(-1) != nodes:
+    if mask.shape[-1:] != (nodes,):
         raise ValueError(
             f"mask has shape {tuple(mask.shape)}, but x has {nodes} nodes; give one value for each, (*, {nodes})."
         )

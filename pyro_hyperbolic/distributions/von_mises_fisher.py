@@ -60,7 +60,7 @@ class VonMisesFisher(AxialDistribution):
         # The reflection at the equator turns c into -c, and sine into cosine. It is exact near the antipode, which
         # samples reach if c is small; for large c it overflows.
         small = c < 4
-        cos2 = torch.where(small, _half_versine(1 - u, -c.masked_fill(~small, 1.0)), 1 - sin2)
+        cos2 = torch.where(small, _half_versine(1 - u, -_split(c, small)[0]), 1 - sin2)
         # With u = 0 the sine is 0, whose square root has no derivative; the sine itself has the derivative 0.
         ratio = _half_versine_ratio(u, c).sqrt()
         return u.sqrt() * ratio, cos2.sqrt()
@@ -73,7 +73,7 @@ class VonMisesFisher(AxialDistribution):
         # c E[cos] - log(sinh(c) / c), where both terms are of the order of c^2 near 0.
         c = self._concentration
         small = c < 1
-        near = c.masked_fill(~small, 1.0)
+        near, _ = _split(c, small)
         return torch.where(
             small,
             near * _small_mean_cosine(near) - near_log_sinhc(near * near),
@@ -81,10 +81,15 @@ class VonMisesFisher(AxialDistribution):
         )
 
 
+def _split(x: Tensor, small: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the arguments of both branches of a ``where``, with finite results where a branch is not chosen."""
+    return x.masked_fill(~small, 0.0), x.masked_fill(small, 1.0)
+
+
 def _log_peak(c: Tensor) -> Tensor:
     r"""Returns the logarithm of the density at the mode, :math:`\log \frac{c}{2 \pi (1 - e^{-2 c})}`."""
     small = c < 1
-    near, far = c.masked_fill(~small, 1.0), c.masked_fill(small, 1.0)
+    near, far = _split(c, small)
     near_value = near - near_log_sinhc(near * near) - math.log(4 * math.pi)
     return torch.where(small, near_value, far.log() - torch.log(-torch.expm1(-2 * far)) - math.log(2 * math.pi))
 
@@ -92,7 +97,7 @@ def _log_peak(c: Tensor) -> Tensor:
 def _mean_versine(c: Tensor) -> Tensor:
     r"""Returns :math:`E[1 - loc \cdot x] = 1 + 1 / c - \coth c`."""
     small = c < 1
-    near, far = c.masked_fill(~small, 1.0), c.masked_fill(small, 1.0)
+    near, far = _split(c, small)
     return torch.where(small, 1 - _small_mean_cosine(near), 1 / far + 2 * torch.exp(-2 * far) / torch.expm1(-2 * far))
 
 
@@ -118,18 +123,16 @@ def _half_versine_ratio(u: Tensor, c: Tensor) -> Tensor:
 def _expm1c(y: Tensor) -> Tensor:
     r"""Returns :math:`(e^y - 1) / y`, smooth at 0."""
     small = y.abs() < 0.1
-    near, series = y.masked_fill(~small, 0.0), torch.zeros_like(y)
+    (near, far), series = _split(y, small), torch.zeros_like(y)
     for j in range(12, 0, -1):
         series = series * near + 1 / math.factorial(j)
-    far = y.masked_fill(small, 1.0)
     return torch.where(small, series, torch.expm1(far) / far)
 
 
 def _log1pc(y: Tensor) -> Tensor:
     r"""Returns :math:`\log(1 + y) / y`, smooth at 0."""
     small = y.abs() < 0.1
-    near, series = y.masked_fill(~small, 0.0), torch.zeros_like(y)
+    (near, far), series = _split(y, small), torch.zeros_like(y)
     for j in range(18, 0, -1):
         series = series * -near + 1 / j
-    far = y.masked_fill(small, 1.0)
     return torch.where(small, series, torch.log1p(far) / far)

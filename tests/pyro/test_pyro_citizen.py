@@ -367,7 +367,11 @@ def test_a_latent_curvature():
             pyro.validation_enabled(validated),
             pytest.raises(ValueError, match=r"value.*k is latent.*TransformReparam"),
         ):
-            d.log_prob(2 * z)
+            d.log_prob(torch.stack([z, 2 * z]))
+    with pyro.validation_enabled(False):
+        found, lost = d.log_prob(torch.stack([z, math.nan * z]))  # a trajectory that diverges
+    assert found == d.log_prob(z)
+    assert lost.isnan()
     compiled = pytest.raises(ValueError, match=r"a compiled sampler.*WrappedNormal.*TransformReparam")
     with pyro.validation_enabled(False), compiled:
         torch.jit.trace(d.log_prob, z)

@@ -246,6 +246,20 @@ def test_von_mises_fisher_samples(c):
     assert_follows(around, stats.uniform(-math.pi, 2 * math.pi).cdf)
 
 
+@pytest.mark.parametrize("c", [1e-3, 3.0])
+def test_the_least_and_the_greatest_draw(c, monkeypatch):
+    """Near the mode and the antipode a sample keeps its distance, and has a finite gradient."""
+    for u, end in ((0.0, Z_AXIS.float()), (1 - 2**-24, -Z_AXIS.float())):
+        monkeypatch.setattr(torch, "rand", lambda shape, u=u, **kwargs: torch.full(shape, u, **kwargs))
+        concentration = torch.tensor(c, dtype=torch.float32, requires_grad=True)
+        x = hdist.VonMisesFisher(Z_AXIS.float(), concentration).rsample()
+        with mp.workdps(30):
+            versine = -mp.log1p(u * mp.expm1(-2 * mp.mpf(concentration.item()))) / (2 * mp.mpf(concentration.item()))
+            expected = float(2 * mp.sqrt(min(versine, 1 - versine)))
+        assert abs((x - end).norm() - expected) <= 1e-3 * expected + 1e-6
+        assert torch.autograd.grad(x.sum(), concentration)[0].isfinite()
+
+
 @pytest.mark.parametrize("c", [1e-3, 0.4, 3.0, 300.0])
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 7])
 def test_power_spherical_samples(n, c):
@@ -381,6 +395,19 @@ def test_moments_are_derivatives_of_the_normaliser():
             assert torch.allclose(a, b, rtol=64 * torch.finfo(dtype).eps)
         entropy = hdist.RiemannianNormal(o, s, M).expand([3]).entropy()
         assert torch.allclose(entropy, (closed + s * wanted[0] / 2).expand(3), rtol=64 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize(("n", "s"), [(2, 300.0), (3, 1.0), (1001, 0.1)])
+def test_volumes_of_balls(n, s):
+    """To 1e-12 of mpmath in the logarithm, or of its rounding; k = 4."""
+    M = lorentz(4.0)
+    found = float(hdist.UniformBall(G.origin(M, n), 2 * s, M).entropy())
+    with mp.workdps(25):
+        edges = [max(s - 10 * j * mp.tanh(s) / (n - 1), 0) for j in range(6, -1, -1)]
+        share = mp.quad(lambda r: (mp.sinh(r) / mp.sinh(s)) ** (n - 1), edges)
+        area = 2 * mp.pi ** (n / mp.mpf(2)) / mp.gamma(n / mp.mpf(2)) * (2 * mp.sinh(s)) ** (n - 1)
+        expected = float(mp.log(area * 2 * share))
+    assert abs(found - expected) <= 1e-12 + 4 * torch.finfo(torch.float64).eps * abs(expected)
 
 
 def test_flat_limits():

@@ -1,8 +1,6 @@
 """torch.compile: whole flows in one graph, no recompilation with each batch, right where inductor could overflow."""
 
-import copy
 import itertools
-import pickle
 import shutil
 from functools import partial
 
@@ -91,14 +89,6 @@ def test_the_field_of_a_continuous_flow_is_compiled(manifold, backend):
             assert torch.allclose(found, expected, rtol=1e-10, atol=1e-12)
         for found, expected in zip(compiled._backward(x), eager._backward(x), strict=True):
             assert torch.allclose(found, expected, rtol=1e-10, atol=1e-12)
-
-
-def test_copies_are_not_compiled():
-    compiled = flow(HT.tangent_coupling)
-    compiled.compile()
-    for other in (copy.deepcopy(compiled), pickle.loads(pickle.dumps(compiled))):
-        assert "_forward" not in vars(other)
-        assert "_forward" in vars(compiled)
 
 
 bind = ph.geometry.bind

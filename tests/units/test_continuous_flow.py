@@ -374,12 +374,12 @@ def test_the_inverse_has_second_derivatives():
 
 
 def test_batches_of_curvatures_and_contexts():
-    M = geoopt.Lorentz(torch.tensor([1.0, 4.0], dtype=torch.float64))
+    M = geoopt.Lorentz(torch.tensor([1.0, 4.0, 2.0], dtype=torch.float64))
     conditional = shaken(HT.continuous_flow(2, M, steps=2, hidden_dims=[6], num_anchors=3, context_dim=1), 0.5)
     contexts = torch.tensor([[[0.0]], [[1.0]], [[2.0]]], dtype=torch.float64)
-    flow, x = conditional.condition(contexts), geometry.exp0(M, torch.ones(2, 2, dtype=torch.float64))
+    flow, x = conditional.condition(contexts), geometry.exp0(M, torch.ones(3, 2, dtype=torch.float64))
     y = flow(x)
-    assert y.shape == flow.forward_shape(x.shape) == (3, 2, 3)
+    assert y.shape == flow.forward_shape(x.shape) == (3, 3, 3)
     alone = shaken(HT.continuous_flow(2, lorentz(4.0), steps=2, hidden_dims=[6], num_anchors=3, context_dim=1), 0.5)
     torch.testing.assert_close(alone.condition(contexts[2, 0])(x[1]), y[2, 1])
     assert (y[0] - y[1]).norm() > 0.01
@@ -579,38 +579,51 @@ def test_a_mixture_field_carries_a_wrapped_normal_to_the_mixture():
 
 
 def test_a_mixture_field_is_the_conditional_expectation_of_a_flat_mixture():
-    """E[x1 - x0 | x_t] by Bayes' rule, for x0 normal and x1 from a mixture of two normals in the plane."""
-    loc = torch.tensor([[2.0, 0.0], [-1.0, 1.0]], dtype=torch.float64)
-    scale, shares = loc.new_tensor([0.3, 0.6]), loc.new_tensor([0.25, 0.75])
-    field = HT.MixtureField(2, geoopt.Euclidean(1), loc, 2, base_scale=1.2, hidden_dims=[4]).double()
+    """E[x1 - x0 | x_t] by Bayes' rule, for x0 normal and x1 from a mixture of two normals; and what a network adds."""
+    loc = torch.tensor([[2.0, 0.0, 0.5], [-1.0, 1.0, 0.0]], dtype=torch.float64)
+    scale, shares, free = loc.new_tensor([0.3, 0.6]), loc.new_tensor([0.25, 0.75]), loc.new_tensor([0.1, 0.2, -0.3])
+    field = HT.MixtureField(3, geoopt.Euclidean(1), loc, 2, base_scale=1.2, hidden_dims=[4]).double()
     with torch.no_grad():
         without_network(field).anchors.copy_(loc)
-        field.log_weights.copy_(shares.log())
+        field.network[-1].bias.copy_(torch.cat([shares.log(), free]))
+        field.log_weights.zero_()
         field.log_scales.copy_(scale.log())
-    t, *x = torch.randn(3, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    t, *x = torch.randn(4, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     x, t = torch.stack(x, -1), t.sigmoid()
     at, own = t[:, None], scale.square()
     variance, mean = (1 - at) ** 2 * 1.2**2 + at**2 * own, at.unsqueeze(-1) * loc
     density = shares * dist.Normal(mean, variance.sqrt().unsqueeze(-1)).to_event(1).log_prob(x.unsqueeze(1)).exp()
     slope = (at * own - (1 - at) * 1.2**2) / variance  # covariance of x1 - x0 and x_t, over the variance of x_t
     velocity = loc + slope.unsqueeze(-1) * (x.unsqueeze(1) - mean)
-    expected = (density.unsqueeze(-1) * velocity).sum(1) / density.sum(1, keepdim=True)
+    expected = (density.unsqueeze(-1) * velocity).sum(1) / density.sum(1, keepdim=True) + free
     torch.testing.assert_close(field(x, t), expected, atol=1e-6, rtol=1e-6)
 
 
 def test_components_start_at_clusters():
     M = geoopt.Euclidean(1)
-    data = torch.tensor([[-5.0], [-5.2], [-4.8], [4.0], [3.0], [9.0], [20.0], [20.1], [30.0], [30.6]])
-    field = HT.MixtureField(1, M, data, components=5)
+    data = torch.tensor([-5.0, -5.2, -4.8, 4.0, 3.0, 9.0, 20.0, 20.1, 30.0, 30.6]).unsqueeze(-1) * torch.ones(2)
+    field = HT.MixtureField(2, M, data, components=5)
     anchors, order = field.anchors.detach().sort(0)
-    torch.testing.assert_close(anchors, torch.tensor([[-5.0], [3.5], [9.0], [20.05], [30.3]]))
+    torch.testing.assert_close(anchors[:, 1], torch.tensor([-5.0, 3.5, 9.0, 20.05, 30.3]))
     shares, scales = (each.detach().exp()[order[:, 0]] for each in (field.log_weights, field.log_scales))
     torch.testing.assert_close(shares, torch.tensor([0.3, 0.2, 0.1, 0.2, 0.2]))
     # A place without a scale has the median of all five.
     torch.testing.assert_close(scales, torch.tensor([0.08 / 3, 0.25, 0.08 / 3, 0.0025, 0.09]).sqrt(), rtol=1e-4, atol=0)
-    assert len(HT.MixtureField(1, M, data[:1]).anchors) == 1
+    one = HT.MixtureField(2, M, data[:1])
+    assert (one.anchors.tolist(), one.log_scales.tolist()) == ([[-5.0, -5.0]], [0.0])  # 1 where none has a scale
+    most_alone = HT.MixtureField(2, M, data[5:], components=4)
+    torch.testing.assert_close(most_alone.log_scales.detach().exp(), torch.tensor(4 * [0.05]), rtol=1e-4, atol=0)
     with pytest.raises(ValueError, match="anchors="):
         HT.continuous_flow(1, M, field="mixture")
+
+
+def test_fields_are_smooth_at_their_anchors():
+    M = lorentz(2.0)
+    x, data = geometry.origin(M, 2, dtype=torch.float64), geometry.exp0(M, torch.tensor([[0.0, 0.0], [2.0, 1.0]]))
+    for field in (HT.AnchorField(2, M, data, [4]), HT.MixtureField(2, M, data, hidden_dims=[4])):
+        at = x.clone().requires_grad_()
+        found = shaken(field.double())(at, x.new_zeros(()))
+        assert torch.autograd.grad(found.sum(), at)[0].isfinite().all()
 
 
 def test_mixtures_are_invertible_and_take_contexts():
@@ -712,6 +725,7 @@ def test_a_file_of_another_map_is_refused(context_dim, other):
         for options in ({}, other)
     )
     same.load_state_dict(flow.state_dict())
+    assert flow.state_dict()["_extra_state"]["forward explicit"] == 1
     with pytest.raises(ValueError, match=next(iter(other)).replace("explicit", "forward explicit")):
         another.load_state_dict(flow.state_dict())
 
@@ -739,10 +753,12 @@ def test_the_mean_over_noise_is_the_log_determinant(name, monkeypatch):
 
 def test_an_estimate_is_a_series_and_refused_where_it_gains_nothing_or_diverges(monkeypatch):
     with pytest.raises(ValueError, match=r"n = 2 dimensions.* use hutchinson_terms=0"):
-        HT.continuous_flow(2, num_anchors=1, hutchinson_terms=4)(geometry.origin(geoopt.Lorentz(), 2))
+        HT.continuous_flow(2, geoopt.Sphere(), num_anchors=1, hutchinson_terms=4)(torch.eye(3)[0])
     flow, x = HT.ContinuousFlow(lambda x, t: 2 * x, geoopt.Euclidean(1), steps=1, hutchinson_terms=4), torch.ones(17)
     with pytest.raises(ValueError, match=r"too long for its series.*steps"):
         flow(x)
+    with pytest.raises(ValueError, match="at time 0, "):
+        HT.ContinuousFlow(lambda x, t: x / t.unsqueeze(-1), geoopt.Euclidean(1), steps=1, hutchinson_terms=4)(x)
     with pyro.validation_enabled(False):
         assert flow.log_abs_det_jacobian(x, flow(x)).isnan()
     short = HT.ContinuousFlow(lambda x, t: x / 2, geoopt.Euclidean(1), steps=1, hutchinson_terms=3)

@@ -166,6 +166,12 @@ BATCHED = {
     "lifted": (NUMBERS, lambda v: HT.TangentTransform(dist.transforms.AffineTransform(v, 1.3, event_dim=1))),
     "coupling": (CONTEXTS, lambda c: shaken(HT.conditional_tangent_coupling(3, 2)).condition(c)),
     "flow": (CONTEXTS, lambda c: shaken(ph.flows.coupling_flow(3, 2, context_dim=2), 0.4).condition(c)),
+    "second layer": (
+        CONTEXTS,
+        lambda c: ph.flows.CouplingFlow(
+            [shaken(HT.tangent_coupling(3)), shaken(HT.conditional_tangent_coupling(3, 2, split_dim=2)).condition(c)]
+        ),
+    ),
     "continuous flow": (CONTEXTS, lambda c: continuous(lorentz(), 3, context_dim=2, steps=1).condition(c)),
     "curvatures": (CURVATURES, lambda k: shaken(HT.tangent_coupling(3, manifold=geoopt.Lorentz(k)))),
 }

@@ -151,7 +151,7 @@ def test_bad_input():
     with pytest.raises(TypeError, match=r"Lorentz.*not constant.*torch\.nn\.Linear"):
         ph.nn.Gyroplanes(4, 2, geoopt.ProductManifold((lorentz(), 3), (lorentz(), 3)))
     with pytest.raises(ValueError, match="n = 3 dimensions, but the layer was built for dim = 2"):
-        ph.nn.Gyroplanes(2, 2)(G.origin(geoopt.Lorentz(), 3))
+        ph.nn.Gyroplanes(2, 4)(G.origin(geoopt.Lorentz(), 3).expand(5, 7, 4))
     with pytest.raises(TypeError, match=r"float32.*float64.*\.to"):
         ph.nn.Gyroplanes(2, 2)(G.origin(geoopt.Lorentz(), 2, dtype=torch.float64))
     with pytest.raises(ValueError, match="out_dim = 0"):

@@ -230,18 +230,13 @@ def test_zeros_and_ones_of_every_dtype(dtype):
 def test_support_names_what_is_wrong():
     d = graph()
     A = adjacency(5, [(0, 1), (2, 4)])
-    wrong = {
-        "not symmetric": A.triu(),
-        "diagonal": A + torch.eye(5),
-        "other than 0 and 1": 0.5 * A,
-        "entries other": A * float("nan"),
-        "must end in the shape": A[:4, :4],
-        "shape of an adjacency matrix": torch.nn.functional.pad(A, (0, 1, 0, 1)),
-    }
-    assert d.support.check(torch.stack([A, *list(wrong.values())[:4]])).tolist() == [True] + 4 * [False]
+    wrong = [("not symmetric", A.triu()), ("diagonal", A + torch.eye(5))]
+    wrong += [("other than 0 and 1", entry * A) for entry in (0.5, -1.0, 2.0, math.nan)]
+    assert d.support.check(torch.stack([A, *(value for _, value in wrong)])).tolist() == [True] + 6 * [False]
+    wrong += [("shape of an adjacency matrix", value) for value in (A[:4, :4], torch.zeros(6, 6))]
     assert d.support.event_dim == 2
     assert d.support.is_discrete
-    for what, value in wrong.items():
+    for what, value in wrong:
         with pytest.raises(ValueError, match=what):
             d.log_prob(value)
 
@@ -259,9 +254,12 @@ def test_errors():
         (lambda: make(x[0], 1.0, 1.0, M), ValueError, ("one point",)),
         (lambda: make(x, 1.0, 1.0, M, torch.ones(5)), TypeError, ("mask", "float64", "mask.bool()")),
         (lambda: make(x, 1.0, 1.0, M, torch.ones(4, dtype=torch.bool)), ValueError, ("mask", "(4,)", "5 nodes")),
+        (lambda: make(x, 1.0, 1.0, M, torch.ones(6, dtype=torch.bool)), ValueError, ("mask", "(6,)", "5 nodes")),
+        (lambda: make(x, 1.0, 1.0, M, torch.tensor(True)), ValueError, ("mask", "()", "5 nodes")),
         (lambda: make(x.expand(2, 5, 3), torch.ones(3), 1.0, M), ValueError, ("x (2,)", "radius (3,)")),
         (lambda: make(x, 1.0, 1.0, M).edge_logits(torch.tensor([[0.0, 1.0]])), TypeError, ("pairs", "int64")),
         (lambda: make(x, 1.0, 1.0, M).edge_logits(torch.tensor([0, 1])), ValueError, ("pairs", "(2,)", "(E, 2)")),
+        (lambda: make(x, 1.0, 1.0, M).edge_logits(torch.tensor([[0, 1, 2]])), ValueError, ("(1, 3)", "(E, 2)")),
         (
             lambda: make(x, 1.0, 1.0, M).edge_logits(torch.tensor([[0, 5]])),
             ValueError,
@@ -274,7 +272,10 @@ def test_errors():
         with pytest.raises(error) as info:
             call()
         assert all(part in str(info.value) for part in parts), info.value
+    assert make(x, 1.0, 1.0, M).edge_logits(torch.zeros(0, 2, dtype=torch.int64)).shape == (0,)
     with pyro.validation_enabled(False):
+        with pytest.raises(IndexError):  # of torch
+            make(x, 1.0, 1.0, M).edge_logits(torch.tensor([[0, 5]]))
         assert make(off, -1.0, 1.0, M).log_prob(torch.zeros(5, 5)).isfinite()
         with pytest.raises(ValueError, match="radius"):
             make(x, -1.0, 1.0, M, validate_args=True)

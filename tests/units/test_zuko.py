@@ -107,14 +107,14 @@ def test_own_samples_are_scored_without_the_inverse(monkeypatch):
     [
         (lambda: ph.flows.from_zuko(zuko.flows.NCSF(2)), "all of R.n.*NSF"),  # angles
         (lambda: ph.flows.from_zuko(zuko.flows.SOSPF(2)), "all of R.n.*NSF"),  # a bound between its layers
-        (lambda: ph.flows.from_zuko(zuko.flows.NSF(3))(points(geoopt.Lorentz(), 5, dim=2)), "n = 2.*features=2"),
+        (lambda: ph.flows.from_zuko(zuko.flows.NSF(3))(points(geoopt.Lorentz(), 5, 7, dim=2)), "n = 2.*features=2"),
         (lambda: ph.flows.from_zuko(HT.ExponentialMap()), "HT.TangentTransform"),
         (
             lambda: ph.flows.from_zuko(zuko.flows.NSF(2, 3))(points(geoopt.Lorentz(), 2, dim=2)),
             "no context.*context_dim",
         ),
         (
-            lambda: ph.flows.from_zuko(zuko.flows.NSF(2), context_dim=3).condition(torch.ones(3))(
+            lambda: ph.flows.from_zuko(zuko.flows.NSF(2), context_dim=3).condition(torch.ones(5, 1, 3))(
                 points(geoopt.Lorentz(), 2, dim=2)
             ),
             "context of 3 numbers.*context=0",

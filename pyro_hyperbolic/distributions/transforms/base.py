@@ -299,11 +299,8 @@ def with_batch(shape: torch.Size, *batches: torch.Size, event_dim: int = 1) -> t
 
 
 def broadcast(*shapes: torch.Size) -> torch.Size:
-    """Returns what shapes broadcast to. ``torch.broadcast_shapes`` costs as much as ten kernels, so it comes last."""
-    different = {shape for shape in shapes if len(shape) > 0}
-    if len(different) > 1:
-        return checks.check_batches(**{f"parameter {i}" if i else "points": shape for i, shape in enumerate(shapes)})
-    return different.pop() if different else torch.Size()
+    """Returns what the batch shapes of points and of parameters broadcast to, or raises."""
+    return checks.check_batches(**{f"parameter {i}" if i else "points": shape for i, shape in enumerate(shapes)})
 
 
 def _event_constraint(constraint: Constraint) -> Constraint:

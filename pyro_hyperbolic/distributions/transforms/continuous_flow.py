@@ -16,6 +16,7 @@ from pyro_hyperbolic.manifolds import STANDARD
 from .base import ModuleTransform, register_if_learnable, with_batch
 from .conditional import NeedsContext
 from .fields import AnchorField, DenseField, MixtureField, VectorField, farthest_points
+from .networks import check_context
 from .runge_kutta import Field, Steps
 
 __all__ = ["ConditionalContinuousFlow", "ConditionedField", "ContinuousFlow", "continuous_flow"]
@@ -27,14 +28,7 @@ class ConditionedField:
     """A field with its context bound, a function of points and times that broadcasts with the context."""
 
     def __init__(self, field: Field, context: Tensor) -> None:
-        if not isinstance(context, Tensor) or context.is_floating_point() or context.is_complex():
-            checks.check_floating("context", context)
-        size = getattr(field, "context_dim", None)
-        if size is not None and (context.dim() == 0 or context.size(-1) != size):
-            raise ValueError(
-                f"context has shape {tuple(context.shape)}, but the field was built for context_dim = {size}; give a "
-                f"tensor (*, {size})."
-            )
+        check_context(context, field)
         self.field, self.context = field, context
         self.batch_shape = context.shape[:-1]
 

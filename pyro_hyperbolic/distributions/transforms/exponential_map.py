@@ -117,8 +117,8 @@ class ExponentialMap(ManifoldTransform):
 
 def _is_at_the_origin(space: Hadamard, loc: Tensor) -> bool:
     # The origin of another manifold may carry a batch of k, whose shape the result must have too.
-    batch = space.batch_of(loc.shape)
-    return geometry.is_known_origin(loc, space.name) and (len(batch) == 0 or batch in space.batch_shapes())
+    shapes = (torch.Size(), *space.batch_shapes())
+    return geometry.is_known_origin(loc, space.name) and space.batch_of(loc.shape) in shapes
 
 
 @biject_to.register(OnManifold)

@@ -120,7 +120,7 @@ class DenseField(VectorField):
         checks.check_count("frequencies", frequencies, 0, "it counts random Fourier features")
         space = self._space
         with torch.no_grad():
-            size = space.features(space.point(random_states(space, dim, 1)[0])[0]).size(-1)
+            size = _count_features(space, random_states(space, dim, 1)[0])
         self.frequencies: Tensor
         self.register_buffer("frequencies", frequency_scale * torch.randn(size, frequencies))
         inputs = size + 2 * frequencies + 2 * _TIMES + 1 + (context_dim or 0)
@@ -129,11 +129,9 @@ class DenseField(VectorField):
     def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
         """Returns the tangent vectors."""
         space = self._space_of(x)
-        features = [space.features(x)]
-        if self.frequencies.size(-1):
-            phases = features[0] @ self.frequencies
-            features += [phases.cos(), phases.sin()]
-        return space.tangent(x, self.network(self._joined(features, t, context)))
+        features = space.features(x)
+        phases = features @ self.frequencies
+        return space.tangent(x, self.network(self._joined([features, phases.cos(), phases.sin()], t, context)))
 
 
 class AnchorField(VectorField):
@@ -187,7 +185,7 @@ class AnchorField(VectorField):
                 checks.check_count("anchors", anchors, 1, "give points, or the number of random points")
                 states = random_states(space, dim, anchors)
             near = _nearest(space, states)
-            features = space.features(space.point(states[0])[0]).size(-1)
+            features = _count_features(space, states[0])
         count, size = len(states), space.vector_size(dim)
         self.equivariant = equivariant
         self.anchors = torch.nn.Parameter(states.clone())
@@ -265,7 +263,7 @@ class MixtureField(VectorField):
         space = self._space
         with torch.no_grad():
             states, shares, scales = _clusters(self.manifold, data, components)
-            features = space.features(space.point(states[:1])[0]).size(-1)
+            features = _count_features(space, states[0])
         count, size = len(states), space.vector_size(dim)
         self.anchors = torch.nn.Parameter(states)
         self.log_weights = torch.nn.Parameter(shares.log())
@@ -288,6 +286,10 @@ class MixtureField(VectorField):
         prior = self.log_weights.view(lists) - self.dim / 2 * variance.log()
         weights = (prior - square / (2 * variance) - log_volume + logits.movedim(-1, 0)).softmax(0)
         return guide(weights, ((1 - t) * base - t * own) / variance) + space.tangent(x, free)
+
+
+def _count_features(space: Complete, state: Tensor) -> int:
+    return space.features(space.point(state)[0]).size(-1)
 
 
 def time_features(t: Tensor) -> Tensor:
@@ -328,15 +330,15 @@ def farthest_points(manifold: Manifold, x: Tensor, count: int) -> Tensor:
     return x[chosen]
 
 
-def _clusters(manifold: Manifold, x: Tensor, count: int, rounds: int = 3) -> tuple[Tensor, Tensor, Tensor]:
+def _clusters(manifold: Manifold, x: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Returns states ``(J, p)``, shares and scales of clusters: farthest points, then Lloyd's algorithm."""
     space = geometry.complete(manifold)
     centres = farthest_points(manifold, x, count)
-    for _ in range(rounds + 1):
+    for _ in range(4):
         nearest = space.distance_matrix(x, centres).argmin(-1)
-        members = [x[nearest == j] for j in range(len(centres))]
-        members = [own if len(own) else centres[j : j + 1] for j, own in enumerate(members)]
-        last, centres = centres, torch.stack([_mean(space, own) for own in members])
+        kept = nearest.unique()  # without clusters that have lost their points
+        members = [x[nearest == j] for j in kept]
+        last, centres = centres[kept], torch.stack([_mean(space, own) for own in members])
     n = space.dim(x.shape)
     pairs = zip(members, last, strict=True)
     scales = torch.stack([space.squared_distance(own, centre).mean() / n for own, centre in pairs]).sqrt()
@@ -351,10 +353,10 @@ def _clusters(manifold: Manifold, x: Tensor, count: int, rounds: int = 3) -> tup
 
 def _mean(space: Complete, x: Tensor) -> Tensor:
     """Returns the mean of points, by three steps of its fixed-point iteration."""
-    mean = x[:1]
+    mean = x[0]
     for _ in range(3):
-        mean = space.exp(mean, space.log(mean.expand_as(x), x).mean(0, keepdim=True))
-    return mean[0]
+        mean = space.exp(mean, space.log(mean.expand_as(x), x).mean(0))
+    return mean
 
 
 def dense(inputs: int, widths: list[int], outputs: int) -> torch.nn.Sequential:
@@ -383,7 +385,7 @@ def random_states(space: Complete, dim: int, count: int) -> Tensor:
 def _states_of(space: Complete, dim: int, points: Tensor) -> Tensor:
     """Returns the states of a list of points in the default dtype, or raises."""
     checks.check_points(space, points, "anchors")
-    if points.dim() != space.event_dim + 1 or space.dim(points.shape) != dim or not len(points):
+    if points.shape[1:] != space.event_shape(dim) or not len(points):
         raise ValueError(
             f"anchors have shape {tuple(points.shape)}, but must be a list of points of n = {dim} dimensions, "
             f"(J, {', '.join(map(str, space.event_shape(dim)))})."

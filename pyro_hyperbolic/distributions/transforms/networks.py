@@ -16,6 +16,7 @@ __all__ = [
     "CouplingNN",
     "build",
     "call",
+    "check_context",
     "check_dim",
     "check_hypernet",
     "check_split",
@@ -165,15 +166,7 @@ class Conditioned:
     """A network with its context bound: a function of the first block, which broadcasts with the context."""
 
     def __init__(self, network: Callable[..., tuple[Tensor, Tensor]], context: Tensor) -> None:
-        # Integers and booleans, such as one-hot vectors, are promoted to the dtype of the points.
-        if not isinstance(context, Tensor) or context.is_floating_point() or context.is_complex():
-            checks.check_floating("context", context)
-        size = getattr(network, "context_dim", None)
-        if size is not None and (context.dim() == 0 or context.size(-1) != size):
-            raise ValueError(
-                f"context has shape {tuple(context.shape)}, but the network was built for context_dim = {size}; give a "
-                f"tensor (*, {size})."
-            )
+        check_context(context, network)
         self.network = network
         self.context = context
         self.batch_shape = context.shape[:-1]
@@ -280,11 +273,24 @@ def check_split(split_dim: int, dim: int | None = None) -> None:
         )
 
 
+def check_context(context: Any, network: Any) -> None:
+    """Raises unless a context is a real tensor, of the size ``network.context_dim`` if there is one."""
+    # Integers and booleans, such as one-hot vectors, are promoted to the dtype of the points.
+    if not isinstance(context, Tensor) or context.is_floating_point() or context.is_complex():
+        checks.check_floating("context", context)
+    size = getattr(network, "context_dim", None)
+    if size is not None and context.shape[-1:] != (size,):
+        raise ValueError(
+            f"context has shape {tuple(context.shape)}, but the {type(network).__name__} was built for context_dim = "
+            f"{size}; give a tensor (*, {size})."
+        )
+
+
 def check_dim(hypernet: Any, dim: int) -> None:
     """Raises if a network of known sizes (Pyro's DenseNN) was built for another dimension."""
     inputs, outputs = getattr(hypernet, "input_dim", None), getattr(hypernet, "param_dims", None)
-    if isinstance(inputs, int) and isinstance(outputs, Sequence) and inputs + outputs[0] != dim:
+    if isinstance(inputs, int) and isinstance(outputs, Sequence) and (built := inputs + outputs[0]) != dim:
         raise ValueError(
-            f"points have n = {dim} dimensions, but the layer was built for dim = {inputs + outputs[0]} (its network "
-            f"maps {inputs} to {outputs[0]} coordinates); build it with dim = {dim} (intrinsic) and split_dim < {dim}."
+            f"points have n = {dim} dimensions, but the layer was built for dim = {built} (its network maps {inputs} "
+            f"to {built - inputs} coordinates); build it with dim = {dim} (intrinsic) and split_dim < {dim}."
         )

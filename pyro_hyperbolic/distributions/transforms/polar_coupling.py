@@ -95,19 +95,18 @@ class PolarCoupling(TangentModule):
         self.radial = ConditionalSpline(radial, 1, count_bins, bound=_BOUND, order="quadratic")
 
     def _tangent_forward(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        try:
-            with without_autocast(v):  # Pyro's splines compute in the dtype that the networks return
-                return self._apply_splines(v)
-        except RuntimeError:  # dtypes are checked only on failure, as in other couplings
-            self._check_dtype(v)
-            raise
+        return self._mapped(self._apply_splines, v)
 
     def _tangent_backward(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        return self._mapped(self._invert_splines, w)
+
+    def _mapped(self, splines: Callable[[Tensor], tuple[Tensor, Tensor]], v: Tensor) -> tuple[Tensor, Tensor]:
         try:
-            with without_autocast(w):
-                return self._invert_splines(w)
-        except RuntimeError:
-            self._check_dtype(w)
+            with without_autocast(v):  # Pyro's splines compute in the dtype that the networks return
+                return splines(v)
+        except RuntimeError:  # dtypes are checked only on failure, as in other couplings
+            for network in (self.angular, self.radial):
+                checks.check_same_dtype(network=next(network.parameters(), v), points=v)
             raise
 
     def _apply_splines(self, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,10 +130,6 @@ class PolarCoupling(TangentModule):
         log_det = h.log_abs_det_jacobian(angle, new_angle) + g.log_abs_det_jacobian(log_radius, new_log_radius)
         v = torch.where(at_origin, w, self._from_polar(log_radius, angle))
         return v, _lebesgue_log_det(log_det, log_radius, new_log_radius, at_origin)
-
-    def _check_dtype(self, v: Tensor) -> None:
-        for network in (self.angular, self.radial):
-            checks.check_same_dtype(network=next(network.parameters(), v), points=v)
 
     def _angular_spline(self, log_radius: Tensor) -> Any:
         return self.angular.condition((log_radius - _BOUND).exp())

@@ -79,7 +79,7 @@ class Steps:
         size = space.vector_size(space.dim(x.shape))
         u = space.tangent(x, torch.randn(*s.shape[:-1], size, dtype=s.dtype, device=s.device))
         column, frame, dual = space.velocity(s, u), space.frame(s), _dual(space, s)
-        row = torch.func.vjp(lambda s: space.log(x, space.point(space.retract(s))[0]), s)[1](u)[0]
+        (row,) = torch.func.vjp(lambda s: space.log(x, space.point(space.retract(s))[0]), s)[1](u)
         end, pull = self._step_and_pullback(s, begin, finish)
         first, log_det = row, s.new_zeros(())
         for k in range(1, terms + 1):

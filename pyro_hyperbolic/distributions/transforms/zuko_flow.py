@@ -15,6 +15,7 @@ from pyro_hyperbolic.manifolds import STANDARD
 
 from .base import TangentModule, register_if_learnable, with_batch
 from .conditional import NeedsContext
+from .networks import check_context
 from .tangent import is_real_vector
 
 __all__ = ["ConditionalZukoFlow", "ZukoFlow", "from_zuko"]
@@ -130,11 +131,7 @@ class ConditionalZukoFlow(NeedsContext):
     def condition(self, context: Tensor) -> ZukoFlow:
         """Returns the flow at ``context``, a tensor ``(*, context_dim)`` that broadcasts with points."""
         checks.check_floating("context", context)
-        if context.dim() == 0 or context.size(-1) != self.context_dim:
-            raise ValueError(
-                f"context has shape {tuple(context.shape)}, but the flow was built for context_dim = "
-                f"{self.context_dim}; give a tensor (*, {self.context_dim})."
-            )
+        check_context(context, self)
         return ZukoFlow(self.flow, self._manifold, context=context)
 
 

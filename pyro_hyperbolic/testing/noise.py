@@ -71,41 +71,39 @@ def _check_draws(distribution: dist.TorchDistribution, name: str, prefix: str, n
             "shapes_broadcast", formula, str(distribution), str(tuple(expected_shape)), str(tuple(x.shape))
         )
     ranks, chosen = _ranks(distribution, x)
-    rows, features = 2 * len(chosen), ranks.size(0) // (2 * len(chosen))
-    flat = ranks.reshape(rows, features, number)[:, :-1].square().sum(-1) == 0
+    flat = ranks[:, :, :-1].square().sum(-1) == 0
     if bool(flat.any()):
-        member = _index(chosen[int(flat.nonzero()[0, 0]) % len(chosen)], distribution)
+        _, place, _ = flat.nonzero()[0].tolist()
+        member = _index(chosen[place], distribution)
         formula, cause = (
             f"draws of {prefix}{name}(sample_shape) differ",
             "one draw of noise is expanded over sample_shape",
         )
         at = f"{distribution}, batch member {member}"
         raise LawViolation(law, formula, at, f"{number} different draws", "the same number in all of them", cause)
-    pairs = _between_rows(ranks, rows, features)
-    lags = _between_draws(ranks)
+    pairs, lags, features = _between_rows(ranks), _between_draws(ranks), ranks.size(2)
     worst = max(pairs, lags, key=lambda found: found.errors)
     limit = normal_quantile(FAILURE_RATE / (pairs.tried + lags.tried))
     if worst.errors <= limit:
         return
     if worst is pairs:
-        (one, feature), (other, feature_of_other) = (divmod(int(i), features) for i in worst.where)
-        draws, places = (one // len(chosen), other // len(chosen)), (one % len(chosen), other % len(chosen))
+        draw, place, feature, other_draw, other_place, other_feature = worst.where
         formula = f"batch members of {prefix}{name}() are independent"
-        at = ", ".join(_index(chosen[place], distribution) for place in places)
-        if draws[0] != draws[1]:
+        if draw != other_draw:
             formula = f"draws of {prefix}{name}(sample_shape) are independent"
-        at = f"batch members {at} of {distribution}"
-        what = f"{_name(feature, features)} of one and {_name(feature_of_other, features)} of the other"
+        both = ", ".join(_index(chosen[each], distribution) for each in (place, other_place))
+        at = f"batch members {both} of {distribution}"
+        what = f"{_name(feature, features)} of one and {_name(other_feature, features)} of the other"
     else:
-        row, feature = divmod(int(worst.where[0]), features)
+        _, place, feature, lag = worst.where
         formula = f"draws of {prefix}{name}(sample_shape) are independent"
-        at = f"draws {int(worst.where[1])} apart, batch member {_index(chosen[row % len(chosen)], distribution)}"
-        at, what = f"{at} of {distribution}", _name(feature, features)
+        at = f"draws {lag} apart, batch member {_index(chosen[place], distribution)} of {distribution}"
+        what = _name(feature, features)
     raise LawViolation(
         law,
         formula,
         at,
-        f"a rank correlation of size below {limit / (number - 1) ** 0.5:.2g}",
+        f"a rank correlation of size below {limit * abs(worst.correlation) / worst.errors:.2g}",
         f"{worst.correlation:.3f}, of {what}",
         _mistake(worst.correlation),
     )
@@ -121,9 +119,9 @@ class _Largest(NamedTuple):
 
 
 def _ranks(distribution: dist.TorchDistribution, x: Tensor) -> tuple[Tensor, list[int]]:
-    """Returns normalised ranks over the draws, and the members that were chosen.
+    """Returns normalised ranks over the draws, ``(2, members, features, draws)``, and the members that were chosen.
 
-    There is one row for each sample dimension (of two), member and feature: coordinates and distance from the centre.
+    The first dimension is the first sample dimension. Features are the coordinates and the distance from the centre.
     """
     space, members = Space(distribution.support), torch.Size(distribution.batch_shape).numel()
     centre = space.centre(x.flatten(0, 1))
@@ -131,7 +129,7 @@ def _ranks(distribution: dist.TorchDistribution, x: Tensor) -> tuple[Tensor, lis
     v = torch.cat([v, v.norm(dim=-1, keepdim=True)], dim=-1).reshape(2, x.size(1), members, -1)
     half = max(2, _MAX_COLUMNS // (4 * v.size(-1)))
     chosen = sorted({*range(members)[:half], *torch.linspace(0, members - 1, half).long().tolist()})
-    columns = v[:, :, chosen].permute(0, 2, 3, 1).reshape(-1, x.size(1)).contiguous()
+    columns = v[:, :, chosen].permute(0, 2, 3, 1).contiguous()
     ordered = columns.sort(-1).values
     # Equal numbers, which occur in float32, get their mean rank.
     ranks = torch.searchsorted(ordered, columns) + torch.searchsorted(ordered, columns, right=True)
@@ -139,25 +137,30 @@ def _ranks(distribution: dist.TorchDistribution, x: Tensor) -> tuple[Tensor, lis
     return torch.nan_to_num(centred / centred.norm(dim=-1, keepdim=True)), chosen
 
 
-def _between_rows(ranks: Tensor, rows: int, features: int) -> _Largest:
+def _between_rows(ranks: Tensor) -> _Largest:
     """Returns the largest correlation between different members or between the two sample dimensions."""
-    correlations = (ranks @ ranks.mT).reshape(rows, features, rows, features)
-    pairs = torch.ones(rows, rows, dtype=torch.bool, device=ranks.device).triu(1)
-    correlations = torch.where(pairs[:, None, :, None], correlations, 0.0).reshape(rows * features, -1)
-    at = int(correlations.abs().argmax())
-    where = divmod(at, rows * features)
-    value = float(correlations.reshape(-1)[at])
-    return _Largest(abs(value) * (ranks.size(-1) - 1) ** 0.5, value, where, correlations.numel())
+    draws, members, *_ = ranks.shape
+    columns = ranks.flatten(0, 2)
+    correlations = (columns @ columns.mT).reshape(*ranks.shape[:-1], *ranks.shape[:-1])
+    pairs = torch.ones(draws * members, draws * members, dtype=torch.bool, device=ranks.device).triu(1)
+    correlations = correlations.where(pairs.reshape(draws, members, 1, draws, members, 1), 0.0)
+    return _largest(correlations, correlations * (ranks.size(-1) - 1) ** 0.5)
 
 
 def _between_draws(ranks: Tensor) -> _Largest:
     """Returns the largest circular autocorrelation of a row over the draws."""
     number = ranks.size(-1)
-    correlations = torch.fft.irfft(torch.fft.rfft(ranks).abs().square(), n=number)[:, 1 : number // 2 + 1]
+    correlations = torch.fft.irfft(torch.fft.rfft(ranks).abs().square(), n=number)[..., 1 : number // 2 + 1]
     errors = correlations * (number - 1) ** 0.5
-    errors[:, -1] /= 2**0.5  # at half the length, every pair counts twice
-    at = divmod(int(errors.abs().argmax()), errors.size(-1))
-    return _Largest(float(errors[at].abs()), float(correlations[at]), (at[0], at[1] + 1), errors.numel())
+    errors[..., -1] /= 2**0.5  # at half the length, every pair counts twice
+    found = _largest(correlations, errors)
+    *row, lag = found.where
+    return found._replace(where=(*row, lag + 1))
+
+
+def _largest(correlations: Tensor, errors: Tensor) -> _Largest:
+    where = tuple(int(i) for i in torch.unravel_index(errors.abs().argmax(), errors.shape))
+    return _Largest(float(errors[where].abs()), float(correlations[where]), where, errors.numel())
 
 
 def _index(member: int, distribution: dist.TorchDistribution) -> str:

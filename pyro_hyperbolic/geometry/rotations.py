@@ -88,15 +88,13 @@ class Rotations(Manifold):
         ok = tuple(shape[-2:]) == (3, 3)
         return ok, None if ok else f"`{name}` must have shape (*, 3, 3), but has {tuple(shape)}"
 
-    def _check_point_on_manifold(self, x: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5) -> tuple[bool, str | None]:
+    def _check_point_on_manifold(self, x: Tensor, *, atol: float, rtol: float) -> tuple[bool, str | None]:
         eye = torch.eye(3, dtype=x.dtype, device=x.device)
         ok = torch.allclose(matmul(x.mT, x), eye.expand(x.shape), atol=atol, rtol=rtol)
         ok = ok and bool((torch.linalg.det(x) > 0).all())
         return ok, None if ok else "`x` is not a rotation: x^T x = I and det x = 1 do not hold"
 
-    def _check_vector_on_tangent(
-        self, x: Tensor, u: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5
-    ) -> tuple[bool, str | None]:
+    def _check_vector_on_tangent(self, x: Tensor, u: Tensor, *, atol: float, rtol: float) -> tuple[bool, str | None]:
         a = matmul(x.mT, u)
         ok = torch.allclose(a, -a.mT, atol=atol, rtol=rtol)
         return ok, None if ok else "`x^T u` is not skew-symmetric"

@@ -101,13 +101,11 @@ class Torus(Manifold):
         ok = len(shape) > 0 and shape[-1] == self.n
         return ok, None if ok else f"`{name}` must have shape (*, {self.n}), but has {tuple(shape)}"
 
-    def _check_point_on_manifold(self, x: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5) -> tuple[bool, str | None]:
+    def _check_point_on_manifold(self, x: Tensor, *, atol: float, rtol: float) -> tuple[bool, str | None]:
         ok = bool((x.abs() <= math.pi * (1 + rtol) + atol).all())
         return ok, None if ok else "`x` must be angles in [-pi, pi]"
 
-    def _check_vector_on_tangent(
-        self, x: Tensor, u: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5
-    ) -> tuple[bool, str | None]:
+    def _check_vector_on_tangent(self, x: Tensor, u: Tensor, *, atol: float, rtol: float) -> tuple[bool, str | None]:
         return True, None
 
     def extra_repr(self) -> str:

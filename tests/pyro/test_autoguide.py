@@ -293,8 +293,9 @@ def test_a_first_run_among_particles(guide):
     assert g.locs.z.shape == g.anchors.z.shape == g.scales.z.shape == (2,)
 
 
+@pytest.mark.parametrize("start", [{}, {"init_loc_fn": init_to_feasible}], ids=["mean", "feasible"])
 @each_guide
-def test_to_event(guide):
+def test_to_event(guide, start):
     """A site of several points that are independent, or of one with a mixture or a flow for a prior."""
     base = hdist.WrappedNormal(ORIGIN, torch.ones(3, 2), M)
     flow = ph.flows.coupling_flow(2, 2, hidden_dims=[4], manifold=M).double()
@@ -304,7 +305,7 @@ def test_to_event(guide):
         pyro.sample("mixed", dist.MixtureSameFamily(dist.Categorical(torch.ones(3)), base))
         pyro.sample("pushed", dist.TransformedDistribution(base.expand([3]), [flow]).to_event(1))
 
-    g = guide(model)
+    g = guide(model, **start)
     trace = poutine.trace(g).get_trace()
     trace.compute_log_prob()
     for name, shape in {"three": (3, 3), "mixed": (3,), "pushed": (3, 3)}.items():

@@ -544,6 +544,7 @@ SHAPES = {
     "split points, seed": (lambda: data.split_points(DIST, 2**64), f"seed = {2**64}", f"at most {2**64 - 1}"),
     "missing, a node": (lambda: data.DyadSampler(RING, 6, missing=RING + 1), "missing", "(5, 6)", "0 to 5"),
     "missing, an edge": (lambda: data.DyadSampler(RING, 6, missing=RING[:1]), "edges with missing", "again"),
+    "geodesic, batches": (lambda: G.geodesic(M, batch(P, 3), P, torch.zeros(4)), "points (3,)", "t (4,)", "unsqueeze"),
     "times, batches": (
         lambda: ph.flows.flow_matching_loss(FIELD, batch(V, 3), batch(V, 3), torch.zeros(4)),
         *("points (3,)", "t (4,)", "unsqueeze"),

@@ -306,6 +306,7 @@ def test_a_manifold_with_the_same_parameter_has_it_exactly_and_leaves_the_first_
     for each in (M, other):
         assert [float(parameter) for parameter in G.bind(each).parameters().values()] == [value]
     assert G.same(M, other)
+    assert M.curvature == G.bind(M).curvature()
 
 
 @pytest.mark.parametrize("make", [geoopt.Lorentz, ph.manifolds.Lorentz])

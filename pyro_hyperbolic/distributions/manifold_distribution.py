@@ -56,6 +56,22 @@ class ManifoldDistribution(dist.TorchDistribution):
         """The manifold."""
         return on_manifold(self.manifold, validate_args=False)
 
+    @property
+    def mean(self) -> Tensor:
+        """Raises NotImplementedError; a subclass returns the Fréchet mean if it is known."""
+        raise NotImplementedError(
+            f"the Fréchet mean of {type(self).__name__} is not known, or not unique; take a mode, or a mean of "
+            f"samples, ph.infer.summary(x, M, group_by_chain=False)."
+        )
+
+    @property
+    def variance(self) -> Tensor:
+        """Raises NotImplementedError, because the variance of coordinates means nothing on a manifold."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no variance, since points of a manifold have no linear coordinates; estimate "
+            f"the mean of geometry.squared_distance(M, x, center) over samples x."
+        )
+
     def log_prob(self, value: Tensor) -> Tensor:
         r"""Returns :math:`\log p` with respect to Riemannian volume, shape ``(*)``."""
         if self._validate_args:

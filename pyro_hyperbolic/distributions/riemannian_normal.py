@@ -80,6 +80,12 @@ class RiemannianNormal(IsotropicDistribution):
         """The mode with respect to Riemannian volume, a copy of ``loc``."""
         return self.loc.clone()
 
+    def entropy(self) -> Tensor:
+        r"""Returns :math:`\log Z(s) + E[d(x, loc)^2] / 2 s^2`, shape ``(*)``."""
+        law = self._law(self._size.double())
+        found = self._log_normaliser() + law.expectation(torch.square) / 2
+        return found.to(self._size.dtype).expand(self.batch_shape)
+
     def _log_kernel(self, y: Tensor) -> Tensor:
         return -y * y / 2
 

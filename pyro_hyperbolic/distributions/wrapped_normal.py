@@ -13,8 +13,9 @@ from torch.distributions.constraints import Constraint
 
 from pyro_hyperbolic.distributions.manifold_distribution import check_latent_k, check_value
 from pyro_hyperbolic.distributions.transforms import ExponentialMap
-from pyro_hyperbolic.distributions.transforms.base import LEARN_LOC_HINT, broadcast, without_autocast
+from pyro_hyperbolic.distributions.transforms.base import LEARN_LOC_HINT, broadcast
 from pyro_hyperbolic.geometry import Hadamard, checks
+from pyro_hyperbolic.geometry.autocast import without_autocast
 from pyro_hyperbolic.manifolds import STANDARD, with_sampled_parameters
 
 __all__ = ["WrappedDistribution", "WrappedMultivariateNormal", "WrappedNormal"]

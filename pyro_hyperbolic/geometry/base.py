@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pyro_hyperbolic.numerics import inverse_sinhc, norm
 
+from .autocast import matmul
 from .origins import known_tangent
 
 __all__ = ["Complete", "Embedded", "Geometry", "Hadamard", "Nested"]
@@ -308,12 +309,12 @@ def mixed(weights: Tensor, y: Tensor) -> Tensor:
     """Returns ``sum_j w_j y_j``, shape ``(*, m)``, of weights ``(J, *)`` and vectors ``(J, *, m)``."""
     if y.shape[1:-1].numel() > 1:  # of a batch of manifolds
         return (weights.unsqueeze(-1) * y).sum(0)
-    return weights.movedim(0, -1) @ y.reshape(len(y), -1)
+    return matmul(weights.movedim(0, -1), y.reshape(len(y), -1))
 
 
 def products(x: Tensor, y: Tensor) -> Tensor:
     """Returns ``x . y_j``, shape ``(J, *)``, of vectors ``(*, m)`` and ``(J, 1, ..., 1, m)``."""
-    return (x @ y.reshape(len(y), -1).mT).movedim(-1, 0)
+    return matmul(x, y.reshape(len(y), -1).mT).movedim(-1, 0)
 
 
 def sum_of_squares(x: Tensor, y: Tensor) -> Tensor:
@@ -321,6 +322,13 @@ def sum_of_squares(x: Tensor, y: Tensor) -> Tensor:
     # Coordinate by coordinate: the vectors are short, and loops over a short last dimension are slow.
     columns = zip(x.unbind(-1), y.unbind(-1), strict=True)
     return reduce(torch.add, ((a - b).square() for a, b in columns))
+
+
+def mean_or_nan(x: Tensor, weights: Tensor, event_dim: int) -> Tensor:
+    """Returns the weighted mean of unit vectors or rotations ``(N, *, *event)``; NaN where only rounding is left."""
+    found = (weights.reshape(weights.shape + (1,) * event_dim) * x).sum(0)
+    size = found.detach().abs().amax(tuple(range(-event_dim, 0)), keepdim=True)
+    return found.masked_fill(size <= 64 * torch.finfo(x.dtype).eps, math.nan)
 
 
 class Embedded(Complete):
@@ -338,7 +346,7 @@ class Embedded(Complete):
         """Returns the points nearest to ``x``, an event of the flat space."""
 
     def midpoint(self, x: Tensor, weights: Tensor) -> Tensor:
-        return self.project((weights.reshape(weights.shape + (1,) * self.event_dim) * x).sum(0))
+        return self.project(mean_or_nan(x, weights, self.event_dim))
 
     @abstractmethod
     def log_total_volume(self, n: int) -> float:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyro_hyperbolic.numerics import asinc, norm, sinc
 
+from .autocast import matmul
 from .base import Embedded, mixed, products
 
 __all__ = ["RotationGroup", "Rotations"]
@@ -40,7 +41,7 @@ class Rotations(Manifold):
 
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         """Returns the nearest tangent matrices at ``x``."""
-        return x @ _skew(x.mT @ u)
+        return matmul(x, _skew(matmul(x.mT, u)))
 
     def egrad2rgrad(self, x: Tensor, u: Tensor) -> Tensor:
         """Returns the gradient from derivatives by matrix entries: twice ``proju``, by the half in the metric."""
@@ -48,18 +49,18 @@ class Rotations(Manifold):
 
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
         """Returns the end points of geodesics with initial velocities ``u``, tangent matrices."""
-        return _exp_at(x, _vee(x.mT @ u))
+        return _exp_at(x, _vee(matmul(x.mT, u)))
 
     retr = expmap
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
         """Returns the shortest tangent matrices at ``x`` that reach ``y``."""
-        return x @ _hat(_log(x, y))
+        return matmul(x, _hat(_log(x, y)))
 
     def transp(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """Returns tangent matrices at ``y``, parallel to ``v`` along the shortest geodesic from ``x``."""
         half = _exp(_log(x, y) / 2)
-        return x @ half @ (x.mT @ v) @ half
+        return matmul(x, half, x.mT, v, half)
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False) -> Tensor:
         """Returns half the trace of ``u^T v``."""
@@ -89,14 +90,14 @@ class Rotations(Manifold):
 
     def _check_point_on_manifold(self, x: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5) -> tuple[bool, str | None]:
         eye = torch.eye(3, dtype=x.dtype, device=x.device)
-        ok = torch.allclose(x.mT @ x, eye.expand(x.shape), atol=atol, rtol=rtol)
+        ok = torch.allclose(matmul(x.mT, x), eye.expand(x.shape), atol=atol, rtol=rtol)
         ok = ok and bool((torch.linalg.det(x) > 0).all())
         return ok, None if ok else "`x` is not a rotation: x^T x = I and det x = 1 do not hold"
 
     def _check_vector_on_tangent(
         self, x: Tensor, u: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5
     ) -> tuple[bool, str | None]:
-        a = x.mT @ u
+        a = matmul(x.mT, u)
         ok = torch.allclose(a, -a.mT, atol=atol, rtol=rtol)
         return ok, None if ok else "`x^T u` is not skew-symmetric"
 
@@ -122,7 +123,7 @@ class RotationGroup(Embedded):
 
     def contains(self, x: Tensor) -> Tensor:
         eye = torch.eye(3, dtype=x.dtype, device=x.device)
-        near = (x.mT @ x - eye).abs().amax((-2, -1)) <= 64 * torch.finfo(x.dtype).eps
+        near = (matmul(x.mT, x) - eye).abs().amax((-2, -1)) <= 64 * torch.finfo(x.dtype).eps
         return near & (torch.linalg.cross(x[..., 0], x[..., 1]) * x[..., 2]).sum(-1).gt(0)
 
     def explain(self, outside: Tensor, where: Tensor) -> tuple[str, str]:
@@ -144,12 +145,12 @@ class RotationGroup(Embedded):
 
     def towards(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         chord = y - x
-        return _vee(x.mT @ chord), (chord * chord).sum((-2, -1)) / 2
+        return _vee(matmul(x.mT, chord)), (chord * chord).sum((-2, -1)) / 2
 
     def attraction(self, x: Tensor, y: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         flat = y.flatten(-2)
         square = 3 - products(x.flatten(-2), flat)
-        return square, lambda weights: _vee(x.mT @ mixed(weights, flat).unflatten(-1, (3, 3)))
+        return square, lambda weights: _vee(matmul(x.mT, mixed(weights, flat).unflatten(-1, (3, 3))))
 
     def features(self, x: Tensor) -> Tensor:
         return x.flatten(-2)
@@ -236,13 +237,13 @@ def _exp(u: Tensor) -> Tensor:
     z = (u * u).sum(-1)[..., None, None]
     hat = _hat(u)
     eye = torch.eye(3, dtype=u.dtype, device=u.device)
-    return eye + sinc(z) * hat + sinc(z / 4) ** 2 / 2 * (hat @ hat)
+    return eye + sinc(z) * hat + sinc(z / 4) ** 2 / 2 * matmul(hat, hat)
 
 
 def _exp_at(x: Tensor, u: Tensor) -> Tensor:
-    y = x @ _exp(u)
+    y = matmul(x, _exp(u))
     # A Newton-Schulz step towards the polar factor, so that rounding does not add up over many steps.
-    return (3 * y - y @ (y.mT @ y)) / 2
+    return (3 * y - matmul(y, y.mT, y)) / 2
 
 
 def _log(x: Tensor, y: Tensor) -> Tensor:
@@ -270,7 +271,7 @@ def _of_quaternion(q: Tensor) -> Tensor:
 def _of_unit_quaternion(q: Tensor) -> Tensor:
     w, hat = q[..., :1, None], _hat(q[..., 1:])
     eye = torch.eye(3, dtype=q.dtype, device=q.device)
-    return eye + 2 * (w * hat + hat @ hat)
+    return eye + 2 * (w * hat + matmul(hat, hat))
 
 
 def _cross(a: Tensor, b: Tensor) -> Tensor:
@@ -293,7 +294,7 @@ def _quaternion(x: Tensor, y: Tensor) -> Tensor:
     """
     first = torch.zeros(4, 4, dtype=x.dtype, device=x.device)
     first[0, 0] = 4
-    squares = first + _correlations(x.mT @ (y - x))
+    squares = first + _correlations(matmul(x.mT, y - x))
     best = squares.diagonal(dim1=-2, dim2=-1).detach().argmax(-1)[..., None, None]
     row = squares.gather(-2, best.expand(*best.shape[:-1], 4)).squeeze(-2)
     return row / torch.linalg.vector_norm(row, dim=-1, keepdim=True)
@@ -314,11 +315,11 @@ def _nearest(x: Tensor) -> Tensor:
     R = _of_quaternion(vectors[..., 3])
     eye = torch.eye(3, dtype=x.dtype, device=x.device)
     for _ in range(2):
-        P = R.mT @ x
+        P = matmul(R.mT, x)
         trace = P.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
         S = trace * eye - (P + P.mT) / 2
         adjugate = torch.linalg.cross(S[..., [1, 2, 0], :], S[..., [2, 0, 1], :])  # of a symmetric matrix
         determinant = (S[..., 0, :] * adjugate[..., 0, :]).sum(-1)[..., None]
-        R = R @ _exp(2 * (adjugate @ _vee(P).unsqueeze(-1)).squeeze(-1) / determinant)
+        R = matmul(R, _exp(2 * matmul(adjugate, _vee(P).unsqueeze(-1)).squeeze(-1) / determinant))
     many = values[..., 3] - values[..., 2] <= 64 * torch.finfo(x.dtype).eps * values[..., 3].abs()
     return R.masked_fill(many[..., None, None], math.nan)

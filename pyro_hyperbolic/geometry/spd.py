@@ -24,6 +24,7 @@ from torch.autograd.function import once_differentiable
 
 from pyro_hyperbolic.numerics import asinhc, log_sinhc, norm, sinhc
 
+from .autocast import matmul
 from .base import Hadamard
 
 __all__ = ["SymmetricPositiveDefinite"]
@@ -86,7 +87,7 @@ class SymmetricPositiveDefinite(Hadamard):
 
     def translate(self, p: Tensor, x: Tensor, inverse: bool = False) -> Tensor:
         root = _matrix_function(p, "rsqrt" if inverse else "sqrt")
-        moved = root @ x @ root
+        moved = matmul(root, x, root)
         return (moved + moved.mT) / 2
 
     def velocity(self, s: Tensor, u: Tensor) -> Tensor:
@@ -98,19 +99,19 @@ class SymmetricPositiveDefinite(Hadamard):
         """
         basis = _matrix(torch.eye(s.size(-1), dtype=s.dtype, device=s.device))
         V = _matrix(s).unsqueeze(-3)
-        commutators = (V @ basis - basis @ V).flatten(-2)
-        z = commutators @ commutators.mT / 4 ** (_DOUBLINGS + 1)
+        commutators = (matmul(V, basis) - matmul(basis, V)).flatten(-2)
+        z = matmul(commutators, commutators.mT) / 4 ** (_DOUBLINGS + 1)
         eye = torch.eye(z.size(-1), dtype=s.dtype, device=s.device)
         power, rise, ratio = z, z / 2, eye + z / 6  # cosh - 1, where nothing cancels, and sinhc
         for j in range(2, 10):
-            power = power @ z
+            power = matmul(power, z)
             rise = rise + power / math.factorial(2 * j)
             ratio = ratio + power / math.factorial(2 * j + 1)
         for _ in range(_DOUBLINGS):
-            ratio = ratio + ratio @ rise
-            rise = 2 * (2 * rise + rise @ rise)
+            ratio = ratio + matmul(ratio, rise)
+            rise = 2 * (2 * rise + matmul(rise, rise))
         # Not linalg.solve, whose forward-mode derivatives are wrong under two vmaps (torch 2.13).
-        return (torch.linalg.inv(ratio) @ u.unsqueeze(-1)).squeeze(-1)
+        return matmul(torch.linalg.inv(ratio), u.unsqueeze(-1)).squeeze(-1)
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
         return norm(_log_ratios(x, y)).squeeze(-1)
@@ -165,7 +166,7 @@ def _exp_slope(a: Tensor, b: Tensor) -> Tensor:
 
 def _exp_curvature(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     r"""Returns :math:`\int_0^1 e^{(1 - t) c} \int_0^t e^{(t - r) b + r a}\, dr\, dt`, positive terms alone."""
-    a, b, c = torch.broadcast_tensors(a.unsqueeze(-1), b.unsqueeze(-1), c.unsqueeze(-1))
+    a, b, c = (each.unsqueeze(-1) for each in torch.broadcast_tensors(a, b, c))
     t, weight = ((_NODES + 1) / 2).to(a), (_WEIGHTS / 2).to(a)
     return (weight * ((1 - t) * c).exp() * t * _exp_slope(t * a, t * b)).sum(-1)
 
@@ -203,7 +204,7 @@ class _MatrixFunction(torch.autograd.Function):
     @staticmethod
     def forward(X: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor]:
         values, vectors = torch.linalg.eigh(X)
-        return _symmetric(vectors @ (_FUNCTIONS[name][0](values).unsqueeze(-1) * vectors.mT)), values, vectors
+        return _symmetric(matmul(vectors, _FUNCTIONS[name][0](values).unsqueeze(-1) * vectors.mT)), values, vectors
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -253,15 +254,15 @@ class _Differential(torch.autograd.Function):
 
 def _first(values: Tensor, vectors: Tensor, name: str, dX: Tensor) -> Tensor:
     slopes = _FUNCTIONS[name][1](values.unsqueeze(-1), values.unsqueeze(-2))
-    return vectors @ (slopes * (vectors.mT @ _symmetric(dX) @ vectors)) @ vectors.mT
+    return matmul(vectors, slopes * matmul(vectors.mT, _symmetric(dX), vectors), vectors.mT)
 
 
 def _second(values: Tensor, vectors: Tensor, name: str, dX: Tensor, dY: Tensor) -> Tensor:
     """Returns the second derivative, ``sum_k f[i, k, j] (A_ik B_kj + B_ik A_kj)`` in the eigenbasis."""
-    A, B = (vectors.mT @ _symmetric(each) @ vectors for each in (dX, dY))
+    A, B = (matmul(vectors.mT, _symmetric(each), vectors) for each in (dX, dY))
     curvatures = _FUNCTIONS[name][2](values[..., :, None, None], values[..., None, :, None], values[..., None, None, :])
     pairs = A.unsqueeze(-1) * B.unsqueeze(-3) + B.unsqueeze(-1) * A.unsqueeze(-3)  # (*, i, k, j)
-    return vectors @ (curvatures * pairs).sum(-2) @ vectors.mT
+    return matmul(vectors, (curvatures * pairs).sum(-2), vectors.mT)
 
 
 def _symmetric(X: Tensor) -> Tensor:

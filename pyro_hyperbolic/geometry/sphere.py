@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pyro_hyperbolic.numerics import asinc, norm, sinc
 
+from .autocast import matmul
 from .base import Embedded, mixed, products
 
 __all__ = ["Sphere"]
@@ -104,7 +105,7 @@ class Sphere(Embedded):
         return torch.cat([frame[..., :-1, :], sign.unsqueeze(-1) * frame[..., -1:, :]], -2)
 
     def components(self, s: Tensor, velocity: Tensor) -> Tensor:
-        return (self.frame(s) @ velocity.unsqueeze(-1)).squeeze(-1)
+        return matmul(self.frame(s), velocity.unsqueeze(-1)).squeeze(-1)
 
     def log_total_volume(self, n: int) -> float:
         return math.log(2) + (n + 1) / 2 * math.log(math.pi) - math.lgamma((n + 1) / 2)

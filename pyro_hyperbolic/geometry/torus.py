@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_hyperbolic.numerics import norm
 
-from .base import Embedded, mixed, products
+from .base import Embedded, mean_or_nan, mixed, products
 from .remedies import shown
 
 __all__ = ["FlatTorus", "Torus"]
@@ -166,8 +166,8 @@ class FlatTorus(Embedded):
         return torch.cat([x.cos(), x.sin()], -1)
 
     def midpoint(self, x: Tensor, weights: Tensor) -> Tensor:
-        w = weights.unsqueeze(-1)
-        return torch.atan2((w * x.sin()).sum(0), (w * x.cos()).sum(0))
+        cos, sin = mean_or_nan(self.directions(x), weights.unsqueeze(-1), 1).unbind(-1)
+        return torch.atan2(sin, cos)
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
         return norm(wrap(y - x)).squeeze(-1)

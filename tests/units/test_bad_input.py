@@ -465,6 +465,11 @@ SHAPES = {
         *("shift", "(1, 5)", "= 1"),
     ),
     "context, sizes": (lambda: conditional(2, 3).condition(t(1, 2)), "context", "(2,)", "context_dim = 3", "(*, 3)"),
+    "context of a field, batches": (
+        lambda: HT.continuous_flow(2, M, field="dense", context_dim=1).condition(torch.zeros(3, 1))(batch(P, 4)),
+        "context (3,)",
+        "points (4,)",
+    ),
     "context, batches": (
         lambda: conditional(2, 3).condition(batch(t(1, 2, 3), 3))(batch(P, 2, 4)),
         "context (3,)",
@@ -676,6 +681,8 @@ UNDEFINED = {
     "kl, two k": (lambda: kl_divergence(normal(P, 1.0), normal(P4, 1.0, manifold=M4)), "k=1", "k=4", *ESTIMATE),
     "kl, two classes": (lambda: kl_divergence(normal(P, 1.0), multivariate(P, EYE)), "WrappedNormal", *ESTIMATE),
     "variance": (lambda: normal(P, 1.0).variance, "log0(M, translate(M, loc, x, inverse=True))"),
+    "variance of a ball": (lambda: hdist.UniformBall(P, 1.0).variance, "UniformBall", "squared_distance"),
+    "mean of a uniform": (lambda: hdist.Uniform(geoopt.Sphere(), 2).mean, "Uniform", "ph.infer.summary"),
     "LocScaleReparam": (lambda: scaled_loc(), "WrappedNormal on Lorentz(k=1)", "'z'", "TransformReparam"),
     "log-det of a projection": (lambda: HT.Projection(geoopt.Sphere()).log_abs_det_jacobian(P, P), "LiftReparam"),
     "entropy": (lambda: normal(P, 1.0).entropy(), "-d.log_prob(d.rsample((1000,))).mean(0)"),

@@ -17,7 +17,7 @@ from torch.distributions import biject_to, kl_divergence
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
 import pyro_hyperbolic.distributions.transforms as HT
-from tests.cases import MANIFOLDS, ball, lorentz, shaken
+from tests.cases import MANIFOLDS, UNCHARTED, ball, base_on, lorentz, shaken
 from tests.half_space import HalfSpace, HalfSpaceGeometry
 
 G = ph.geometry
@@ -567,3 +567,19 @@ def test_matrices_are_projected_to_their_symmetric_parts():
 def test_singular_matrices_are_not_positive_definite():
     x = torch.stack([torch.diag(torch.tensor([1.0, least])) for least in (1.0, 0.0, -1.0)])
     assert G.contains(geoopt.SymmetricPositiveDefinite(), x).tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize("name", [*MANIFOLDS, *UNCHARTED])
+def test_autocast_does_not_round_points(name):
+    make, n = {**MANIFOLDS, **UNCHARTED}[name]
+    M = make()
+    x, y, z = (G.project(M, point.float()) for point in base_on(M, n).sample((3,)))
+
+    def results():
+        torch.manual_seed(0)
+        lifted = G.bind(M).lifted(G.bind(M).lift(x, random=True))
+        return [G.geodesic(M, x, y, 0.3), G.distance_matrix(M, torch.stack([x, y, z])), *lifted]
+
+    expected = results()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(results(), expected, rtol=0, atol=0)

@@ -101,8 +101,16 @@ def test_dimensions_batches_of_k_and_gradients():
 def test_bad_input():
     with pytest.raises(TypeError, match="SymmetricPositiveDefinite has no midpoint in closed form; use frechet_mean"):
         G.midpoint(geoopt.SymmetricPositiveDefinite(), torch.eye(2).expand(3, 2, 2))
-    with pytest.raises(ValueError, match="antipodes"):
-        G.midpoint(geoopt.Sphere(), torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
+    third, rotations = 0.3 + 2 * math.pi * torch.arange(3) / 3, ph.manifolds.Rotations()
+    flips = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, -1.0], [-1.0, 1.0, -1.0], [-1.0, -1.0, 1.0]]).diag_embed()
+    for M, x in [
+        (geoopt.Sphere(), torch.tensor([[1.0, 0.0], [-1.0, 0.0]])),
+        (geoopt.Sphere(), torch.stack([third.cos(), third.sin()], -1)),  # the sum is about 1e-16
+        (ph.manifolds.Torus(2), torch.stack([third - 3, torch.zeros(3)], -1)),
+        (rotations, G.exp_at(rotations, torch.eye(3), torch.ones(3)) @ flips),
+    ]:
+        with pytest.raises(ValueError, match="antipodes"):
+            G.midpoint(M, x)
     with pytest.raises(ValueError, match="dim = 1, but x of shape"):
         G.midpoint(LORENTZ, torch.tensor([[1.0, 0.0]]), dim=1)
     with pytest.raises(ValueError, match="nonnegative with a positive finite sum"):

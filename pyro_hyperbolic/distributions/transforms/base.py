@@ -2,7 +2,6 @@ r"""What transforms on manifolds share: one method for value and log-determinant
 
 import copy
 from abc import abstractmethod
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -305,16 +304,6 @@ def broadcast(*shapes: torch.Size) -> torch.Size:
     if len(different) > 1:
         return checks.check_batches(**{f"parameter {i}" if i else "points": shape for i, shape in enumerate(shapes)})
     return different.pop() if different else torch.Size()
-
-
-def autocasts(x: Tensor) -> bool:
-    """Returns whether matrix products with ``x`` are computed in a lower precision."""
-    return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
-
-
-def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
-    """Returns a context that turns autocast off for ``x``."""
-    return torch.autocast(x.device.type, enabled=False) if autocasts(x) else nullcontext()
 
 
 def _event_constraint(constraint: Constraint) -> Constraint:

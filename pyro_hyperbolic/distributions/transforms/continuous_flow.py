@@ -10,9 +10,10 @@ from torch import Tensor
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions.constraints import on_manifold
 from pyro_hyperbolic.geometry import Complete, checks
+from pyro_hyperbolic.geometry.autocast import without_autocast
 from pyro_hyperbolic.manifolds import STANDARD
 
-from .base import ModuleTransform, broadcast, register_if_learnable, with_batch, without_autocast
+from .base import ModuleTransform, register_if_learnable, with_batch
 from .conditional import NeedsContext
 from .fields import AnchorField, DenseField, MixtureField, VectorField, farthest_points
 from .runge_kutta import Field, Steps
@@ -180,8 +181,11 @@ class ContinuousFlow(ModuleTransform):
 
     def batch_shape(self, space: Complete, *batches: torch.Size) -> torch.Size:
         """Returns what batch shapes broadcast to with those of the manifold and the context, or raises."""
-        contexts = [self.field.batch_shape] if isinstance(self.field, ConditionedField) else []
-        return broadcast(*batches, *space.batch_shapes(), *contexts)
+        shapes = {f"points {i}" if i else "points": batch for i, batch in enumerate(batches)}
+        shapes |= {f"{name} of the manifold": value.shape for name, value in space.parameters().items()}
+        if isinstance(self.field, ConditionedField):
+            shapes["context"] = self.field.batch_shape
+        return checks.check_batches(**shapes)
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         """Returns ``shape``, with its batch part broadcast with the batch shapes of ``k`` and the context."""

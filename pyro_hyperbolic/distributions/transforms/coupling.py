@@ -10,9 +10,10 @@ from torch import Tensor
 
 from pyro_hyperbolic.distributions.constraints import on_manifold
 from pyro_hyperbolic.geometry import Hadamard, checks
+from pyro_hyperbolic.geometry.autocast import autocasts
 from pyro_hyperbolic.manifolds import STANDARD
 
-from .base import TangentModule, autocasts, register_if_learnable, with_batch
+from .base import TangentModule, register_if_learnable, with_batch
 from .conditional import NeedsContext
 from .networks import Conditioned, call, check_dim, check_hypernet, check_split
 

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.geometry import Complete, Embedded, Hadamard, checks
+from pyro_hyperbolic.geometry.autocast import autocasts
 from pyro_hyperbolic.geometry.product import MixedProduct
 from pyro_hyperbolic.manifolds import STANDARD
 
-from .base import autocasts, register_if_learnable
+from .base import register_if_learnable
 from .networks import start_near_zero, widths_of
 
 __all__ = ["AnchorField", "DenseField", "MixtureField", "VectorField", "farthest_points"]

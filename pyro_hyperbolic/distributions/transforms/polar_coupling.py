@@ -12,8 +12,9 @@ from torch import Tensor
 
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.geometry import checks
+from pyro_hyperbolic.geometry.autocast import without_autocast
 
-from .base import TangentModule, without_autocast
+from .base import TangentModule
 from .networks import widths_of
 
 __all__ = ["PolarCoupling", "polar_coupling"]

@@ -13,8 +13,9 @@ from torch.distributions import Transform, constraints
 from torch.distributions.constraints import Constraint
 
 from pyro_hyperbolic.geometry import checks
+from pyro_hyperbolic.geometry.autocast import without_autocast
 
-from .base import TangentModule, without_autocast
+from .base import TangentModule
 
 __all__ = ["TangentTransform"]
 

@@ -10,9 +10,10 @@ from torch.distributions import Transform
 
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.geometry import checks
+from pyro_hyperbolic.geometry.autocast import without_autocast
 from pyro_hyperbolic.manifolds import STANDARD
 
-from .base import TangentModule, register_if_learnable, with_batch, without_autocast
+from .base import TangentModule, register_if_learnable, with_batch
 from .conditional import NeedsContext
 from .tangent import is_real_vector
 

@@ -6,6 +6,7 @@ from the unit roundoff ``u`` of the dtype and the scaled radius ``r`` of the poi
 the curvature is unknown or not constant, radii are in units of distance; compact manifolds and factors have radius 0.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -220,15 +221,15 @@ def gradients_match_differences(transform: Transform, x: Tensor) -> None:
         moved = [v, *(leaf for leaf in leaves_of(found[0] + found[1]) if leaf is not v)]
         directions = [noise / noise.norm() for noise in fixed_noise(*moved)]
         derivatives = [_directional(output, moved, directions) for output in found]
-        tried: list[list[tuple[float, float]]] = [[], []]  # error beyond the bound, difference
+        best = [(math.inf, math.nan)] * len(found)  # error beyond the bound, difference
         for step in (1e-5, 1e-6, 1e-7):  # near a kink of a network or a knot of a spline, only a smaller step is right
             for i, value in enumerate(_differences(outputs, moved, directions, step)):
                 most = (1e-5 + bound / step) * (1 + abs(value) + float(found[i].detach().abs()))
-                tried[i].append((abs(derivatives[i] - value) - most, value))
-            if all(min(each)[0] <= 0 for each in tried):
+                best[i] = min(best[i], (abs(derivatives[i] - value) - most, value))
+            if all(error <= 0 for error, _ in best):
                 break
         for i, what in enumerate((f"{name}(x)", f"{name}'s log-det")):
-            error, value = min(tried[i])
+            error, value = best[i]
             if not error <= 0:
                 raise LawViolation(
                     "gradients_match_differences",
@@ -345,7 +346,7 @@ def check_points(law: str, what: str, x: Tensor, constraint: Constraint) -> None
 
 def scalars_agree(law: str, formula: str, expected: Tensor, found: Tensor, *args: Any, **kwargs: Any) -> None:
     """Raises at the smallest event with ``|found - expected| > bound * (1 + |expected|)``."""
-    vectors_agree(law, formula, expected.unsqueeze(-1), found.unsqueeze(-1), *args, **kwargs)
+    vectors_agree(law, formula, expected[..., None], found[..., None], *args, **kwargs)
 
 
 def _log_dets_agree(

@@ -183,8 +183,10 @@ class Space:
             most: A distance.
         """
         low, high = torch.zeros_like(directions[:, 0]), torch.full_like(directions[:, 0], most)
-        for step in range(0 if self.charted else 40):
-            r = high if step == 0 else (low + high) / 2
+        if self.charted:
+            return high
+        for _ in range(40):
+            r = (low + high) / 2
             cut = self.beyond_the_cut(centre, r[:, None] * directions)
             low, high = torch.where(cut, low, r), torch.where(cut, r, high)
         return high

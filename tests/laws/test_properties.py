@@ -40,7 +40,7 @@ def test_distance_is_a_metric_that_translations_keep(data, dtype, dim):
 def test_transforms_obey_their_laws(data, dim):
     M = data.draw(strategies.manifolds())
     t = data.draw(strategies.transforms(M, dim=dim, max_radius=2.0))
-    x = data.draw(strategies.points(M, dim=dim, max_radius=2.0, batch_shape=(2,)))
+    x = data.draw(strategies.points(M, dim=dim, max_radius=2.0, batch_shape=(1, 2)))
     map_laws.round_trip(t, x)
     map_laws.log_det_matches_autograd(t, x)
     map_laws.inverse_log_det_is_negative(t, x)

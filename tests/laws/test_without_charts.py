@@ -300,6 +300,13 @@ def test_volumes_of_rotations_are_those_of_euler_angles():
 def test_volumes_of_the_torus_are_those_of_angles():
     log_volume = Space(hdist.constraints.on_manifold(ph.manifolds.Torus(2))).log_volume(wrapped, double(3.0, 2.0)[None])
     assert log_volume[1].abs() < 1e-12
+    assert log_volume[2] == pytest.approx(1)
+
+
+def test_volumes_of_the_hyperboloid_cancel_to_one_in_cosh_2r():
+    M = lorentz(4.0)
+    found = Space(hdist.constraints.on_manifold(M)).log_volume(lambda v: G.exp0(M, v), double(6.0, 0.0)[None])
+    assert found[2].item() == pytest.approx(math.cosh(6.0))
 
 
 def test_volumes_of_a_mixed_product_are_products():

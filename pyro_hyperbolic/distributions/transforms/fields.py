@@ -336,9 +336,10 @@ def _clusters(manifold: Manifold, x: Tensor, count: int) -> tuple[Tensor, Tensor
     centres = farthest_points(manifold, x, count)
     for _ in range(4):
         nearest = space.distance_matrix(x, centres).argmin(-1)
-        kept = nearest.unique()  # without clusters that have lost their points
-        members = [x[nearest == j] for j in kept]
-        last, centres = centres[kept], torch.stack([_mean(space, own) for own in members])
+        members = [x[nearest == j] for j in range(len(centres))]
+        # A cluster that has lost its points stays, so that the sizes of parameters depend on no data.
+        members = [own if len(own) else centres[j : j + 1] for j, own in enumerate(members)]
+        last, centres = centres, torch.stack([_mean(space, own) for own in members])
     n = space.dim(x.shape)
     pairs = zip(members, last, strict=True)
     scales = torch.stack([space.squared_distance(own, centre).mean() / n for own, centre in pairs]).sqrt()

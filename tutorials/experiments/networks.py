@@ -595,7 +595,8 @@ NUTS_HEAD = """### NUTS on the karate club
 
 {chains} chains of {warmup} + {draws} draws of the model in $H^2$ without sociality, from the two starts, on all dyads:
 {seconds:.0f} s of a processor. Distances are identified, coordinates are not (the points of a draw may be moved by an
-isometry); diagnostics by `ph.infer.summary`, of {all} draws.
+isometry); diagnostics by `ph.infer.summary`, of {all} draws. Chains agree where R-hat is below 1.01; above 1.1 these
+are too short.
 """
 
 RANKING_HEAD = """### Mammals under the published protocol

@@ -109,10 +109,6 @@ SLIPS = {  # the slip, where it shows, and the law it breaks
             towards(self, x, y)[0], towards(self, x + root(y + x), y)[1]), "s2", "towards_is_smooth"),
     "a root in features": (
         Sphere, "features", lambda self, y: y + root(y[..., :1] - y[0, 0]), "s2", "towards_is_smooth"),
-    "the long way round": (
-        Sphere, "log", lambda self, x, y, log=Sphere.log: log(self, x, y) * (
-            1 - ((r := log(self, x, y).norm(dim=-1, keepdim=True)) > 1) * 2 * math.pi / r.clamp_min(1)), "s2",
-        "exp_and_log_agree"),
     "half of the logarithm detached": (
         Sphere, "log", lambda self, x, y, log=Sphere.log: log(self, x, y.lerp(y.detach(), 0.5)), "s2",
         "gradients_are_finite"),

@@ -89,6 +89,8 @@ def test_entries_are_distances(name, monkeypatch):
     d = G.distance_matrix(M, y)
     monkeypatch.setattr(G.pairs, "_BLOCK", 20)
     assert torch.allclose(G.distance_matrix(M, x, y), found, rtol=rounding, atol=rounding)
+    # Functions of functions cannot be computed again in the backward pass.
+    assert torch.func.grad(lambda x: G.distance_matrix(M, x, y).sum())(x).isfinite().all()
     assert torch.equal(d, d.mT)
     assert d.diagonal(0, -2, -1).eq(0).all()
     assert G.distance_matrix(M, x[0, 0, :0], y).shape == (3, 0, 4)

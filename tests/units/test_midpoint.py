@@ -113,7 +113,8 @@ def test_bad_input():
             G.midpoint(M, x)
     with pytest.raises(ValueError, match="dim = 1, but x of shape"):
         G.midpoint(LORENTZ, torch.tensor([[1.0, 0.0]]), dim=1)
-    with pytest.raises(ValueError, match="nonnegative with a positive finite sum"):
-        G.midpoint(LORENTZ, torch.tensor([[1.0, 0.0]]), torch.zeros(1))
+    for weights in ([0.0, 0.0], [1.0, -0.5]):
+        with pytest.raises(ValueError, match="nonnegative with a positive finite sum"):
+            G.midpoint(LORENTZ, torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor(weights))
     with pytest.raises(ValueError, match=r"weights has shape \(2, 1\).*\(1,\)"):
         G.midpoint(LORENTZ, torch.tensor([[1.0, 0.0]]), torch.ones(2, 1))

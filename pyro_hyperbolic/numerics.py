@@ -32,8 +32,8 @@ __all__ = [
 # derivatives are accurate to the unit roundoff of the dtype.
 _SWITCH = 1e-2
 
-_SINHC = [1 / math.factorial(2 * j + 1) for j in range(16)]
-_ASINHC = [(-1) ** j * math.factorial(2 * j) / (4**j * math.factorial(j) ** 2 * (2 * j + 1)) for j in range(16)]
+_SINHC = [1 / math.factorial(2 * j + 1) for j in range(11)]
+_ASINHC = [(-1) ** j * math.factorial(2 * j) / (4**j * math.factorial(j) ** 2 * (2 * j + 1)) for j in range(11)]
 
 _SINC = [(-1) ** j * value for j, value in enumerate(_SINHC)]
 _ASINC = [abs(value) for value in _ASINHC]

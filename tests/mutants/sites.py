@@ -81,19 +81,18 @@ class Coverage:
     def covering(self, path: str, line: int) -> list[str]:
         """Returns the tests that run a line, those that are likely to fail soon first.
 
-        What runs at import is run by no test. Of the head of a definition these are the tests that run its body and the
-        one that reads all heads, of an assignment those that run a line that has the name; failing that, those that run
-        the class or the module.
+        What runs at import is run by no test. Of the head of a definition these are the tests that run its body, of an
+        assignment those that run a line that has the name; failing that, those that run the class or the module. The
+        one that reads all heads and their defaults comes to both.
         """
         *outer, node = self.modules[path].statement(line)
         found = self._run(path, own_lines(node))
         if not any(isinstance(block, ast.FunctionDef | ast.AsyncFunctionDef) for block in outer):
-            if isinstance(node, _DEFINITIONS):
-                found |= self._run(path, _whole(node)) | ({_READER} & self.seconds.keys())
-            else:
-                found |= self._run_any(_names(ast.walk(node)))
+            whole = isinstance(node, _DEFINITIONS)
+            found |= self._run(path, _whole(node)) if whole else self._run_any(_names(ast.walk(node)))
             for block in (*reversed(outer), self.modules[path].tree):
                 found = found or self._run(path, _whole(block))
+            found |= {_READER} & self.seconds.keys()
         return self._in_order(found)
 
     def _run(self, path: str, lines: range) -> set[str]:

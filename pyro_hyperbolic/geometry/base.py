@@ -550,10 +550,10 @@ class Nested(Hadamard):
         return across * u + size * along * (s * u).sum(-1, keepdim=True) * s
 
     def blur(self, p: Tensor, radius: Tensor) -> Tensor:
-        r"""Returns by how many units of rounding a distance ``radius`` from ``p`` is uncertain, shape ``(*)``.
+        r"""Returns the error of a distance ``radius`` from ``p``, in units of rounding, shape ``(*)``.
 
-        Here by those that rounding moves points at :math:`\rho = |\log_o p| + radius`, :math:`\sinh \rho` at curvature
-        -1.
+        By default that is how far rounding moves points at :math:`\rho = |\log_o p| + radius`: :math:`\sinh \rho` at
+        curvature -1.
         """
         return self._log_circle(self._farthest(p, radius)).exp()
 

@@ -624,6 +624,8 @@ SHAPES = {
     "mixture field, no data": (lambda: HT.continuous_flow(2, M, field="mixture"), "'mixture'", "anchors="),
     "no torus": (lambda: ph.manifolds.Torus(0), "n = 0", "at least 1"),
     "product, n": (lambda: G.origin(PRODUCT, 4), "3 dimensions", "4 were requested"),
+    "frequencies, scale": (lambda: HT.DenseField(2, M, [4], frequency_scale=-1.0), "-1.0", "> 0"),
+    "frequencies, scales": (lambda: HT.DenseField(2, M, [4], frequency_scale=(1.0, 2.0, 3.0)), "3 entries", "pair"),
     "torus, n": (lambda: HT.DenseField(3, ph.manifolds.Torus(2)), "Torus(2)", "3 were requested"),
     "rotations, n": (lambda: HT.DenseField(2, ph.manifolds.Rotations()), "3 dimensions", "2 were requested"),
     "a part of a sphere": (lambda: hdist.Uniform(geoopt.Sphere(EYE), 1), "intersection", "geoopt.Sphere()"),

@@ -778,6 +778,10 @@ def test_random_fourier_features_are_of_the_features_of_points():
     expected = torch.cat([features, phases.cos(), phases.sin()], -1)
     torch.testing.assert_close(seen[0][:, : expected.size(-1)], expected)
     assert field.frequencies.std().item() == pytest.approx(3.0, rel=0.1)
+    scales = HT.DenseField(2, M, [4], frequencies=501, frequency_scale=(0.1, 10.0)).frequencies.square().log() / 2
+    middles = scales.unflatten(-1, (3, 167)).mean((0, 2))  # of the logarithms of normal draws, (log 2 + gamma) / 2 less
+    expected = torch.tensor([-1.0, 0.0, 1.0]) * math.log(10) * 2 / 3 - (math.log(2) + 0.5772) / 2
+    torch.testing.assert_close(middles, expected, atol=0.25, rtol=0)
 
 
 @pytest.mark.parametrize(

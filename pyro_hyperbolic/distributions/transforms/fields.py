@@ -90,11 +90,12 @@ class DenseField(VectorField):
         context_dim: Length of a context vector; None for no context.
         frequencies: Number of random Fourier features :math:`\cos \omega \cdot \phi, \sin \omega \cdot \phi` that are
             added to :math:`\phi`; they help where the density has edges.
-        frequency_scale: Standard deviation of the coordinates of :math:`\omega`.
+        frequency_scale: Standard deviation of the coordinates of :math:`\omega`. A pair for one that grows
+            geometrically from the first frequency to the last: for densities with details of many sizes.
 
     Raises:
-        TypeError: If a size is not an integer.
-        ValueError: If a size is out of range.
+        TypeError: If a size is not an integer, or a scale is no number.
+        ValueError: If a size or a scale is out of range.
 
     References:
         *Fourier Features Let Networks Learn High Frequency Functions in Low Dimensional Domains*, M. Tancik et al.,
@@ -114,15 +115,16 @@ class DenseField(VectorField):
         hidden_dims: Sequence[int] | None = None,
         context_dim: int | None = None,
         frequencies: int = 0,
-        frequency_scale: float = 2.0,
+        frequency_scale: float | tuple[float, float] = 2.0,
     ) -> None:
         super().__init__(dim, manifold, context_dim)
         checks.check_count("frequencies", frequencies, 0, "it counts random Fourier features")
+        scales = _scales(frequency_scale, frequencies)
         space = self._space
         with torch.no_grad():
             size = _count_features(space, random_states(space, dim, 1)[0])
         self.frequencies: Tensor
-        self.register_buffer("frequencies", frequency_scale * torch.randn(size, frequencies))
+        self.register_buffer("frequencies", scales * torch.randn(size, frequencies))
         inputs = size + 2 * frequencies + 2 * _TIMES + 1 + (context_dim or 0)
         self.network = dense(inputs, widths_of(hidden_dims, [128, 128]), space.vector_size(dim))
 
@@ -290,6 +292,14 @@ class MixtureField(VectorField):
 
 def _count_features(space: Complete, state: Tensor) -> int:
     return space.features(space.point(state)[0]).size(-1)
+
+
+def _scales(scale: float | tuple[float, float], count: int) -> Tensor:
+    """Returns the scale of each of ``count`` frequencies, geometric between a pair."""
+    remedy = "it is the scale of frequencies; give a number, or a pair"
+    pair = checks.check_list("frequency_scale", scale, remedy, 2) if isinstance(scale, (tuple, list)) else [scale] * 2
+    low, high = (math.log(checks.check_number("frequency_scale", value, remedy, above=0)) for value in pair)
+    return torch.linspace(low, high, count, dtype=torch.float64).exp().to(torch.get_default_dtype())
 
 
 def time_features(t: Tensor) -> Tensor:

@@ -320,9 +320,10 @@ def gromov_delta(distances: Array, base: int | None = None) -> Tensor:
 
     Here :math:`2 (x|y)_w = d(x, w) + d(y, w) - d(x, y)` is Gromov's product. Equivalently, of the three sums
     :math:`d(x, y) + d(z, w)` of four points, half the largest difference between the largest sum and the second. It is
-    zero for exactly the metrics of trees (of path lengths between some nodes). It has the unit of distances, so compare
-    it with the diameter. On the hyperboloid and in the Poincaré ball of curvature :math:`-1/k`, in two or more
-    dimensions, the least upper bound over all points is :math:`\sqrt k \log 2`. In flat space there is none.
+    zero for exactly the metrics of trees (of path lengths between some nodes), and at least half of what the triangle
+    inequality is broken by, where distances are measured. It has the unit of distances, so compare it with the
+    diameter. On the hyperboloid and in the Poincaré ball of curvature :math:`-1/k`, in two or more dimensions, the
+    least upper bound over all points is :math:`\sqrt k \log 2`. In flat space there is none.
 
     The maximum over all ``w`` takes :math:`N^4 / 8` comparisons, about five seconds for N = 400. With a fixed ``w``
     it takes :math:`N^3 / 2`, and is between half of the maximum and the maximum.
@@ -382,9 +383,11 @@ def _gromov_delta(distances: Tensor, base: int | None) -> Tensor:
         from_base = distances[base]
         return _excess((from_base + from_base.unsqueeze(-1) - distances) / 2)
     delta = distances.new_zeros(())
-    for w in range(len(distances) - 3):  # four points have the same three sums from each of them: take the first
-        rest, from_w = distances[w + 1 :, w + 1 :], distances[w, w + 1 :]
-        delta = torch.maximum(delta, _excess((from_w + from_w.unsqueeze(-1) - rest) / 2))
+    for w, from_w in enumerate(distances):
+        product = (from_w + from_w.unsqueeze(-1) - distances) / 2
+        delta = torch.maximum(delta, (-product).amax())  # z = w: by how much a triangle inequality is broken
+        if w < len(distances) - 3:  # four points have the same three sums from each of them: take the first
+            delta = torch.maximum(delta, _excess(product[w + 1 :, w + 1 :]))
     return delta
 
 

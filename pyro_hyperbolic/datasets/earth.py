@@ -25,7 +25,7 @@ def earth(path: str | os.PathLike[str]) -> Tensor:
 
     Each line is a latitude :math:`\varphi` in [-90, 90] and a longitude :math:`\lambda` in [-180, 360], in degrees.
     Comments (``#``), blank lines, and one line of names before the numbers, such as ``lat,long``, are skipped. Names
-    that begin with the longitude, in a comment too, are an error. Rows stay in order, and repeated ones stay repeated.
+    that begin with the longitude, in a comment too, are an error, and so are ``x,y``. Rows stay in order, and repeated ones stay repeated.
     Equal places are equal points: longitudes are equal up to whole turns, and at a pole all are, so
     ``len(x.unique(dim=0))`` is the number of distinct places.
 
@@ -82,7 +82,7 @@ def earth(path: str | os.PathLike[str]) -> Tensor:
                 raise ValueError(
                     f"{where}, not two numbers latitude,longitude in degrees; keep these two columns only."
                 ) from None
-            if re.match("lon|lng", fields[0], re.IGNORECASE):
+            if re.match("(lon|lng|east|x$)", fields[0], re.IGNORECASE) or re.match("lat", fields[1], re.IGNORECASE):
                 raise swapped from None
             named = True
             continue

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from pyro_hyperbolic.distributions.constraints import OnManifold
 from pyro_hyperbolic.distributions.manifold_distribution import ManifoldDistribution
-from pyro_hyperbolic.geometry import bind, checks, same
+from pyro_hyperbolic.geometry import Geometry, bind, checks, same
 from pyro_hyperbolic.geometry.euclidean import Euclidean
 from pyro_hyperbolic.geometry.product import MixedProduct
+from pyro_hyperbolic.geometry.sphere import Sphere
+from pyro_hyperbolic.geometry.torus import FlatTorus
 from pyro_hyperbolic.manifolds import with_sampled_parameters
 
 __all__ = ["ProductDistribution"]
@@ -146,19 +148,22 @@ def _check_factor(space: MixedProduct, i: int, factor: Any) -> None:
                 f"factor {i} is on {checks.describe(support.manifold)}, but factor {i} of the manifold is "
                 f"{checks.describe(own)}; pass the same manifold object to both."
             )
-    elif support.is_discrete or (not isinstance(own, Euclidean) and not isinstance(_base(factor), _PERIODIC)):
+    elif support.is_discrete or not isinstance(own, _space_of(factor)):
         raise ValueError(
             f"factor {i} is {factor} on {support}, but must have a density with respect to the volume of factor {i} of "
             f"the manifold, {checks.describe(own)}; use one whose support is on_manifold of it."
         )
 
 
-#: Distributions on circles and spheres whose support is not this library's. Torch calls that of some real.
-_PERIODIC = (dist.ProjectedNormal, dist.SineBivariateVonMises, dist.SineSkewed, dist.VonMises, dist.VonMises3D)
+#: Pyro's distributions on compact spaces. Torch calls the support of some real.
+_COMPACT: dict[type[Geometry], tuple[type, ...]] = {
+    Sphere: (dist.ProjectedNormal, dist.VonMises3D),
+    FlatTorus: (dist.SineBivariateVonMises, dist.SineSkewed, dist.VonMises),
+}
 
 
-def _base(factor: Any) -> Any:
-    """Returns the distribution within wrappers such as ``Independent``."""
+def _space_of(factor: Any) -> type[Geometry]:
+    """Returns the space with whose volume a distribution of Pyro has its density, looking into wrappers."""
     while isinstance(factor, (torch.distributions.Independent, dist.MaskedDistribution, dist.ExpandedDistribution)):
         factor = factor.base_dist
-    return factor
+    return next((space for space, laws in _COMPACT.items() if isinstance(factor, laws)), Euclidean)

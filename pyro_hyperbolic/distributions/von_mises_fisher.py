@@ -58,8 +58,8 @@ class VonMisesFisher(AxialDistribution):
         u = torch.rand(shape, dtype=c.dtype, device=c.device)
         sin2 = _half_versine(u, c)
         # The reflection at the equator turns c into -c, and sine into cosine. It is exact near the antipode, which
-        # samples reach if c is small; for large c it overflows.
-        small = c < 4
+        # samples reach unless c is large; then it overflows.
+        small = c < 40
         cos2 = torch.where(small, _half_versine(1 - u, -_split(c, small)[0]), 1 - sin2)
         # With u = 0 the sine is 0, whose square root has no derivative; the sine itself has the derivative 0.
         ratio = _half_versine_ratio(u, c).sqrt()
@@ -116,8 +116,9 @@ def _half_versine(u: Tensor, c: Tensor) -> Tensor:
 
 
 def _half_versine_ratio(u: Tensor, c: Tensor) -> Tensor:
+    # The sum 1 - u + u e^(-2c) has no cancellation, where u is nearly 1.
     ratio = _expm1c(-2 * c)
-    return ratio * _log1pc(-2 * c * u * ratio)
+    return ratio * _log1pc(-2 * c * u * ratio, (1 - u) + u * torch.exp(-2 * c))
 
 
 def _expm1c(y: Tensor) -> Tensor:
@@ -129,10 +130,10 @@ def _expm1c(y: Tensor) -> Tensor:
     return torch.where(small, series, torch.expm1(far) / far)
 
 
-def _log1pc(y: Tensor) -> Tensor:
-    r"""Returns :math:`\log(1 + y) / y`, smooth at 0."""
+def _log1pc(y: Tensor, one_more: Tensor) -> Tensor:
+    r"""Returns :math:`\log(1 + y) / y` of ``y`` and ``1 + y``, smooth at 0."""
     small = y.abs() < 0.1
     (near, far), series = _split(y, small), torch.zeros_like(y)
     for j in range(18, 0, -1):
         series = series * -near + 1 / j
-    return torch.where(small, series, torch.log1p(far) / far)
+    return torch.where(small, series, one_more.log() / far)

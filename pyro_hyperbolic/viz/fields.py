@@ -12,6 +12,8 @@ from matplotlib.collections import QuadMesh
 from matplotlib.contour import QuadContourSet
 from torch import Tensor
 
+from pyro_hyperbolic.geometry import checks
+
 from .choice import axes, picture
 from .pictures import Array, Extent, Picture, Z, tensor_of
 
@@ -166,6 +168,7 @@ class _Mesh:
     def __init__(
         self, drawn: Picture, ax: Axes, extent: Extent | None, resolution: int, batch_size: int, **options: Any
     ) -> None:
+        checks.check_count("batch_size", batch_size, 1, "it is the number of points in one call")
         self.drawn, self.borders = drawn, drawn.borders(ax, extent, resolution)
         sides = [float(border[1] - border[0]) for border in self.borders]
         centres = torch.stack(torch.meshgrid(*((b[1:] + b[:-1]) / 2 for b in self.borders), indexing="xy"), dim=-1)

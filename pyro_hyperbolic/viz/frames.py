@@ -229,8 +229,9 @@ def globe(ax: Axes | None, manifold: Manifold, *, step: float = 30.0, **kwargs: 
 
 def _graticule(drawn: Cut, step: float) -> list[np.ndarray]:
     """Returns meridians, which avoid the seams, and parallels."""
-    longitude = torch.arange(step, math.pi - step / 2, step, dtype=torch.float64)
-    latitude = torch.arange(step, math.pi / 2 - step / 2, step, dtype=torch.float64)
+    # NumPy's arange is empty where a step leads beyond the end.
+    ends = (math.pi, math.pi / 2)
+    longitude, latitude = (torch.from_numpy(np.arange(step, end - step / 2, step)) for end in ends)
     latitude = torch.cat([-latitude, latitude.new_zeros(1), latitude])
     fixed = torch.cat([longitude, -longitude, longitude.new_zeros(1), latitude]).unsqueeze(-1)
     upwards = (torch.arange(len(fixed)) < len(fixed) - len(latitude)).unsqueeze(-1)

@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.cbook import normalize_kwargs
 from matplotlib.collections import LineCollection, PathCollection
 
+from pyro_hyperbolic.geometry import checks
+
 from .choice import axes, picture
 from .pictures import Array, Z, tensor_of
 
@@ -80,8 +82,7 @@ def geodesics(
         >>> arc.norm(dim=-1).min()
         tensor(0.4142, dtype=torch.float64)
     """
-    if samples < 2:
-        raise ValueError(f"samples = {samples}, but an arc has at least its 2 end points.")
+    checks.check_count("samples", samples, 2, "an arc has at least its 2 end points")
     ax = axes(ax)
     drawn = picture(ax, manifold)
     ends = torch.broadcast_tensors(drawn.checked(x, "x"), drawn.checked(y, "y"))
@@ -131,6 +132,7 @@ def tree(ax: Axes | None, manifold: Manifold, x: Array, edges: Array, **kwargs: 
             f"edges are {edges.dtype} of shape {tuple(edges.shape)}, but must be integer pairs (E, 2); "
             f"transpose a (2, E) edge_index."
         )
+    edges = edges.long()  # bytes would be a mask
     if edges.numel() and not 0 <= int(edges.min()) <= int(edges.max()) < len(x):
         raise ValueError(
             f"edges name the nodes {int(edges.min())}..{int(edges.max())}, but x has {len(x)}, numbered from 0."

@@ -101,6 +101,7 @@ class Picture:
 
     def borders(self, ax: Axes, extent: Extent | None, resolution: int) -> list[Tensor]:
         """Returns the borders of ``resolution`` cells upwards, and of cells across, by default of the whole picture."""
+        checks.check_count("resolution", resolution, 1, "it is the number of cells upwards")
         extent = self.extent(ax) if extent is None else extent
         sizes = (self.aspect * resolution, resolution)
         sides = zip((extent[:2], extent[2:]), sizes, strict=True)

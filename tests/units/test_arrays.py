@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
+from matplotlib.figure import Figure
 
 import pyro_hyperbolic as ph
 from pyro_hyperbolic import metrics
@@ -80,6 +81,10 @@ def test_unsigned_integers(dtype):
     """Torch itself cannot sort all of them."""
     assert metrics.roc_auc(np.array([3, 1, 2], dtype), [1, 0, 0]) == 1
     assert metrics.gromov_delta(D.astype(dtype)) == 0
+    edges = np.array([[0, 1], [1, 2], [2, 0]])  # as many as nodes, like a mask
+    x, ax = ph.geometry.exp0(M, torch.eye(3, 2)), Figure().subplots()
+    drawn = [ph.viz.tree(ax, M, x, each).get_segments() for each in (edges, edges.astype(dtype))]
+    np.testing.assert_array_equal(*drawn)
 
 
 def test_a_sparse_matrix_of_distances_is_made_full():

@@ -246,17 +246,20 @@ def test_von_mises_fisher_samples(c):
     assert_follows(around, stats.uniform(-math.pi, 2 * math.pi).cdf)
 
 
-@pytest.mark.parametrize("c", [1e-3, 3.0])
+@pytest.mark.parametrize("c", [1e-3, 3.0, 3.9999, 7.6, 28.8, 959.4])
 def test_the_least_and_the_greatest_draw(c, monkeypatch):
-    """Near the mode and the antipode a sample keeps its distance, and has a finite gradient."""
-    for u, end in ((0.0, Z_AXIS.float()), (1 - 2**-24, -Z_AXIS.float())):
+    """Near the mode and the antipode a sample keeps its distance and its norm, and has a finite gradient."""
+    for u in (0.0, 1 - 1e-6, 1 - 2**-24):
         monkeypatch.setattr(torch, "rand", lambda shape, u=u, **kwargs: torch.full(shape, u, **kwargs))
         concentration = torch.tensor(c, dtype=torch.float32, requires_grad=True)
         x = hdist.VonMisesFisher(Z_AXIS.float(), concentration).rsample()
         with mp.workdps(30):
+            u = torch.tensor(u, dtype=torch.float32).item()
             versine = -mp.log1p(u * mp.expm1(-2 * mp.mpf(concentration.item()))) / (2 * mp.mpf(concentration.item()))
-            expected = float(2 * mp.sqrt(min(versine, 1 - versine)))
-        assert abs((x - end).norm() - expected) <= 1e-3 * expected + 1e-6
+            lengths = [float(2 * mp.sqrt(each)) for each in (versine, 1 - versine)]
+        for end, expected in zip((Z_AXIS.float(), -Z_AXIS.float()), lengths, strict=True):
+            assert abs((x - end).norm() - expected) <= 1e-3 * expected + 1e-6
+        assert abs(x.norm() - 1) < 8 * torch.finfo(x.dtype).eps
         assert torch.autograd.grad(x.sum(), concentration)[0].isfinite()
 
 
@@ -701,6 +704,14 @@ def normal():
     return dist.Normal(torch.zeros(3), 1.0).to_event(1)
 
 
+def angles():
+    return dist.VonMises(torch.zeros(3), 1.0).to_event(1)
+
+
+def directions():
+    return dist.ProjectedNormal(torch.ones(3))
+
+
 FACTOR = ["factor 0", "Real"]
 BAD = {
     "no dim": (lambda: hdist.Uniform(SPHERE), ValueError, ["dim", "n = 2"]),
@@ -716,6 +727,12 @@ BAD = {
     "vectors on H": (of_one_factor(lorentz(), 3, normal), ValueError, [*FACTOR, "Lorentz(k=1)"]),
     "vectors on S": (of_one_factor(SPHERE, 3, normal), ValueError, [*FACTOR, "Sphere"]),
     "vectors on T": (of_one_factor(ph.manifolds.Torus(3), 3, normal), ValueError, [*FACTOR, "Torus"]),
+    "angles on H": (of_one_factor(geoopt.PoincareBall(), 3, angles), ValueError, [*FACTOR, "PoincareBall"]),
+    "angles on S": (of_one_factor(SPHERE, 3, angles), ValueError, [*FACTOR, "Sphere"]),
+    "angles on R": (of_one_factor(geoopt.Euclidean(1), 3, angles), ValueError, [*FACTOR, "Euclidean"]),
+    "directions on H": (of_one_factor(lorentz(), 3, directions), ValueError, ["factor 0", "Sphere", "Lorentz(k=1)"]),
+    "directions on T": (of_one_factor(ph.manifolds.Torus(3), 3, directions), ValueError, ["factor 0", "Torus"]),
+    "directions on R": (of_one_factor(geoopt.Euclidean(1), 3, directions), ValueError, ["factor 0", "Euclidean"]),
     "counts": (
         of_one_factor(geoopt.Euclidean(1), 2, lambda: dist.Poisson(torch.ones(2)).to_event(1)),
         ValueError,

@@ -54,6 +54,8 @@ def test_equal_places_are_equal_points(tmp_path):
         ("10,400\n", ("line 1", "longitude", "[-180, 360]")),
         ("10,nan\n", ("line 1", "longitude")),
         ("longitude,latitude\n10,20\n", ("line 1", "swap")),
+        ("X,Y\n10,20\n", ("line 1", "swap")),
+        ("id,lat\n10,20\n", ("line 1", "latitude must come first")),
         ("# long, lat (degrees)\n10,20\n", ("line 1", "swap")),
         ("lat,long\nlat,long\n1,2\n", ("line 2", "two numbers")),
         ("1,2\n1,2,3\n", ("line 2", "'1,2,3'", "two columns")),

@@ -249,6 +249,14 @@ def test_gromov_delta_of_any_metrics():
     torch.testing.assert_close(gromov_delta(distances * (1 + 1e-15 * distances.sign().triu())), delta)
 
 
+@pytest.mark.parametrize("n", [3, 4, 6])
+def test_gromov_delta_counts_broken_triangle_inequalities(n):
+    sides = torch.rand(20, n, n, generator=torch.Generator().manual_seed(0), dtype=torch.float64).triu(1) ** 6
+    sides = sides + sides.mT
+    at_points = torch.stack([gromov_delta(sides, w) for w in range(n)])
+    torch.testing.assert_close(gromov_delta(sides), at_points.amax(0))
+
+
 def test_gromov_delta_of_graphs():
     tree = nx.random_labeled_tree(40, seed=0)
     nx.set_edge_attributes(tree, {edge: 1 + i % 7 for i, edge in enumerate(tree.edges)}, "weight")

@@ -174,6 +174,9 @@ def test_hemispheres_are_as_documented():
     """Longitude 0 is in the middle, 90 degrees east the centre of the right circle, north is up."""
     ax = Figure().subplots()
     west, east, _ = viz.globe(ax, SPHERE)
+    for step, lines in ((30.0, 16), (60.0, 8), (90.0, 4), (120.0, 4), (180.0, 2)):
+        *_, grid = viz.globe(Figure().subplots(), SPHERE, step=step)
+        assert len(grid.get_paths()) == lines
     p = positions(ax, SPHERE, [[0.0, 1.0, 0.0], [0.0, -1.0, 0.0], [1.0, 1e-9, 0.0], [0.0, 0.6, 0.8], [-0.6, 0.8, 0.0]])
     assert p[:2].tolist() == [list(east.center), list(west.center)]
     assert p[2].tolist() == pytest.approx([east.center[0] - R, 0.0])

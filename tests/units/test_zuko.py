@@ -70,6 +70,17 @@ def test_the_two_directions_can_be_exchanged():
     torch.testing.assert_close(fast_sampler(x), ph.flows.from_zuko(flow, M).inv(x))
 
 
+def test_draws_that_zuko_would_clip_raise():
+    """Gaussianization flows are inverted between -10 and 10 only."""
+    lifted = ph.flows.from_zuko(zuko.flows.GF(2, transforms=1), geoopt.Euclidean(1))
+    for parameter in lifted.parameters():
+        parameter.data.zero_()
+    x = torch.tensor([[0.5, -2.0], [30.0, 0.0]])
+    torch.testing.assert_close(lifted.inv(lifted(x[:1]).clone()), x[:1], atol=1e-4, rtol=0)
+    with pytest.raises(ValueError, match=r"1 of 2.*10.*NSF"):
+        lifted(x)
+
+
 @pytest.mark.parametrize("path", ["guide", "density"])
 def test_training_reaches_every_parameter_of_the_flow(path):
     M, flow = lorentz(), shaken(zuko.flows.NSF(2, **SMALL))

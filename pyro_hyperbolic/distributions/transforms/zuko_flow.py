@@ -27,6 +27,7 @@ class ZukoFlow(TangentModule):
     Made by :func:`from_zuko`. The parameters are those of the flow, and shared with it. Points ``y`` are scored by one
     pass of ``f``. Samples take its inverse: of autoregressive flows one pass for each dimension, of neural, polynomial
     and Gaussianization flows a bisection to 1e-6, of ``CNF`` an ODE to 1e-4, and own samples are scored without it.
+    zuko clips the inverse of Gaussianization flows at 10, which is an error here.
     ``zuko.lazy.Flow(flow.transform.inv, flow.base)`` exchanges the two directions.
 
     Args:
@@ -49,7 +50,10 @@ class ZukoFlow(TangentModule):
         self.transform, self.context = flow.transform, context
         base = flow.base(context)
         self._dim = base.event_shape.numel()
-        sides = [side for part in _parts(self._f()) for side in (part.domain, part.codomain)]
+        parts = list(_parts(self._f()))
+        #: Gaussianization flows have no inverse beyond a bound, and zuko clips it.
+        self._clips = any(hasattr(getattr(part, "base", part), "bound") for part in parts)
+        sides = [side for part in parts for side in (part.domain, part.codomain)]
         for side in (base.support, *sides):
             if not is_real_vector(side):
                 raise ValueError(
@@ -61,7 +65,16 @@ class ZukoFlow(TangentModule):
         return self.transform(self.context)
 
     def _tangent_forward(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        return self._mapped(self._f().inv, v)
+        w, log_det = self._mapped(self._f().inv, v)
+        if self._clips and checks.validating(True):
+            lost = ((self._f()(w) - v).abs() > 1e-3 * (1 + v.abs())).any(-1)
+            if bool(lost.any()):
+                raise ValueError(
+                    f"{int(lost.sum())} of {lost.numel()} draws are beyond 10 within the flow, where zuko clips the "
+                    f"inverse of Gaussianization flows; train it on data of about unit variance first, or use "
+                    f"zuko.flows.NSF(features={self._dim})."
+                )
+        return w, log_det
 
     def _tangent_backward(self, w: Tensor) -> tuple[Tensor, Tensor]:
         v, log_det = self._mapped(self._f(), w)

@@ -60,6 +60,23 @@ class Geometry(ABC):
         """Returns the intrinsic dimension if the manifold object fixes it, or None (default)."""
         return None
 
+    @property
+    def factors(self) -> list[Any]:
+        """The geometries of the factors of a product; a manifold that is no product is its own only factor."""
+        return [self]
+
+    def dims(self, n: int) -> list[int]:
+        """Returns the intrinsic dimensions of the factors, which add up to ``n``."""
+        return [n]
+
+    def split(self, x: Tensor) -> list[Tensor]:
+        """Returns the points of the factors, each of its own event shape."""
+        return [x]
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """Returns the points whose factors are ``parts``, of batch shapes that broadcast."""
+        return parts[0]
+
     def parameters(self) -> dict[str, Tensor]:
         """Returns the positive tensors that distinguish manifolds of this kind; none by default."""
         return {}

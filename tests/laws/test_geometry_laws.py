@@ -51,8 +51,8 @@ def geoopt_log(self, x, y):
 
 def dropped(self, x):
     """A product that forgets the volume of its first factor."""
-    pairs = [factor.point(part) for factor, part in self._zip(x.split(self._state_sizes, -1))]
-    return self._join([point for point, _ in pairs]), sum(volume for _, volume in pairs[1:])
+    pairs = [factor.point(part) for factor, part in self._zip(self._states(x))]
+    return self.join([point for point, _ in pairs]), sum(volume for _, volume in pairs[1:])
 
 
 def root(z):

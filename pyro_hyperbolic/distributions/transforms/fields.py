@@ -15,7 +15,6 @@ from torch import Tensor
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.geometry import Complete, Embedded, Hadamard, checks
 from pyro_hyperbolic.geometry.autocast import autocasts
-from pyro_hyperbolic.geometry.product import MixedProduct
 from pyro_hyperbolic.manifolds import STANDARD
 
 from .base import register_if_learnable
@@ -377,8 +376,8 @@ def random_states(space: Complete, dim: int, count: int) -> Tensor:
         return 2 * torch.randn(count, dim)
     if isinstance(space, Embedded):
         return space.state(space.uniform(torch.Size((count,)), dim, torch.empty(())))[0]
-    if isinstance(space, MixedProduct):
-        parts = zip(space.factors, space.dims, strict=True)
+    if len(space.factors) > 1:
+        parts = zip(space.factors, space.dims(dim), strict=True)
         return torch.cat([random_states(factor, n, count) for factor, n in parts], -1)
     raise TypeError(f"{space.name} has no random points; give anchors=.")
 

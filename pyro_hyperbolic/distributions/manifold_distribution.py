@@ -1,6 +1,5 @@
 r"""What distributions on a manifold share: arguments that broadcast, the support, checks of values, ``expand``."""
 
-from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyro.distributions as dist
@@ -138,9 +137,7 @@ def check_latent_k(distribution: dist.TorchDistribution, manifold: Manifold, val
 
 def checked_number(name: str, value: Any, like: Tensor, remedy: str, validate: bool | None) -> Tensor:
     """Returns a positive argument as a tensor of the dtype and device of ``like`` if it is a number, or raises."""
-    if isinstance(value, Real) and not isinstance(value, bool):
-        value = torch.as_tensor(float(value), dtype=like.dtype, device=like.device)
-    checks.check_floating(name, value)
-    checks.check_positive(name, value, remedy, validate=validate)
-    number: Tensor = value
+    number: Tensor = checks.as_tensor_like(value, like)
+    checks.check_floating(name, number)
+    checks.check_positive(name, number, remedy, validate=validate)
     return number

@@ -1,6 +1,5 @@
 """Random graphs whose nodes are points of a manifold, and whose edges join near points."""
 
-from numbers import Real
 from typing import Any
 
 import pyro.distributions as dist
@@ -12,6 +11,7 @@ from torch.distributions.constraints import Constraint
 from torch.nn.functional import logsigmoid
 
 from pyro_hyperbolic import geometry
+from pyro_hyperbolic.distributions.manifold_distribution import checked_number
 from pyro_hyperbolic.geometry import checks
 from pyro_hyperbolic.manifolds import STANDARD, with_sampled_parameters
 
@@ -21,6 +21,7 @@ _REMEDIES = {
     "radius": "it is the distance at which an edge has probability 1/2",
     "temperature": "it is the width of the threshold, in units of distance",
 }
+_FROM_A_NETWORK = "pass a network's output through softplus or exp."
 
 
 class SimpleGraphs(Constraint):
@@ -129,7 +130,7 @@ class SoftGeometricGraph(dist.TorchDistribution):
         checks.check_set(space, x, "x", validate=validate_args)
         self.x, self._event = x, 1 + space.event_dim
         self.radius, self.temperature = (
-            _checked_number(name, value, x, validate_args)
+            checked_number(name, value, x, f"{_REMEDIES[name]}; {_FROM_A_NETWORK}", validate_args)
             for name, value in (("radius", radius), ("temperature", temperature))
         )
         checks.check_same_dtype(x=x, radius=self.radius, temperature=self.temperature)
@@ -289,15 +290,6 @@ class SoftGeometricGraph(dist.TorchDistribution):
 
 def _pairs_of(mask: Tensor) -> Tensor:
     return mask.unsqueeze(-1) & mask.unsqueeze(-2)
-
-
-def _checked_number(name: str, value: Any, x: Tensor, validate: bool | None) -> Tensor:
-    if isinstance(value, Real) and not isinstance(value, bool):
-        value = torch.as_tensor(float(value), dtype=x.dtype, device=x.device)
-    checks.check_floating(name, value)
-    remedy = f"{_REMEDIES[name]}; pass a network's output through softplus or exp."
-    checks.check_positive(name, value, remedy, validate=validate)
-    return value
 
 
 def _check_mask(mask: Any, nodes: int) -> None:

@@ -1,7 +1,6 @@
 r"""Wrapped normal distributions: a normal on the tangent space at the origin, mapped to the manifold around ``loc``."""
 
 import math
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import pyro.distributions as dist
@@ -186,9 +185,7 @@ class WrappedNormal(WrappedDistribution):
     ) -> None:
         manifold = STANDARD if manifold is None else with_sampled_parameters(manifold)
         space = _checked_geometry(manifold, loc)
-        if isinstance(scale, Real) and not isinstance(scale, bool):
-            scale = torch.as_tensor(float(scale), dtype=loc.dtype, device=loc.device)
-        scale = _checked_scale(space, scale, loc)  # type: ignore[arg-type]
+        scale = _checked_scale(space, checks.as_tensor_like(scale, loc), loc)
         checks.check_batches(loc=space.batch_of(loc.shape), scale=scale.shape[:-1])
         _check_values(space, loc, scale, validate_args)
         base = dist.Normal(scale.new_zeros(()), scale, validate_args=False).to_event(1)

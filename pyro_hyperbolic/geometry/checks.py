@@ -24,8 +24,10 @@ __all__ = [
     "OVERFLOW_REMEDY",
     "Array",
     "all_hold",
+    "as_floating",
     "as_real",
     "as_tensor",
+    "as_tensor_like",
     "check_batches",
     "check_callable",
     "check_chart",
@@ -135,6 +137,19 @@ def as_real(name: str, value: Any, remedy: str) -> Tensor:
         if bool((tensor < 0).any()):
             raise TypeError(f"{name} = {shown(value)}, with integers above {2**63 - 1}; use floats.")
     return tensor
+
+
+def as_floating(name: str, value: Any, remedy: str) -> Tensor:
+    """Returns real numbers as a floating point tensor: in their own dtype, or the default one of Python numbers."""
+    real = as_real(name, value, remedy)
+    has_own = hasattr(value, "dtype") and real.is_floating_point()
+    return real if has_own else real.to(torch.get_default_dtype())
+
+
+def as_tensor_like(value: Any, like: Tensor) -> Any:
+    """Returns a Python number as a tensor of the dtype and device of ``like``, and anything else as it is."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    return torch.as_tensor(float(value), dtype=like.dtype, device=like.device) if is_number else value
 
 
 def _is_inexact(value: Tensor) -> bool:

@@ -13,7 +13,7 @@ from pyro_hyperbolic.distributions.constraints import on_manifold
 from pyro_hyperbolic.geometry import checks
 from pyro_hyperbolic.manifolds import has_sampled_parameters
 
-__all__ = ["ManifoldDistribution", "check_latent_k", "check_value", "checked_number"]
+__all__ = ["ManifoldDistribution", "check_latent_k", "check_value", "checked_number", "initialise"]
 
 #: Pyro's autoguides and MCMC store the supports of their first run, with the k of that run.
 _LATENT_K_HINT = (
@@ -43,12 +43,7 @@ class ManifoldDistribution(dist.TorchDistribution):
         self, manifold: Manifold, batch_shape: torch.Size, event_shape: torch.Size, validate_args: bool | None
     ) -> None:
         self.manifold = manifold
-        # The arguments are already checked. With None, Pyro's global setting applies, also after construction.
-        super().__init__(batch_shape, event_shape, validate_args=False)
-        if validate_args is None:
-            del self._validate_args
-        else:
-            self._validate_args = validate_args
+        initialise(self, batch_shape, event_shape, validate_args)
 
     @constraints.dependent_property(is_discrete=False, event_dim=1)
     def support(self) -> Constraint:
@@ -109,6 +104,16 @@ class ManifoldDistribution(dist.TorchDistribution):
     def __repr__(self) -> str:
         shapes = "".join(f"{name}: {tuple(getattr(self, name).shape)}, " for name in self.arg_constraints)
         return f"{type(self).__name__}({shapes}{checks.describe(self.manifold)})"
+
+
+def initialise(distribution: Any, batch_shape: torch.Size, event_shape: torch.Size, validate_args: bool | None) -> None:
+    """Calls torch's constructor. With ``validate_args=None`` Pyro's global setting applies, also after construction."""
+    # The arguments are already checked, and torch's checks fail on empty batches.
+    torch.distributions.Distribution.__init__(distribution, batch_shape, event_shape, validate_args=False)
+    if validate_args is None:
+        del distribution._validate_args
+    else:
+        distribution._validate_args = validate_args
 
 
 def check_value(distribution: dist.TorchDistribution, manifold: Manifold, value: Tensor) -> None:

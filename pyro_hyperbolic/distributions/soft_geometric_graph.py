@@ -11,7 +11,7 @@ from torch.distributions.constraints import Constraint
 from torch.nn.functional import logsigmoid
 
 from pyro_hyperbolic import geometry
-from pyro_hyperbolic.distributions.manifold_distribution import checked_number
+from pyro_hyperbolic.distributions.manifold_distribution import checked_number, initialise
 from pyro_hyperbolic.geometry import checks
 from pyro_hyperbolic.manifolds import STANDARD, with_sampled_parameters
 
@@ -143,15 +143,7 @@ class SoftGeometricGraph(dist.TorchDistribution):
             _check_mask(mask, nodes)
             batches["mask"] = mask.shape[:-1]
         batches |= {f"{name} of the manifold": value.shape[:-1] for name, value in space.parameters().items()}
-        self._finish(checks.check_batches(**batches), torch.Size((nodes, nodes)), validate_args)
-
-    def _finish(self, batch_shape: torch.Size, event_shape: torch.Size, validate_args: bool | None) -> None:
-        # The arguments are already checked. With None, Pyro's global setting applies, also after construction.
-        super().__init__(batch_shape, event_shape, validate_args=False)
-        if validate_args is None:
-            del self._validate_args
-        else:
-            self._validate_args = validate_args
+        initialise(self, checks.check_batches(**batches), torch.Size((nodes, nodes)), validate_args)
 
     @property
     def logits(self) -> Tensor:
@@ -231,7 +223,7 @@ class SoftGeometricGraph(dist.TorchDistribution):
         new = self._get_checked_instance(type(self), _instance)
         for name in ("manifold", "x", "_event", "radius", "temperature", "node_mask"):
             setattr(new, name, getattr(self, name))  # as they are, so that distances are computed once
-        new._finish(torch.Size(batch_shape), self.event_shape, self.__dict__.get("_validate_args"))
+        initialise(new, torch.Size(batch_shape), self.event_shape, self.__dict__.get("_validate_args"))
         return new
 
     @classmethod

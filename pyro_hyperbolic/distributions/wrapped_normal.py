@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
-from pyro_hyperbolic.distributions.manifold_distribution import check_latent_k, check_value
+from pyro_hyperbolic.distributions.manifold_distribution import check_latent_k, check_value, initialise
 from pyro_hyperbolic.distributions.transforms import ExponentialMap
 from pyro_hyperbolic.distributions.transforms.base import LEARN_LOC_HINT, broadcast
 from pyro_hyperbolic.geometry import Hadamard, checks
@@ -45,12 +45,7 @@ class WrappedDistribution(dist.TransformedDistribution):
         batch_shape = broadcast(base.batch_shape, batch, *space.batch_shapes())
         self.base_dist = base if base.batch_shape == batch_shape else base.expand(batch_shape)
         self.transforms = [chart]
-        # The arguments are already checked, and torch's checks fail on empty batches.
-        torch.distributions.Distribution.__init__(self, batch_shape, loc.shape[len(batch) :], validate_args=False)
-        if validate_args is not None:
-            self._validate_args = validate_args
-        else:  # remove the instance attribute, so that Pyro's global setting applies
-            del self._validate_args
+        initialise(self, batch_shape, loc.shape[len(batch) :], validate_args)
 
     @property
     def loc(self) -> Tensor:
@@ -106,11 +101,7 @@ class WrappedDistribution(dist.TransformedDistribution):
         new.manifold = self.manifold
         new.base_dist = self.base_dist.expand(batch_shape)
         new.transforms = self.transforms
-        torch.distributions.Distribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
-        if "_validate_args" in self.__dict__:
-            new._validate_args = self._validate_args
-        else:
-            del new._validate_args
+        initialise(new, torch.Size(batch_shape), self.event_shape, self.__dict__.get("_validate_args"))
         return new
 
     def _validate_sample(self, value: Tensor) -> None:

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 import pyro_hyperbolic as ph
+from pyro_hyperbolic.distributions.constraints import on_manifold
 from pyro_hyperbolic.geometry.product import MixedProduct
 from pyro_hyperbolic.geometry.rotations import RotationGroup
 from pyro_hyperbolic.geometry.sphere import Sphere
 from pyro_hyperbolic.geometry.torus import FlatTorus
 from pyro_hyperbolic.testing import LawViolation, density_laws
+from pyro_hyperbolic.testing.oracles import Space
 from tests.cases import MANIFOLDS, UNCHARTED, base_on, lorentz
 from tests.half_space import HalfSpace
 
@@ -34,6 +36,19 @@ def laws(name):
 @pytest.mark.parametrize("name", SPACES)
 def test_a_geometry_obeys_its_laws(name):
     laws(name)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_the_hessian_of_squared_distances_is_twice_the_metric(name):
+    """In normal coordinates at equal points: the origin, where eigenvalues are equal, and another point."""
+    make, n = SPACES[name]
+    space = Space(on_manifold(make()))
+    x = space.special_point(n, torch.empty((), dtype=torch.float64))
+    v = torch.linspace(-0.5, 0.8, n, dtype=torch.float64)
+    for p in (x, space.exp_at(x, v)):
+        square = lambda v, p=p: ph.geometry.squared_distance(space.manifold, space.exp_at(p, v), p)  # noqa: E731
+        hessian = torch.autograd.functional.hessian(square, 0 * v)
+        assert torch.allclose(hessian, 2 * torch.eye(n, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("name", ["s2", "so3", "h2"])

@@ -13,7 +13,7 @@ from pyro_hyperbolic.distributions.constraints import on_manifold
 from pyro_hyperbolic.geometry import checks
 from pyro_hyperbolic.manifolds import has_sampled_parameters
 
-__all__ = ["ManifoldDistribution", "check_latent_k", "check_value", "checked_number", "initialise"]
+__all__ = ["ManifoldDistribution", "check_latent_k", "check_value", "checked_number", "inferred_shapes", "initialise"]
 
 #: Pyro's autoguides and MCMC store the supports of their first run, with the k of that run.
 _LATENT_K_HINT = (
@@ -93,10 +93,7 @@ class ManifoldDistribution(dist.TorchDistribution):
     @classmethod
     def infer_shapes(cls, **arg_shapes: Any) -> tuple[torch.Size, torch.Size]:
         """Returns ``batch_shape`` and ``event_shape`` for arguments of those shapes."""
-        events = {name: constraint.event_dim for name, constraint in cls.arg_constraints.items()}
-        shapes = {name: torch.Size(shape) for name, shape in arg_shapes.items() if name in events}
-        batches = [shape[: len(shape) - events[name]] for name, shape in shapes.items()]
-        return torch.broadcast_shapes(*batches), shapes["loc"][len(shapes["loc"]) - events["loc"] :]
+        return inferred_shapes(cls.arg_constraints, arg_shapes)
 
     def _validate_sample(self, value: Tensor) -> None:
         check_value(self, self.manifold, value)
@@ -114,6 +111,16 @@ def initialise(distribution: Any, batch_shape: torch.Size, event_shape: torch.Si
         del distribution._validate_args
     else:
         distribution._validate_args = validate_args
+
+
+def inferred_shapes(
+    arg_constraints: dict[str, Constraint], arg_shapes: dict[str, Any]
+) -> tuple[torch.Size, torch.Size]:
+    """Returns the batch shape and the event shape, that of ``loc``, for arguments of those shapes."""
+    events = {name: constraint.event_dim for name, constraint in arg_constraints.items()}
+    shapes = {name: torch.Size(shape) for name, shape in arg_shapes.items() if name in events}
+    batches = [shape[: len(shape) - events[name]] for name, shape in shapes.items()]
+    return torch.broadcast_shapes(*batches), shapes["loc"][len(shapes["loc"]) - events["loc"] :]
 
 
 def check_value(distribution: dist.TorchDistribution, manifold: Manifold, value: Tensor) -> None:

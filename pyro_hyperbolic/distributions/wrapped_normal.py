@@ -10,7 +10,12 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
-from pyro_hyperbolic.distributions.manifold_distribution import check_latent_k, check_value, initialise
+from pyro_hyperbolic.distributions.manifold_distribution import (
+    check_latent_k,
+    check_value,
+    inferred_shapes,
+    initialise,
+)
 from pyro_hyperbolic.distributions.transforms import ExponentialMap
 from pyro_hyperbolic.distributions.transforms.base import LEARN_LOC_HINT, broadcast
 from pyro_hyperbolic.geometry import Hadamard, checks
@@ -110,12 +115,7 @@ class WrappedDistribution(dist.TransformedDistribution):
     @classmethod
     def infer_shapes(cls, **arg_shapes: Any) -> tuple[torch.Size, torch.Size]:
         """Returns ``batch_shape`` and ``event_shape`` for arguments of those shapes."""
-        batches = [
-            torch.Size(shape)[: len(shape) - cls.arg_constraints[name].event_dim]
-            for name, shape in arg_shapes.items()
-            if name in cls.arg_constraints
-        ]
-        return torch.broadcast_shapes(*batches), torch.Size(arg_shapes["loc"])[-1:]
+        return inferred_shapes(cls.arg_constraints, arg_shapes)
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name}: {tuple(getattr(self, name).shape)}" for name in self._repr_names)

@@ -298,13 +298,9 @@ class Complete(Geometry):
     def frame(self, s: Tensor) -> Tensor:
         """Returns an orthonormal basis ``(*, n, p)`` of the velocities of states, of one orientation.
 
-        It may jump as ``s`` moves.
+        The rows are orthogonal in R^p too. It may jump as ``s`` moves.
         """
         return torch.eye(s.size(-1), dtype=s.dtype, device=s.device).expand(*s.shape, s.size(-1))
-
-    def components(self, s: Tensor, velocity: Tensor) -> Tensor:
-        """Returns the components ``(*, n)`` of a velocity ``(*, p)`` in the :meth:`frame`."""
-        return velocity
 
     def lift_size(self, n: int) -> int:
         """Returns the number ``q`` of unconstrained coordinates in :meth:`lifted`."""
@@ -352,8 +348,7 @@ class Embedded(Complete):
     r"""A compact manifold in a flat space, without a global chart: sphere, torus, rotations.
 
     Implement ``project``, ``exp``, ``log``, ``features``, ``uniform`` and ``log_total_volume``. Where velocities are
-    not all of R^p, implement ``frame`` and ``components``; for inference ``lift_shape``, ``of_directions`` and
-    ``directions``.
+    not all of R^p, implement ``frame``; for inference ``lift_shape``, ``of_directions`` and ``directions``.
     """
 
     remedy = "move coordinates to the manifold with geometry.project(M, x)"

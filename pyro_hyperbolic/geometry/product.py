@@ -214,9 +214,6 @@ class MixedProduct(Complete):
             before += block.size(-1)
         return torch.cat(blocks, -2)
 
-    def components(self, s: Tensor, velocity: Tensor) -> Tensor:
-        return _cat([f.components(a, b) for f, a, b in self._zip(self._states(s), self._states(velocity))])
-
     def lifted(self, z: Tensor) -> tuple[Tensor, Tensor]:
         return self._join_pairs(f.lifted(part) for f, part in self._zip(z.split(self._sizes("lift_size"), -1)))
 

@@ -1,6 +1,6 @@
 r"""Laws of a geometry: :math:`\log_x \exp_x u = u`, distances, speeds and frames, against each other and ``inner``.
 
-For those who register a manifold of their own. Rounding is that of :mod:`~pyro_hyperbolic.testing.map_laws`, and grows
+For those who register a manifold of their own. Rounding is that of :mod:`~pyro_hyperbolic.testing.agreement`, and grows
 near the cut locus, where a logarithm turns fast.
 """
 
@@ -17,7 +17,7 @@ from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions.constraints import on_manifold
 
 from . import density_laws
-from .map_laws import check_points, scalars_agree, vectors_agree
+from .agreement import check_points, scalars_agree, vectors_agree
 from .oracles import Space, fixed_noise, gradient_of
 
 __all__ = ["assert_geometry_laws"]

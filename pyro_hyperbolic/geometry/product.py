@@ -1,9 +1,8 @@
 r"""Products of manifolds, :math:`M_1 \times \dots \times M_m` (``geoopt.ProductManifold``).
 
 Points and tangent vectors of the factors are concatenated. Every map acts on each factor separately; log-volumes and
-squared distances add up. Each factor has its own curvature, which can be learnable, latent or a batch. A product of
-Hadamard manifolds is one, and so is a product of compact manifolds compact. Any other product has no global chart, and
-infinite volume.
+squared distances add up. Each factor has its own curvature, which can be learnable, latent or a batch. A product has the
+capabilities that all its factors have: a global chart if they all have one, a finite volume if they are all compact.
 """
 
 import math
@@ -112,12 +111,12 @@ class MixedProduct(Complete):
         return reduce(torch.logical_and, [factor.contains(part) for factor, part in self._zip(self.split(x))])
 
     def explain(self, outside: Tensor, where: Tensor) -> tuple[str, str]:
-        where, one = where.cpu(), torch.ones(1, dtype=torch.bool)
-        for i, (factor, part) in enumerate(self._zip(self.split(outside[:1]))):
-            own = {key: value.detach().cpu().expand(where.shape)[where] for key, value in factor.parameters().items()}
-            first = type(self).bind(factor.with_parameters({key: value[:1] for key, value in own.items()}))
-            if not bool(first.contains(part)):
-                defect, remedy = first.explain(part, one)
+        where = where.cpu()
+        own = {name: value.detach().cpu().expand(where.shape)[where][:1] for name, value in self.parameters().items()}
+        first = type(self)(self.with_parameters(own))
+        for i, (factor, part) in enumerate(first._zip(first.split(outside[:1]))):
+            if not bool(factor.contains(part)):
+                defect, remedy = factor.explain(part, torch.ones(1, dtype=torch.bool))
                 return f": factor {i}, {factor.name},{defect}", remedy
         return super().explain(outside, where)
 

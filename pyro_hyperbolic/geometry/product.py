@@ -1,8 +1,8 @@
 r"""Products of manifolds, :math:`M_1 \times \dots \times M_m` (``geoopt.ProductManifold``).
 
 Points and tangent vectors of the factors are concatenated. Every map acts on each factor separately; log-volumes and
-squared distances add up. Each factor has its own curvature, which can be learnable, latent or a batch. A product has the
-capabilities that all its factors have: a global chart if they all have one, a finite volume if they are all compact.
+squared distances add up. Each factor has its own curvature, which can be learnable, latent or a batch. A product can do
+what all its factors can: it has a global chart if they all have one, and a finite volume if they are all compact.
 """
 
 import math

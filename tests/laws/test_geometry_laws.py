@@ -8,7 +8,7 @@ import torch
 
 import pyro_hyperbolic as ph
 from pyro_hyperbolic.distributions.constraints import on_manifold
-from pyro_hyperbolic.geometry.product import MixedProduct
+from pyro_hyperbolic.geometry.product import CompactProduct, MixedProduct
 from pyro_hyperbolic.geometry.rotations import RotationGroup
 from pyro_hyperbolic.geometry.sphere import Sphere
 from pyro_hyperbolic.geometry.torus import FlatTorus
@@ -23,6 +23,7 @@ SPACES = {
     "h2": (lambda: lorentz(4.0), 2),
     "half-space": (HalfSpace, 2),
     "ballxspd": MANIFOLDS["ballxspd"],
+    "s1xt1": (lambda: geoopt.ProductManifold((geoopt.Sphere(), 2), (ph.manifolds.Torus(1), 1)), 2),
 }
 
 
@@ -96,6 +97,9 @@ SLIPS = {  # the slip, where it shows, and the law it breaks
         RotationGroup, "velocity", lambda self, s, u, velocity=RotationGroup.velocity: -velocity(self, s, u), "so3",
         "states_agree"),
     "a product that drops a volume": (MixedProduct, "point", dropped, "h2xs2xr", "states_agree"),
+    "a product as large as its first factor": (
+        CompactProduct, "log_total_volume", lambda self, n: self.factors[0].log_total_volume(1), "s1xt1",
+        "total_mass_is_one"),
     "another metric": (
         geoopt.Sphere, "inner", lambda self, x, u, v=None, *, keepdim=False: 4 * (u * v).sum(-1, keepdim=keepdim), "s2",
         "geodesics_have_constant_speed"),

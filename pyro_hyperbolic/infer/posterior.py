@@ -10,7 +10,7 @@ from pyro.ops import stats
 from torch import Tensor
 
 from pyro_hyperbolic import geometry
-from pyro_hyperbolic.geometry import Complete, Hadamard, checks, means
+from pyro_hyperbolic.geometry import Complete, checks, means
 from pyro_hyperbolic.geometry.remedies import tensor_remedy
 
 from .autoguide import GeodesicBall
@@ -313,9 +313,9 @@ def _members(space: Complete, batch: torch.Size) -> dict[str, Tensor]:
 
 def _components(space: Complete, m: Tensor, u: Tensor) -> Tensor:
     """Returns the components ``(*, n)`` of tangent vectors ``(*, m)`` at ``m`` in an orthonormal frame."""
-    if isinstance(space, Hadamard):
-        return u
     n = space.dim(m.shape)
+    if u.size(-1) == n:
+        return u  # they are components already
     projection = space.tangent(m.unsqueeze(-1 - space.event_dim), torch.eye(u.size(-1), dtype=u.dtype, device=u.device))
     # Principal axes of an ellipsoid on the tangent space, after the normals with eigenvalue 0. All eigenvalues of the
     # projection itself are equal, and rounding of m would turn its eigenvectors.

@@ -263,5 +263,10 @@ def with_sampled_parameters(manifold: Manifold) -> Manifold:
     return manifold
 
 
-#: The hyperboloid of curvature -1, the default wherever ``manifold=None`` is allowed.
+#: The hyperboloid of curvature -1.
 STANDARD = Lorentz()
+
+
+def or_standard(manifold: Manifold | None) -> Manifold:
+    """Returns the manifold, or the hyperboloid of curvature -1 for None."""
+    return STANDARD if manifold is None else manifold

@@ -13,7 +13,7 @@ from torch.nn.functional import logsigmoid
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions.manifold_distribution import checked_number, initialise
 from pyro_hyperbolic.geometry import checks
-from pyro_hyperbolic.manifolds import STANDARD, with_sampled_parameters
+from pyro_hyperbolic.manifolds import or_standard, with_sampled_parameters
 
 __all__ = ["SimpleGraphs", "SoftGeometricGraph"]
 
@@ -125,7 +125,7 @@ class SoftGeometricGraph(dist.TorchDistribution):
         *,
         validate_args: bool | None = None,
     ) -> None:
-        self.manifold: Manifold = STANDARD if manifold is None else with_sampled_parameters(manifold)
+        self.manifold: Manifold = with_sampled_parameters(or_standard(manifold))
         space = checks.check_manifold(self.manifold, validate=validate_args)
         checks.check_set(space, x, "x", validate=validate_args)
         self.x, self._event = x, 1 + space.event_dim

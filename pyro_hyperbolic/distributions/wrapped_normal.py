@@ -20,7 +20,7 @@ from pyro_hyperbolic.distributions.transforms import ExponentialMap
 from pyro_hyperbolic.distributions.transforms.base import LEARN_LOC_HINT, broadcast
 from pyro_hyperbolic.geometry import Hadamard, checks
 from pyro_hyperbolic.geometry.autocast import without_autocast
-from pyro_hyperbolic.manifolds import STANDARD, with_sampled_parameters
+from pyro_hyperbolic.manifolds import or_standard, with_sampled_parameters
 
 __all__ = ["WrappedDistribution", "WrappedMultivariateNormal", "WrappedNormal"]
 
@@ -174,7 +174,7 @@ class WrappedNormal(WrappedDistribution):
         manifold: Manifold | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        manifold = STANDARD if manifold is None else with_sampled_parameters(manifold)
+        manifold = with_sampled_parameters(or_standard(manifold))
         space = _checked_geometry(manifold, loc)
         scale = _checked_scale(space, checks.as_tensor_like(scale, loc), loc)
         checks.check_batches(loc=space.batch_of(loc.shape), scale=scale.shape[:-1])
@@ -245,7 +245,7 @@ class WrappedMultivariateNormal(WrappedDistribution):
         manifold: Manifold | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        manifold = STANDARD if manifold is None else with_sampled_parameters(manifold)
+        manifold = with_sampled_parameters(or_standard(manifold))
         space = _checked_geometry(manifold, loc)
         dim = space.dim(loc.shape)
         matrices = {

@@ -17,7 +17,7 @@ from pyro_hyperbolic.distributions.transforms.coupling import join
 from pyro_hyperbolic.distributions.transforms.networks import check_dim, check_split
 from pyro_hyperbolic.distributions.transforms.zuko_flow import ConditionalZukoFlow, ZukoFlow, from_zuko
 from pyro_hyperbolic.geometry import Nested, checks
-from pyro_hyperbolic.manifolds import STANDARD
+from pyro_hyperbolic.manifolds import or_standard
 
 __all__ = [
     "ConditionalCouplingFlow",
@@ -183,7 +183,7 @@ def coupling_flow(
     checks.check_count("layers", layers, 1, "2 move every coordinate")
     checks.check_count("dim", dim, 2, "in one dimension lift a transform of R with HT.TangentTransform")
     if coupling is None:
-        nested = isinstance(geometry.chart(STANDARD if manifold is None else manifold), Nested)
+        nested = isinstance(geometry.chart(or_standard(manifold)), Nested)
         coupling = HT.wrapped_hyperboloid_coupling if nested else HT.tangent_coupling
     if not callable(coupling) or isinstance(coupling, (type, torch.nn.Module)):
         raise TypeError(

@@ -117,10 +117,9 @@ class Lorentz(geoopt.Lorentz, OneParameter):
 
     def __init__(self, k: float | Tensor = 1.0, learnable: bool = False) -> None:
         remedy = "it is the squared radius, the curvature is -1/k"
-        value = checks.as_real("k", k, remedy)
-        super().__init__(value if hasattr(k, "dtype") else value.to(torch.get_default_dtype()), learnable)
-        value = self.k.detach().clone()
+        value = checks.as_floating("k", k, remedy).detach().clone()
         checks.check_positive("k", value, f"{remedy}.", validate=True)
+        super().__init__()
         del self.k
         self._set_parameter(value, learnable)
 
@@ -142,8 +141,7 @@ class Lorentz(geoopt.Lorentz, OneParameter):
             >>> Lorentz.from_curvature(-0.25).k
             tensor(4.)
         """
-        value = checks.as_real("curvature", curvature, "a hyperboloid has negative curvature, -1 for k = 1")
-        value = value if hasattr(curvature, "dtype") else value.to(torch.get_default_dtype())
+        value = checks.as_floating("curvature", curvature, "a hyperboloid has negative curvature, -1 for k = 1")
         inside = (value < 0) & value.isfinite()
         if not bool(inside.all()):
             raise ValueError(
@@ -183,9 +181,7 @@ class PoincareBall(geoopt.PoincareBall, OneParameter):
 
     def __init__(self, c: float | Tensor = 1.0, learnable: bool = False) -> None:
         remedy = "the curvature is -c"
-        value = checks.as_real("c", c, remedy)
-        own = hasattr(c, "dtype") and value.is_floating_point()
-        value = value.detach().clone() if own else value.to(torch.get_default_dtype())
+        value = checks.as_floating("c", c, remedy).detach().clone()
         checks.check_positive("c", value, f"{remedy}.", validate=True)
         super().__init__()
         del self.isp_c
@@ -267,5 +263,10 @@ def with_sampled_parameters(manifold: Manifold) -> Manifold:
     return manifold
 
 
-#: The hyperboloid of curvature -1, the default wherever ``manifold=None`` is allowed.
+#: The hyperboloid of curvature -1.
 STANDARD = Lorentz()
+
+
+def or_standard(manifold: Manifold | None) -> Manifold:
+    """Returns the manifold, or the hyperboloid of curvature -1 for None."""
+    return STANDARD if manifold is None else manifold

@@ -9,7 +9,7 @@ from pyro_hyperbolic.distributions.constraints import on_manifold
 from pyro_hyperbolic.distributions.transforms.base import register_if_learnable
 from pyro_hyperbolic.distributions.transforms.saved_space import SavesSpace
 from pyro_hyperbolic.geometry import checks
-from pyro_hyperbolic.manifolds import STANDARD
+from pyro_hyperbolic.manifolds import or_standard
 from pyro_hyperbolic.numerics import asinh, norm, sinhc
 
 __all__ = ["Gyroplanes"]
@@ -61,7 +61,7 @@ class Gyroplanes(SavesSpace):
         super().__init__()
         checks.check_count("dim", dim, 1, "it is the intrinsic dimension of the points")
         checks.check_count("out_dim", out_dim, 1, "it is the number of hyperplanes")
-        self._on_manifold = on_manifold(STANDARD if manifold is None else manifold)
+        self._on_manifold = on_manifold(or_standard(manifold))
         space = geometry.chart(self.manifold)
         if not getattr(self.manifold, "is_latent", False) and space.curvature() is None:
             raise TypeError(

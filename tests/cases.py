@@ -67,7 +67,7 @@ def base_on(manifold: geoopt.manifolds.base.Manifold, dim: int) -> dist.TorchDis
     """Returns the uniform distribution, or wrapped normals where there is none."""
     factors = getattr(manifold, "manifolds", None)
     if factors is not None:
-        pairs = zip(factors, ph.geometry.bind(manifold).dims, strict=True)
+        pairs = zip(factors, ph.geometry.bind(manifold).dims(dim), strict=True)
         return hdist.ProductDistribution(manifold, [base_on(factor, n) for factor, n in pairs])
     if isinstance(ph.geometry.bind(manifold), ph.geometry.Embedded):
         return hdist.Uniform(manifold, dim, dtype=torch.float64)

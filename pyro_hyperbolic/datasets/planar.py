@@ -42,8 +42,7 @@ class Checkerboard(dist.TorchDistribution):
     support = constraints.real_vector
 
     def __init__(self, side: float | Tensor, validate_args: bool | None = None) -> None:
-        value = checks.as_real("side", side, "it is the side of a square")
-        self.side = value if isinstance(side, Tensor) else value.to(torch.get_default_dtype())
+        self.side = checks.as_floating("side", side, "it is the side of a square")
         if self.side.dim():
             raise ValueError(f"side has shape {tuple(self.side.shape)}, but all squares have one side; give a number.")
         super().__init__(torch.Size(), torch.Size([2]), validate_args=validate_args)

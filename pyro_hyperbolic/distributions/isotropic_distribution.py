@@ -13,7 +13,7 @@ from pyro_hyperbolic.distributions.radial_law import RadialLaw
 from pyro_hyperbolic.distributions.transforms import ExponentialMap
 from pyro_hyperbolic.distributions.transforms.base import LEARN_LOC_HINT
 from pyro_hyperbolic.geometry import chart, checks
-from pyro_hyperbolic.manifolds import STANDARD, with_sampled_parameters
+from pyro_hyperbolic.manifolds import or_standard, with_sampled_parameters
 from pyro_hyperbolic.numerics import norm
 
 __all__ = ["IsotropicDistribution"]
@@ -33,7 +33,7 @@ class IsotropicDistribution(ManifoldDistribution):
     def __init__(
         self, loc: Tensor, size: Tensor | float, manifold: Manifold | None, validate_args: bool | None
     ) -> None:
-        manifold = STANDARD if manifold is None else with_sampled_parameters(manifold)
+        manifold = with_sampled_parameters(or_standard(manifold))
         space = checks.check_chart(manifold, validate=validate_args)
         if space.curvature() is None:
             raise TypeError(

@@ -1,6 +1,5 @@
 r"""What distributions on a manifold share: arguments that broadcast, the support, checks of values, ``expand``."""
 
-from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyro.distributions as dist
@@ -14,7 +13,7 @@ from pyro_hyperbolic.distributions.constraints import on_manifold
 from pyro_hyperbolic.geometry import checks
 from pyro_hyperbolic.manifolds import has_sampled_parameters
 
-__all__ = ["ManifoldDistribution", "check_latent_k", "check_value", "checked_number"]
+__all__ = ["ManifoldDistribution", "check_latent_k", "check_value", "checked_number", "inferred_shapes", "initialise"]
 
 #: Pyro's autoguides and MCMC store the supports of their first run, with the k of that run.
 _LATENT_K_HINT = (
@@ -44,12 +43,7 @@ class ManifoldDistribution(dist.TorchDistribution):
         self, manifold: Manifold, batch_shape: torch.Size, event_shape: torch.Size, validate_args: bool | None
     ) -> None:
         self.manifold = manifold
-        # The arguments are already checked. With None, Pyro's global setting applies, also after construction.
-        super().__init__(batch_shape, event_shape, validate_args=False)
-        if validate_args is None:
-            del self._validate_args
-        else:
-            self._validate_args = validate_args
+        initialise(self, batch_shape, event_shape, validate_args)
 
     @constraints.dependent_property(is_discrete=False, event_dim=1)
     def support(self) -> Constraint:
@@ -99,10 +93,7 @@ class ManifoldDistribution(dist.TorchDistribution):
     @classmethod
     def infer_shapes(cls, **arg_shapes: Any) -> tuple[torch.Size, torch.Size]:
         """Returns ``batch_shape`` and ``event_shape`` for arguments of those shapes."""
-        events = {name: constraint.event_dim for name, constraint in cls.arg_constraints.items()}
-        shapes = {name: torch.Size(shape) for name, shape in arg_shapes.items() if name in events}
-        batches = [shape[: len(shape) - events[name]] for name, shape in shapes.items()]
-        return torch.broadcast_shapes(*batches), shapes["loc"][len(shapes["loc"]) - events["loc"] :]
+        return inferred_shapes(cls.arg_constraints, arg_shapes)
 
     def _validate_sample(self, value: Tensor) -> None:
         check_value(self, self.manifold, value)
@@ -110,6 +101,26 @@ class ManifoldDistribution(dist.TorchDistribution):
     def __repr__(self) -> str:
         shapes = "".join(f"{name}: {tuple(getattr(self, name).shape)}, " for name in self.arg_constraints)
         return f"{type(self).__name__}({shapes}{checks.describe(self.manifold)})"
+
+
+def initialise(distribution: Any, batch_shape: torch.Size, event_shape: torch.Size, validate_args: bool | None) -> None:
+    """Calls torch's constructor. With ``validate_args=None`` Pyro's global setting applies, also after construction."""
+    # The arguments are already checked, and torch's checks fail on empty batches.
+    torch.distributions.Distribution.__init__(distribution, batch_shape, event_shape, validate_args=False)
+    if validate_args is None:
+        del distribution._validate_args
+    else:
+        distribution._validate_args = validate_args
+
+
+def inferred_shapes(
+    arg_constraints: dict[str, Constraint], arg_shapes: dict[str, Any]
+) -> tuple[torch.Size, torch.Size]:
+    """Returns the batch shape and the event shape, that of ``loc``, for arguments of those shapes."""
+    events = {name: constraint.event_dim for name, constraint in arg_constraints.items()}
+    shapes = {name: torch.Size(shape) for name, shape in arg_shapes.items() if name in events}
+    batches = [shape[: len(shape) - events[name]] for name, shape in shapes.items()]
+    return torch.broadcast_shapes(*batches), shapes["loc"][len(shapes["loc"]) - events["loc"] :]
 
 
 def check_value(distribution: dist.TorchDistribution, manifold: Manifold, value: Tensor) -> None:
@@ -138,9 +149,7 @@ def check_latent_k(distribution: dist.TorchDistribution, manifold: Manifold, val
 
 def checked_number(name: str, value: Any, like: Tensor, remedy: str, validate: bool | None) -> Tensor:
     """Returns a positive argument as a tensor of the dtype and device of ``like`` if it is a number, or raises."""
-    if isinstance(value, Real) and not isinstance(value, bool):
-        value = torch.as_tensor(float(value), dtype=like.dtype, device=like.device)
-    checks.check_floating(name, value)
-    checks.check_positive(name, value, remedy, validate=validate)
-    number: Tensor = value
+    number: Tensor = checks.as_tensor_like(value, like)
+    checks.check_floating(name, number)
+    checks.check_positive(name, number, remedy, validate=validate)
     return number

@@ -13,7 +13,6 @@ from pyro_hyperbolic.distributions.constraints import OnManifold
 from pyro_hyperbolic.distributions.manifold_distribution import ManifoldDistribution
 from pyro_hyperbolic.geometry import Geometry, bind, checks, same
 from pyro_hyperbolic.geometry.euclidean import Euclidean
-from pyro_hyperbolic.geometry.product import MixedProduct
 from pyro_hyperbolic.geometry.sphere import Sphere
 from pyro_hyperbolic.geometry.torus import FlatTorus
 from pyro_hyperbolic.manifolds import with_sampled_parameters
@@ -60,7 +59,7 @@ class ProductDistribution(ManifoldDistribution):
     ) -> None:
         manifold = with_sampled_parameters(manifold)
         space = checks.check_manifold(manifold, validate=validate_args)
-        if not isinstance(space, MixedProduct):
+        if not isinstance(manifold, ProductManifold):
             raise TypeError(
                 f"the manifold is {checks.describe(space)}, but must be a product; pass geoopt.ProductManifold((M, "
                 f"size), ...), or use the distribution itself."
@@ -76,7 +75,7 @@ class ProductDistribution(ManifoldDistribution):
         batch_shape = checks.check_batches(**{f"factor {i}": factor.batch_shape for i, factor in enumerate(factors)})
         #: The distributions of the factors, all of one batch shape.
         self.factors: list[dist.TorchDistribution] = [_expand(factor, batch_shape) for factor in factors]
-        self._finish(manifold, batch_shape, space.event_shape(sum(space.dims)), validate_args)
+        self._finish(manifold, batch_shape, torch.Size((manifold.n_elements,)), validate_args)
 
     @property
     def has_rsample(self) -> bool:  # type: ignore[override]
@@ -85,8 +84,7 @@ class ProductDistribution(ManifoldDistribution):
 
     def split(self, value: Tensor) -> list[Tensor]:
         """Returns the points of the factors, each of its own event shape."""
-        space: MixedProduct = bind(self.manifold)  # type: ignore[assignment]
-        return space.split(value)
+        return bind(self.manifold).split(value)
 
     def _log_prob(self, value: Tensor) -> Tensor:
         parts = zip(self.factors, self.split(value), strict=True)
@@ -95,7 +93,7 @@ class ProductDistribution(ManifoldDistribution):
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Returns points of shape ``sample_shape + batch_shape + event_shape``, without gradients."""
         with torch.no_grad():
-            return self._join([factor.sample(torch.Size(sample_shape)) for factor in self.factors])
+            return bind(self.manifold).join([factor.sample(torch.Size(sample_shape)) for factor in self.factors])
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Returns points of shape ``sample_shape + batch_shape + event_shape``, differentiable in the parameters.
@@ -103,11 +101,7 @@ class ProductDistribution(ManifoldDistribution):
         Raises:
             NotImplementedError: If a factor has no reparameterised samples.
         """
-        return self._join([factor.rsample(torch.Size(sample_shape)) for factor in self.factors])
-
-    def _join(self, parts: list[Tensor]) -> Tensor:
-        pairs = zip(self.factors, parts, strict=True)
-        return torch.cat([part.flatten(part.dim() - factor.event_dim) for factor, part in pairs], -1)
+        return bind(self.manifold).join([factor.rsample(torch.Size(sample_shape)) for factor in self.factors])
 
     def entropy(self) -> Tensor:
         """Returns the sum of the entropies of the factors, shape ``(*)``.
@@ -131,7 +125,7 @@ def _expand(factor: dist.TorchDistribution, batch_shape: torch.Size) -> dist.Tor
     return factor if factor.batch_shape == batch_shape else factor.expand(batch_shape)
 
 
-def _check_factor(space: MixedProduct, i: int, factor: Any) -> None:
+def _check_factor(space: Geometry, i: int, factor: Any) -> None:
     """Raises unless the distribution is one on factor ``i`` of the manifold."""
     own, shape = space.factors[i], tuple(space.manifold.shapes[i])
     if not isinstance(factor, torch.distributions.Distribution):

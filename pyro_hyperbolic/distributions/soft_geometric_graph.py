@@ -1,6 +1,5 @@
 """Random graphs whose nodes are points of a manifold, and whose edges join near points."""
 
-from numbers import Real
 from typing import Any
 
 import pyro.distributions as dist
@@ -12,8 +11,9 @@ from torch.distributions.constraints import Constraint
 from torch.nn.functional import logsigmoid
 
 from pyro_hyperbolic import geometry
+from pyro_hyperbolic.distributions.manifold_distribution import checked_number, initialise
 from pyro_hyperbolic.geometry import checks
-from pyro_hyperbolic.manifolds import STANDARD, with_sampled_parameters
+from pyro_hyperbolic.manifolds import or_standard, with_sampled_parameters
 
 __all__ = ["SimpleGraphs", "SoftGeometricGraph"]
 
@@ -21,6 +21,7 @@ _REMEDIES = {
     "radius": "it is the distance at which an edge has probability 1/2",
     "temperature": "it is the width of the threshold, in units of distance",
 }
+_FROM_A_NETWORK = "pass a network's output through softplus or exp."
 
 
 class SimpleGraphs(Constraint):
@@ -124,12 +125,12 @@ class SoftGeometricGraph(dist.TorchDistribution):
         *,
         validate_args: bool | None = None,
     ) -> None:
-        self.manifold: Manifold = STANDARD if manifold is None else with_sampled_parameters(manifold)
+        self.manifold: Manifold = with_sampled_parameters(or_standard(manifold))
         space = checks.check_manifold(self.manifold, validate=validate_args)
         checks.check_set(space, x, "x", validate=validate_args)
         self.x, self._event = x, 1 + space.event_dim
         self.radius, self.temperature = (
-            _checked_number(name, value, x, validate_args)
+            checked_number(name, value, x, f"{_REMEDIES[name]}; {_FROM_A_NETWORK}", validate_args)
             for name, value in (("radius", radius), ("temperature", temperature))
         )
         checks.check_same_dtype(x=x, radius=self.radius, temperature=self.temperature)
@@ -142,15 +143,7 @@ class SoftGeometricGraph(dist.TorchDistribution):
             _check_mask(mask, nodes)
             batches["mask"] = mask.shape[:-1]
         batches |= {f"{name} of the manifold": value.shape[:-1] for name, value in space.parameters().items()}
-        self._finish(checks.check_batches(**batches), torch.Size((nodes, nodes)), validate_args)
-
-    def _finish(self, batch_shape: torch.Size, event_shape: torch.Size, validate_args: bool | None) -> None:
-        # The arguments are already checked. With None, Pyro's global setting applies, also after construction.
-        super().__init__(batch_shape, event_shape, validate_args=False)
-        if validate_args is None:
-            del self._validate_args
-        else:
-            self._validate_args = validate_args
+        initialise(self, checks.check_batches(**batches), torch.Size((nodes, nodes)), validate_args)
 
     @property
     def logits(self) -> Tensor:
@@ -230,7 +223,7 @@ class SoftGeometricGraph(dist.TorchDistribution):
         new = self._get_checked_instance(type(self), _instance)
         for name in ("manifold", "x", "_event", "radius", "temperature", "node_mask"):
             setattr(new, name, getattr(self, name))  # as they are, so that distances are computed once
-        new._finish(torch.Size(batch_shape), self.event_shape, self.__dict__.get("_validate_args"))
+        initialise(new, torch.Size(batch_shape), self.event_shape, self.__dict__.get("_validate_args"))
         return new
 
     @classmethod
@@ -289,15 +282,6 @@ class SoftGeometricGraph(dist.TorchDistribution):
 
 def _pairs_of(mask: Tensor) -> Tensor:
     return mask.unsqueeze(-1) & mask.unsqueeze(-2)
-
-
-def _checked_number(name: str, value: Any, x: Tensor, validate: bool | None) -> Tensor:
-    if isinstance(value, Real) and not isinstance(value, bool):
-        value = torch.as_tensor(float(value), dtype=x.dtype, device=x.device)
-    checks.check_floating(name, value)
-    remedy = f"{_REMEDIES[name]}; pass a network's output through softplus or exp."
-    checks.check_positive(name, value, remedy, validate=validate)
-    return value
 
 
 def _check_mask(mask: Any, nodes: int) -> None:

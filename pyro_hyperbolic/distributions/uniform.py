@@ -7,8 +7,7 @@ from geoopt.manifolds.base import Manifold
 from torch import Tensor
 
 from pyro_hyperbolic.distributions.manifold_distribution import ManifoldDistribution
-from pyro_hyperbolic.geometry import Embedded, Geometry, bind, checks
-from pyro_hyperbolic.geometry.product import MixedProduct
+from pyro_hyperbolic.geometry import Embedded, bind, checks
 
 __all__ = ["Uniform"]
 
@@ -51,7 +50,11 @@ class Uniform(ManifoldDistribution):
         validate_args: bool | None = None,
     ) -> None:
         space = checks.check_manifold(manifold, validate=validate_args)
-        _factors(space, 0)
+        if not isinstance(space, Embedded):
+            raise TypeError(
+                f"{checks.describe(space)} has infinite volume, so no distribution on it is uniform; use a compact "
+                f"manifold, such as geoopt.Sphere(), or UniformBall, WrappedNormal or RiemannianNormal."
+            )
         own = space.only_dim()
         if dim is None and own is None:
             raise ValueError(
@@ -64,7 +67,7 @@ class Uniform(ManifoldDistribution):
             raise ValueError(f"dim = {dim}, but {checks.describe(space)} has {own} dimensions; leave dim out.")
         #: The intrinsic dimension.
         self.dim: int = dim  # type: ignore[assignment]
-        self._log_volume = sum(factor.log_total_volume(n) for factor, n in _factors(space, self.dim))
+        self._log_volume = space.log_total_volume(self.dim)
         self._like = torch.empty((), dtype=checks.floating_dtype(dtype), device=device)
         try:
             batch = torch.Size(batch_shape)
@@ -80,12 +83,8 @@ class Uniform(ManifoldDistribution):
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Returns points of shape ``sample_shape + batch_shape + event_shape``."""
-        batch = torch.Size(sample_shape) + self.batch_shape
-        factors = _factors(bind(self.manifold), self.dim)
-        parts = [factor.uniform(batch, n, self._like) for factor, n in factors]
-        if len(parts) == 1:
-            return parts[0].reshape(batch + self.event_shape)
-        return torch.cat([part.flatten(len(batch)) for part in parts], -1)
+        space: Embedded = bind(self.manifold)  # type: ignore[assignment]
+        return space.uniform(torch.Size(sample_shape) + self.batch_shape, self.dim, self._like)
 
     def entropy(self) -> Tensor:
         r"""Returns :math:`\log \operatorname{vol} M`, shape ``(*)``."""
@@ -93,25 +92,12 @@ class Uniform(ManifoldDistribution):
 
     def factors(self) -> list["Uniform"]:
         """Returns the uniform distributions on the factors of a product, or this one alone."""
+        space = bind(self.manifold)
         return [
             Uniform(factor.manifold, n, self.batch_shape, dtype=self._like.dtype, device=self._like.device)
-            for factor, n in _factors(bind(self.manifold), self.dim)
+            for factor, n in zip(space.factors, space.dims(self.dim), strict=True)
         ]
 
     def __repr__(self) -> str:
         batch = f", batch_shape={tuple(self.batch_shape)}" if self.batch_shape else ""
         return f"Uniform({checks.describe(self.manifold)}, dim={self.dim}{batch})"
-
-
-def _factors(space: Geometry, dim: int) -> list[tuple[Embedded, int]]:
-    """Returns the compact factors of a manifold with their dimensions, or raises."""
-    pairs = zip(space.factors, space.dims, strict=True) if isinstance(space, MixedProduct) else [(space, dim)]
-    factors: list[tuple[Embedded, int]] = []
-    for factor, n in pairs:
-        if not isinstance(factor, Embedded):
-            raise TypeError(
-                f"{checks.describe(factor)} has infinite volume, so no distribution on it is uniform; use a compact "
-                f"manifold, such as geoopt.Sphere(), or UniformBall, WrappedNormal or RiemannianNormal."
-            )
-        factors.append((factor, n))
-    return factors

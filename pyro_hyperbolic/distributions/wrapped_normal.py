@@ -1,7 +1,6 @@
 r"""Wrapped normal distributions: a normal on the tangent space at the origin, mapped to the manifold around ``loc``."""
 
 import math
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import pyro.distributions as dist
@@ -11,12 +10,17 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
-from pyro_hyperbolic.distributions.manifold_distribution import check_latent_k, check_value
+from pyro_hyperbolic.distributions.manifold_distribution import (
+    check_latent_k,
+    check_value,
+    inferred_shapes,
+    initialise,
+)
 from pyro_hyperbolic.distributions.transforms import ExponentialMap
 from pyro_hyperbolic.distributions.transforms.base import LEARN_LOC_HINT, broadcast
 from pyro_hyperbolic.geometry import Hadamard, checks
 from pyro_hyperbolic.geometry.autocast import without_autocast
-from pyro_hyperbolic.manifolds import STANDARD, with_sampled_parameters
+from pyro_hyperbolic.manifolds import or_standard, with_sampled_parameters
 
 __all__ = ["WrappedDistribution", "WrappedMultivariateNormal", "WrappedNormal"]
 
@@ -46,12 +50,7 @@ class WrappedDistribution(dist.TransformedDistribution):
         batch_shape = broadcast(base.batch_shape, batch, *space.batch_shapes())
         self.base_dist = base if base.batch_shape == batch_shape else base.expand(batch_shape)
         self.transforms = [chart]
-        # The arguments are already checked, and torch's checks fail on empty batches.
-        torch.distributions.Distribution.__init__(self, batch_shape, loc.shape[len(batch) :], validate_args=False)
-        if validate_args is not None:
-            self._validate_args = validate_args
-        else:  # remove the instance attribute, so that Pyro's global setting applies
-            del self._validate_args
+        initialise(self, batch_shape, loc.shape[len(batch) :], validate_args)
 
     @property
     def loc(self) -> Tensor:
@@ -107,11 +106,7 @@ class WrappedDistribution(dist.TransformedDistribution):
         new.manifold = self.manifold
         new.base_dist = self.base_dist.expand(batch_shape)
         new.transforms = self.transforms
-        torch.distributions.Distribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
-        if "_validate_args" in self.__dict__:
-            new._validate_args = self._validate_args
-        else:
-            del new._validate_args
+        initialise(new, torch.Size(batch_shape), self.event_shape, self.__dict__.get("_validate_args"))
         return new
 
     def _validate_sample(self, value: Tensor) -> None:
@@ -120,12 +115,7 @@ class WrappedDistribution(dist.TransformedDistribution):
     @classmethod
     def infer_shapes(cls, **arg_shapes: Any) -> tuple[torch.Size, torch.Size]:
         """Returns ``batch_shape`` and ``event_shape`` for arguments of those shapes."""
-        batches = [
-            torch.Size(shape)[: len(shape) - cls.arg_constraints[name].event_dim]
-            for name, shape in arg_shapes.items()
-            if name in cls.arg_constraints
-        ]
-        return torch.broadcast_shapes(*batches), torch.Size(arg_shapes["loc"])[-1:]
+        return inferred_shapes(cls.arg_constraints, arg_shapes)
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name}: {tuple(getattr(self, name).shape)}" for name in self._repr_names)
@@ -184,11 +174,9 @@ class WrappedNormal(WrappedDistribution):
         manifold: Manifold | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        manifold = STANDARD if manifold is None else with_sampled_parameters(manifold)
+        manifold = with_sampled_parameters(or_standard(manifold))
         space = _checked_geometry(manifold, loc)
-        if isinstance(scale, Real) and not isinstance(scale, bool):
-            scale = torch.as_tensor(float(scale), dtype=loc.dtype, device=loc.device)
-        scale = _checked_scale(space, scale, loc)  # type: ignore[arg-type]
+        scale = _checked_scale(space, checks.as_tensor_like(scale, loc), loc)
         checks.check_batches(loc=space.batch_of(loc.shape), scale=scale.shape[:-1])
         _check_values(space, loc, scale, validate_args)
         base = dist.Normal(scale.new_zeros(()), scale, validate_args=False).to_event(1)
@@ -257,7 +245,7 @@ class WrappedMultivariateNormal(WrappedDistribution):
         manifold: Manifold | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        manifold = STANDARD if manifold is None else with_sampled_parameters(manifold)
+        manifold = with_sampled_parameters(or_standard(manifold))
         space = _checked_geometry(manifold, loc)
         dim = space.dim(loc.shape)
         matrices = {

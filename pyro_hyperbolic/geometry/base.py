@@ -60,6 +60,23 @@ class Geometry(ABC):
         """Returns the intrinsic dimension if the manifold object fixes it, or None (default)."""
         return None
 
+    @property
+    def factors(self) -> list[Any]:
+        """The geometries of the factors of a product; a manifold that is no product is its own only factor."""
+        return [self]
+
+    def dims(self, n: int) -> list[int]:
+        """Returns the intrinsic dimensions of the factors, which add up to ``n``."""
+        return [n]
+
+    def split(self, x: Tensor) -> list[Tensor]:
+        """Returns the points of the factors, each of its own event shape."""
+        return [x]
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """Returns the points whose factors are ``parts``, of batch shapes that broadcast."""
+        return parts[0]
+
     def parameters(self) -> dict[str, Tensor]:
         """Returns the positive tensors that distinguish manifolds of this kind; none by default."""
         return {}
@@ -281,13 +298,9 @@ class Complete(Geometry):
     def frame(self, s: Tensor) -> Tensor:
         """Returns an orthonormal basis ``(*, n, p)`` of the velocities of states, of one orientation.
 
-        It may jump as ``s`` moves.
+        The rows are orthogonal in R^p too. It may jump as ``s`` moves.
         """
         return torch.eye(s.size(-1), dtype=s.dtype, device=s.device).expand(*s.shape, s.size(-1))
-
-    def components(self, s: Tensor, velocity: Tensor) -> Tensor:
-        """Returns the components ``(*, n)`` of a velocity ``(*, p)`` in the :meth:`frame`."""
-        return velocity
 
     def lift_size(self, n: int) -> int:
         """Returns the number ``q`` of unconstrained coordinates in :meth:`lifted`."""
@@ -335,8 +348,7 @@ class Embedded(Complete):
     r"""A compact manifold in a flat space, without a global chart: sphere, torus, rotations.
 
     Implement ``project``, ``exp``, ``log``, ``features``, ``uniform`` and ``log_total_volume``. Where velocities are
-    not all of R^p, implement ``frame`` and ``components``; for inference ``lift_shape``, ``of_directions`` and
-    ``directions``.
+    not all of R^p, implement ``frame``; for inference ``lift_shape``, ``of_directions`` and ``directions``.
     """
 
     remedy = "move coordinates to the manifold with geometry.project(M, x)"

@@ -24,8 +24,10 @@ __all__ = [
     "OVERFLOW_REMEDY",
     "Array",
     "all_hold",
+    "as_floating",
     "as_real",
     "as_tensor",
+    "as_tensor_like",
     "check_batches",
     "check_callable",
     "check_chart",
@@ -65,6 +67,10 @@ Array = Tensor | ArrayLike
 OVERFLOW_REMEDY = "use float64, a smaller scale, or a larger k"
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+# Torch has few operations for these.
+_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, *_UNSIGNED)
 
 # Below this norm a NaN cannot be infinity minus infinity, so it has another cause than overflow.
 _SAFE_NORM = {dtype: torch.finfo(dtype).max ** 0.25 for dtype in _DTYPES}
@@ -127,18 +133,27 @@ def as_real(name: str, value: Any, remedy: str) -> Tensor:
     full = [method for method in ("toarray", "to_dense") if hasattr(value, method)]  # of scipy, of torch
     if tensor is None and full:
         remedy = f"a sparse matrix has to be full: use {name}.{full[0]}()"
-    if tensor is None or tensor.dtype == torch.bool or (tensor.dtype not in _DTYPES and _is_inexact(tensor)):
+    if tensor is None or tensor.dtype not in (*_DTYPES, *_INTEGERS):
         raise TypeError(f"{name} = {shown(value)}, but must be a real number or a tensor of them; {remedy}.")
-    # Torch has few operations for these. Of the largest, beyond int64, only the order would matter; they are refused.
-    if tensor.dtype in (torch.uint16, torch.uint32, torch.uint64):
+    # Of the largest, beyond int64, only the order would matter; they are refused.
+    if tensor.dtype in _UNSIGNED:
         tensor = tensor.long()
         if bool((tensor < 0).any()):
             raise TypeError(f"{name} = {shown(value)}, with integers above {2**63 - 1}; use floats.")
     return tensor
 
 
-def _is_inexact(value: Tensor) -> bool:
-    return value.is_floating_point() or value.is_complex()
+def as_floating(name: str, value: Any, remedy: str) -> Tensor:
+    """Returns real numbers as a floating point tensor: in their own dtype, or the default one of Python numbers."""
+    real = as_real(name, value, remedy)
+    has_own = hasattr(value, "dtype") and real.is_floating_point()
+    return real if has_own else real.to(torch.get_default_dtype())
+
+
+def as_tensor_like(value: Any, like: Tensor) -> Any:
+    """Returns a Python number as a tensor of the dtype and device of ``like``, and anything else as it is."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    return torch.as_tensor(float(value), dtype=like.dtype, device=like.device) if is_number else value
 
 
 def floating_dtype(dtype: torch.dtype | None) -> torch.dtype:
@@ -205,9 +220,7 @@ def check_points(
     inside = geometry.contains(x)
     if bool(inside.all()) or _is_known_overflow(x, inside, geometry.event_dim):
         return
-    # A batch of parameters broadcasts x to more events.
-    event = x.shape[x.dim() - geometry.event_dim :]
-    outside = x.detach().expand(*inside.shape, *event)[~inside].cpu()
+    outside = _events(x, ~inside, geometry.event_dim)
     defect, remedy = geometry.explain(outside, ~inside)
     if not bool(outside[0].isfinite().all()):
         defect, remedy = ", with NaN or infinity", "look for a division by zero or an overflow before this point"
@@ -337,13 +350,12 @@ def check_nearest(geometry: Complete, x: Tensor, y: Tensor, remedy: str, event_d
     """Raises, while validating, unless the events ``y``, meant as the points nearest to ``x``, are on the manifold."""
     if not validating():
         return
-    outside = ~geometry.contains(y)
-    if bool(outside.any()):
-        event = x.shape[x.dim() - (geometry.event_dim if event_dim is None else event_dim) :]
-        first = x.detach().expand(*outside.shape, *event)[outside][0].cpu()
+    lost = ~geometry.contains(y)
+    if bool(lost.any()):
+        events = _events(x, lost, geometry.event_dim if event_dim is None else event_dim)
         raise ValueError(
-            f"x has no nearest point on {describe(geometry)}: {int(outside.sum())} of {outside.numel()} events, the "
-            f"first is {_short(first.flatten())}; {remedy}."
+            f"x has no nearest point on {describe(geometry)}: {len(events)} of {lost.numel()} events, the first is "
+            f"{_short(events[0].flatten())}; {remedy}."
         )
 
 
@@ -447,6 +459,11 @@ def describe_values(value: Tensor) -> str:
         return f"<empty of shape {tuple(value.shape)}>"
     least, most = value.min().item(), value.max().item()
     return f"{least:.6g}{'' if least == most else f'..{most:.6g}'} of shape {tuple(value.shape)}"
+
+
+def _events(x: Tensor, where: Tensor, event_dim: int) -> Tensor:
+    """Returns the events at ``where``, on the CPU; a batch of parameters broadcasts ``x`` to more events."""
+    return x.detach().expand(*where.shape, *x.shape[x.dim() - event_dim :])[where].cpu()
 
 
 def _short(event: Tensor) -> str:

@@ -1,15 +1,17 @@
-r"""Weighted means: their arguments, and the Fréchet mean on a Hadamard manifold."""
+r"""Weighted means: their arguments, and the Fréchet mean."""
 
 import torch
 from torch import Tensor
 
-from .base import Geometry, Hadamard
+from .base import Complete, Geometry, Hadamard
 from .checks import check_batches, check_floating, check_same_dtype, shown, validating
 
 __all__ = ["along", "mean"]
 
 #: Far above what is needed: Newton's method takes five to ten steps, backtracking a few more.
 _MAX_STEPS = 100
+#: Without a global chart: points that are tried as starting points, and steps from the best one.
+_STARTS, _MAX_LOCAL_STEPS = 64, 1000
 
 
 def along(geometry: Geometry, x: Tensor, weights: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
@@ -27,8 +29,38 @@ def along(geometry: Geometry, x: Tensor, weights: Tensor | None, dim: int) -> tu
     return x.movedim(dim, 0), _normalised_weights(x, weights, dim, geometry.batch_of(x.shape))
 
 
-def mean(geometry: Hadamard, x: Tensor, w: Tensor) -> Tensor:
-    """Returns the Fréchet mean over the first dimension; see :func:`geometry.frechet_mean`."""
+def mean(geometry: Complete, x: Tensor, w: Tensor) -> Tensor:
+    """Returns the Fréchet mean over the first dimension; see :func:`geometry.frechet_mean`.
+
+    Without a global chart it is a local one, without gradients. Each factor of a product has its own, because squared
+    distances add up.
+    """
+    if len(geometry.factors) > 1:
+        parts = zip(geometry.factors, geometry.split(x), strict=True)
+        return geometry.join([mean(factor, part, w) for factor, part in parts])
+    return _global_mean(geometry, x, w) if isinstance(geometry, Hadamard) else _local_mean(geometry, x, w)
+
+
+@torch.no_grad()
+def _local_mean(geometry: Complete, x: Tensor, w: Tensor) -> Tensor:
+    """Returns a local minimum of the mean squared distance, from the best of some points."""
+    dtype, x, w = x.dtype, x.double(), w.double()
+    starts = x[:: -(-len(x) // _STARTS)]
+    spread = torch.stack([(w * geometry.squared_distance(start, x)).sum(0) for start in starts])
+    best = spread.argmin(0)
+    m = starts.gather(0, best.reshape(*best.shape, *(1,) * geometry.event_dim).expand(1, *x.shape[1:])).squeeze(0)
+    # Each step shortens the gradient by a factor that is small if points are close. Where curvature is negative it
+    # could be too long.
+    for _ in range(_MAX_LOCAL_STEPS):
+        u = (w.unsqueeze(-1) * geometry.log(m, x)).sum(0)
+        m = geometry.exp(m, u)
+        if bool((torch.linalg.vector_norm(u, dim=-1) <= 64 * torch.finfo(u.dtype).eps).all()):
+            break
+    return geometry.project(m.to(dtype))
+
+
+def _global_mean(geometry: Hadamard, x: Tensor, w: Tensor) -> Tensor:
+    """Returns the minimum of the mean squared distance."""
     dtype, x, w = x.dtype, x.double(), w.double()
     with torch.no_grad():
         u = _minimiser(geometry, x.detach(), w.detach())

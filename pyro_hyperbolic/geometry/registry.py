@@ -5,11 +5,11 @@ from collections.abc import Callable
 import geoopt
 from geoopt.manifolds.base import Manifold
 
-from .base import Complete, Geometry, Hadamard
+from .base import Complete, Embedded, Geometry, Hadamard
 from .euclidean import Euclidean
 from .hyperboloid import Hyperboloid
 from .poincare_ball import PoincareBall
-from .product import MixedProduct, Product
+from .product import CompactProduct, MixedProduct, Product
 from .remedies import manifold_remedy, shown
 from .rotations import RotationGroup, Rotations
 from .spd import SymmetricPositiveDefinite
@@ -95,9 +95,12 @@ def same(a: Manifold | Geometry, b: Manifold | Geometry) -> bool:
 
 
 def _product(manifold: geoopt.ProductManifold) -> Geometry:
-    """Returns the geometry of a product, with charts if all factors have them."""
-    charted = all(isinstance(bind(factor), Hadamard) for factor in manifold.manifolds)
-    return Product(manifold) if charted else MixedProduct(manifold)
+    """Returns the geometry of a product, with the capabilities that all factors have."""
+    factors = [bind(factor) for factor in manifold.manifolds]
+    for capability, kind in ((Hadamard, Product), (Embedded, CompactProduct)):
+        if all(isinstance(factor, capability) for factor in factors):
+            return kind(manifold)
+    return MixedProduct(manifold)
 
 
 register(geoopt.ProductManifold, _product)

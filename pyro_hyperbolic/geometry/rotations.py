@@ -188,11 +188,6 @@ class RotationGroup(Embedded):
         """Returns velocities of unit angular velocity, which move the quaternion by half."""
         return self.velocity(s.unsqueeze(-2), torch.eye(3, dtype=s.dtype, device=s.device))
 
-    def components(self, s: Tensor, velocity: Tensor) -> Tensor:
-        w, q = s[..., :1], s[..., 1:]
-        dw, dq = velocity[..., :1], velocity[..., 1:]
-        return 2 * (w * dq - dw * q - _cross(q, dq))
-
     def log_total_volume(self, n: int) -> float:
         return math.log(8 * math.pi**2)
 

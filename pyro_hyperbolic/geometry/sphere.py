@@ -8,7 +8,6 @@ from torch import Tensor
 
 from pyro_hyperbolic.numerics import asinc, norm, sinc
 
-from .autocast import matmul
 from .base import Embedded, mixed, products
 
 __all__ = ["Sphere"]
@@ -103,9 +102,6 @@ class Sphere(Embedded):
         eye = torch.eye(s.size(-1), dtype=s.dtype, device=s.device)[1:]
         frame = eye - 2 * normal[..., 1:, None] * normal[..., None, :]
         return torch.cat([frame[..., :-1, :], sign.unsqueeze(-1) * frame[..., -1:, :]], -2)
-
-    def components(self, s: Tensor, velocity: Tensor) -> Tensor:
-        return matmul(self.frame(s), velocity.unsqueeze(-1)).squeeze(-1)
 
     def log_total_volume(self, n: int) -> float:
         return math.log(2) + (n + 1) / 2 * math.log(math.pi) - math.lgamma((n + 1) / 2)

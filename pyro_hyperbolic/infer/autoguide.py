@@ -1,13 +1,12 @@
 r"""Autoguides with a wrapped normal at a learned location for each site on a manifold."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-import pyro
 import pyro.distributions as dist
 import torch
 from geoopt.manifolds.base import Manifold
@@ -18,21 +17,17 @@ from pyro.infer.autoguide.utils import deep_setattr, helpful_support_errors
 from pyro.nn import PyroParam
 from pyro.nn.module import pyro_method
 from pyro.ops.tensor_utils import periodic_repeat
-from pyro.poutine.indep_messenger import IndepMessenger
-from pyro.poutine.messenger import Messenger, block_messengers
 from pyro.poutine.runtime import get_plates
 from pyro.poutine.seed_messenger import SeedMessenger
-from pyro.poutine.subsample_messenger import SubsampleMessenger
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import biject_to
-from torch.distributions.constraints import Constraint
 
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions import WrappedDistribution, WrappedMultivariateNormal, WrappedNormal
-from pyro_hyperbolic.distributions.constraints import OnManifold
 from pyro_hyperbolic.geometry import checks
 from pyro_hyperbolic.geometry.remedies import tensor_remedy
+
+from .guide_runs import AllSampled, GuideRun, SampleRun, SummaryRun, expand, is_subsampled, manifold_of
 
 __all__ = ["AutoWrappedMultivariateNormal", "AutoWrappedNormal", "GeodesicBall"]
 
@@ -41,11 +36,6 @@ _INIT_TO_MEAN = init_to_mean(fallback=init_to_feasible)
 
 #: An anchor moves to its location if the log-volume per dimension exceeds this, log(sinh(r) / r) at r = 1.
 _MAX_LOG_VOLUME = math.log(math.sinh(1.0))
-
-#: Constraints that wrap another one. Before torch 2.8 a mixture has the support of its components, unwrapped.
-_WRAPPERS = tuple(
-    getattr(constraints, name) for name in ("independent", "MixtureSameFamilyConstraint") if hasattr(constraints, name)
-)
 
 
 class GeodesicBall(NamedTuple):
@@ -164,7 +154,7 @@ class AutoWrappedNormal(AutoGuide):
             self._setup_prototype(*args, **kwargs)
         uses_model_plates = self.master is None and self.create_plates is None
         plates = {} if uses_model_plates else self._create_plates(*args, **kwargs)
-        return self._run(_SampleRun(self, plates), args, kwargs)
+        return self._run(SampleRun(self, plates), args, kwargs)
 
     def get_posterior(self, name: str, prior: Any) -> Any:
         """Returns the posterior of a site, given its prior in this run."""
@@ -212,10 +202,10 @@ class AutoWrappedNormal(AutoGuide):
     def _summary(self, report: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Any]:
         if self.prototype_trace is None:
             self._setup_prototype(*args, **kwargs)
-        return self._run(_SummaryRun(self, report), args, kwargs)
+        return self._run(SummaryRun(self, report), args, kwargs)
 
-    def _run(self, run: "_GuideRun", args: Any, kwargs: Any) -> dict[str, Any]:
-        with suppress(_AllSampled), run:
+    def _run(self, run: GuideRun, args: Any, kwargs: Any) -> dict[str, Any]:
+        with suppress(AllSampled), run:
             self.model(*args, **kwargs)
         return run.results
 
@@ -226,7 +216,7 @@ class AutoWrappedNormal(AutoGuide):
         return biject_to(prior.support)(self._parameter("locs", name))
 
     def _median_of(self, name: str, prior: Any, batch: Sequence[int]) -> Tensor:
-        return _expand(self._center_of(name, prior), batch, prior.event_dim).clone()  # it may be the parameter itself
+        return expand(self._center_of(name, prior), batch, prior.event_dim).clone()  # it may be the parameter itself
 
     def _quantiles_of(self, levels: Tensor, name: str, prior: Any, batch: Sequence[int]) -> Tensor | GeodesicBall:
         manifold = manifold_of(prior.support)
@@ -234,11 +224,11 @@ class AutoWrappedNormal(AutoGuide):
             center, radius = _balls(self._wrapped(name, manifold), levels)
             radius_event_dim = prior.event_dim - geometry.bind(manifold).event_dim
             return GeodesicBall(
-                _expand(center, batch, prior.event_dim), _expand(radius, batch, radius_event_dim, leading=1)
+                expand(center, batch, prior.event_dim), expand(radius, batch, radius_event_dim, leading=1)
             )
         loc, scale = self._parameter("locs", name), self._parameter("scales", name)
         noise = dist.Normal(0.0, 1.0).icdf(levels).to(loc).reshape(-1, *(1 for _ in loc.shape))
-        return _expand(biject_to(prior.support)(loc + scale * noise), batch, prior.event_dim, leading=1)
+        return expand(biject_to(prior.support)(loc + scale * noise), batch, prior.event_dim, leading=1)
 
     def _wrapped(self, name: str, manifold: Manifold) -> WrappedDistribution:
         return WrappedNormal(self._loc(name, manifold), self._parameter("scales", name), manifold)
@@ -319,7 +309,7 @@ class AutoWrappedNormal(AutoGuide):
         space = geometry.chart(manifold)
         # A batch of k over particles, or over a subsample, does not match the anchors.
         batches = [batch for batch in space.batch_shapes() if batch]
-        subsampled = any(_is_subsampled(frame) for frame in get_plates())
+        subsampled = any(is_subsampled(frame) for frame in get_plates())
         if not batches or (not subsampled and all(_expands_to(batch, v.shape[:-1]) for batch in batches)):
             far = space.log_volume(v) > _MAX_LOG_VOLUME * max(v.size(-1) - 1, 1)
             if bool(far.any()):
@@ -367,137 +357,6 @@ class AutoWrappedMultivariateNormal(AutoWrappedNormal):
             deep_setattr(self, f"scale_trils.{name}", value)
 
 
-class _AllSampled(BaseException):  # no Exception, which a model may catch
-    """Ends a run of the model after its last latent: what follows costs time, and can have plates that clash."""
-
-
-class _GuideRun(Messenger):
-    """Runs the model as the guide: handlers outside it see the guide's statements only.
-
-    It is entered before the model's own handlers, so it sees messages after them. It stops sites that have no posterior
-    (observed, hidden from the guide, or latent in this run only), so that handlers of the guide, such as a trace,
-    importance weights or Predictive, do not see them.
-    """
-
-    def __init__(self, guide: AutoWrappedNormal) -> None:
-        super().__init__()
-        self.guide = guide
-        self.results: dict[str, Any] = {}
-        self.latents = {name for name, _ in guide.prototype_trace.iter_stochastic_nodes()}
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if site_is_subsample(msg):
-            self._handle_subsample(msg)
-        elif msg["is_observed"] or msg["name"] not in self.guide.prototype_trace.nodes:
-            msg["stop"] = True
-        else:
-            self._handle_latent(msg)
-
-    def _pyro_post_sample(self, msg: Any) -> None:
-        if msg["name"] in self.latents and self.results.keys() >= self.latents:
-            raise _AllSampled
-
-    def _handle_subsample(self, msg: Any) -> None:
-        raise NotImplementedError
-
-    def _handle_latent(self, msg: Any) -> None:
-        raise NotImplementedError
-
-    @contextmanager
-    def _block_model_handlers(self, *, keep_plates: bool) -> Iterator[list[Messenger]]:
-        """Hides the model's handlers, and unless ``keep_plates`` its plates, from statements of the guide."""
-        inside = False
-
-        def is_blocked(messenger: Messenger) -> bool:  # called from the outermost to the innermost
-            nonlocal inside
-            inside = inside or messenger is self
-            return inside and not (keep_plates and isinstance(messenger, IndepMessenger))
-
-        with block_messengers(is_blocked) as blocked:
-            yield blocked
-
-
-class _SampleRun(_GuideRun):
-    """Samples from the posteriors. The plates of an ``AutoGuideList`` set the subsamples of the model."""
-
-    def __init__(self, guide: AutoWrappedNormal, plates: dict[str, Any]) -> None:
-        super().__init__(guide)
-        self.plates = plates
-        self.known_plates: set[str] = set()
-        self.replaced_plates: set[str] = set()
-
-    def _handle_subsample(self, msg: Any) -> None:
-        name = msg["name"]
-        self.known_plates.add(name)
-        if name in self.plates:
-            msg["value"] = self.plates[name].indices
-        # The guide emits neither plates that the AutoGuideList has emitted, nor plates of observations only.
-        msg["stop"] = bool(self.plates) or name not in self.guide._prototype_frames
-
-    def _handle_latent(self, msg: Any) -> None:
-        name, prior = msg["name"], msg["fn"]
-        self._match_hidden_plates()
-        replaced = [frame.name for frame in msg["cond_indep_stack"] if frame.name in self.replaced_plates]
-        if replaced and _is_batched(manifold_of(prior.support)):
-            raise ValueError(
-                f"the model has a curvature for each member of plate {replaced[0]!r}, which poutine.block hides from "
-                f"the guide; expose {replaced[0]!r} too."
-            )
-        with self._block_model_handlers(keep_plates=True):
-            posterior = self.guide.get_posterior(name, prior)
-        if posterior.batch_shape != prior.batch_shape:
-            posterior = posterior.expand(prior.batch_shape)
-        scale = 1.0  # plates scale the entropy of the guide; poutine.scale in the model does not
-        for frame in msg["cond_indep_stack"]:
-            scale = scale * (frame.full_size or frame.size) / frame.size
-        msg.update(fn=posterior, scale=scale, infer={}, value=None, done=False)
-        self.results[name] = None  # marks a site of the guide, for _pyro_post_sample
-
-    def _match_hidden_plates(self) -> None:
-        """Gives plates that ``poutine.block`` hides from the guide the subsample that the model will use."""
-        with self._block_model_handlers(keep_plates=False) as blocked:
-            for plate in blocked:
-                if isinstance(plate, SubsampleMessenger) and plate.size > 0 and plate.name not in self.known_plates:
-                    self.known_plates.add(plate.name)
-                    own = plate.indices
-                    if plate.name in self.plates:
-                        plate._indices = self.plates[plate.name].indices
-                    else:
-                        plate._indices = pyro.plate(plate.name, plate.size, subsample=own, dim=plate.dim).indices
-                    if not torch.equal(own, plate.indices):
-                        self.replaced_plates.add(plate.name)
-
-    def _pyro_post_sample(self, msg: Any) -> None:
-        if msg["name"] in self.results:
-            self.results[msg["name"]] = msg["value"]
-        super()._pyro_post_sample(msg)
-
-
-class _SummaryRun(_GuideRun):
-    """Sets each site to its median, and collects a report of its posterior. All messages are stopped."""
-
-    def __init__(self, guide: AutoWrappedNormal, report: Callable[..., Any]) -> None:
-        super().__init__(guide)
-        self.report = report
-
-    def _handle_subsample(self, msg: Any) -> None:
-        msg["stop"] = True
-
-    def _handle_latent(self, msg: Any) -> None:
-        name, prior = msg["name"], msg["fn"]
-        subsampled = [frame for frame in msg["cond_indep_stack"] if _is_subsampled(frame)]
-        if _is_batched(manifold_of(prior.support)):
-            subsampled = []  # the curvatures of the other members are not known
-        batch = list(prior.batch_shape)
-        for frame in subsampled:
-            batch[frame.dim] = frame.full_size
-        with self._block_model_handlers(keep_plates=not subsampled):
-            self.results[name] = self.report(name, prior, batch)
-        with self._block_model_handlers(keep_plates=True):
-            value = self.guide._center_of(name, prior)
-        msg.update(value=_expand(value, prior.batch_shape, prior.event_dim), stop=True)
-
-
 def _initial_value(init_loc_fn: Callable[..., Any], site: Any) -> Tensor:
     try:
         return init_loc_fn(site)
@@ -514,34 +373,11 @@ def _is_seeded(model: Any) -> bool:
     return False
 
 
-def _is_batched(manifold: Manifold | None) -> bool:
-    return manifold is not None and any(geometry.bind(manifold).batch_shapes())
-
-
-def _is_subsampled(frame: Any) -> bool:
-    return bool(frame.vectorized and frame.full_size is not None and frame.full_size != frame.size)
-
-
-def manifold_of(support: Constraint) -> Manifold | None:
-    """Returns the manifold of a support, looking into independent copies and mixtures, or None."""
-    while isinstance(support, _WRAPPERS):
-        support = support.base_constraint
-    return support.manifold if isinstance(support, OnManifold) else None
-
-
 def _expands_to(batch: torch.Size, full: torch.Size) -> bool:
     try:
         return torch.broadcast_shapes(batch, full) == full
     except RuntimeError:
         return False
-
-
-def _expand(value: Tensor, batch: Sequence[int], event_dim: int, leading: int = 0) -> Tensor:
-    """Expands the batch dimensions of ``value``, which lie between ``leading`` and event dimensions."""
-    before, after = value.shape[:leading], value.shape[value.dim() - event_dim :]
-    within = value.shape[leading : value.dim() - event_dim]
-    value = value.reshape([*before, *(1 for _ in range(len(batch) - len(within))), *within, *after])
-    return value.expand([*before, *batch, *after])
 
 
 def _balls(posterior: WrappedDistribution, levels: Tensor) -> GeodesicBall:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_hyperbolic import geometry
 
-from .autoguide import manifold_of
+from .guide_runs import manifold_of
 
 __all__ = ["LiftReparam"]
 

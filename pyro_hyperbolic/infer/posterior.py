@@ -10,8 +10,7 @@ from pyro.ops import stats
 from torch import Tensor
 
 from pyro_hyperbolic import geometry
-from pyro_hyperbolic.geometry import Complete, Hadamard, checks
-from pyro_hyperbolic.geometry.product import MixedProduct
+from pyro_hyperbolic.geometry import Complete, checks, means
 from pyro_hyperbolic.geometry.remedies import tensor_remedy
 
 from .autoguide import GeodesicBall
@@ -22,8 +21,6 @@ __all__ = ["Diagnostics", "SiteSummary", "Summary", "summary", "to_arviz"]
 _MAX_PAIRS = 2000
 #: Four times the numbers in the temporary matrices of Pyro's effective sample size, draws^2 for each quantity.
 _CHUNK = 16_000_000
-#: Draws that are tried as starting points of a mean without a global chart.
-_STARTS = 64
 
 
 class Diagnostics(NamedTuple):
@@ -287,7 +284,7 @@ def _about_mean(name: str, x: Tensor, manifold: Any, pairs: Tensor | None) -> _A
     space = checks.check_complete(manifold)
     checks.check_points(space, x, name or "samples")
     flat = x.detach().flatten(0, 1)
-    mean = _mean(space, flat)
+    mean = means.mean(space, *means.along(space, flat, None, dim=0))
     center, flat = mean.double(), flat.double()
     u = _components(space, center, space.log(center, flat))
     points = flat.reshape(len(flat), -1, *x.shape[x.dim() - space.event_dim :])
@@ -314,38 +311,11 @@ def _members(space: Complete, batch: torch.Size) -> dict[str, Tensor]:
     return {name: value.expand(batch).flatten() for name, value in own.items()} if many else {}
 
 
-def _mean(space: Complete, x: Tensor) -> Tensor:
-    """Returns the Fréchet mean over the first dimension, of each factor by itself, because squared distances add up."""
-    if isinstance(space, Hadamard):
-        return geometry.frechet_mean(space.manifold, x)
-    if isinstance(space, MixedProduct):
-        means = [_mean(f, part) for f, part in zip(space.factors, space.split(x), strict=True)]
-        return torch.cat([m.flatten(m.dim() - f.event_dim) for f, m in zip(space.factors, means, strict=True)], -1)
-    return _local_mean(space, x)
-
-
-def _local_mean(space: Complete, x: Tensor) -> Tensor:
-    """Returns a local minimum of the mean squared distance to the first dimension of points, from one of them."""
-    dtype, x = x.dtype, x.double()
-    starts = x[:: -(-len(x) // _STARTS)]
-    spread = torch.stack([space.squared_distance(start, x).mean(0) for start in starts])
-    best = spread.argmin(0)
-    m = starts.gather(0, best.reshape(*best.shape, *(1,) * space.event_dim).expand(1, *x.shape[1:])).squeeze(0)
-    # Each step shortens the gradient by a factor that is small if draws are close. Where curvature is negative it could
-    # be too long.
-    for _ in range(1000):
-        u = space.log(m, x).mean(0)
-        m = space.exp(m, u)
-        if bool((torch.linalg.vector_norm(u, dim=-1) <= 64 * torch.finfo(u.dtype).eps).all()):
-            break
-    return space.project(m.to(dtype))
-
-
 def _components(space: Complete, m: Tensor, u: Tensor) -> Tensor:
     """Returns the components ``(*, n)`` of tangent vectors ``(*, m)`` at ``m`` in an orthonormal frame."""
-    if isinstance(space, Hadamard):
-        return u
     n = space.dim(m.shape)
+    if u.size(-1) == n:
+        return u  # they are components already
     projection = space.tangent(m.unsqueeze(-1 - space.event_dim), torch.eye(u.size(-1), dtype=u.dtype, device=u.device))
     # Principal axes of an ellipsoid on the tangent space, after the normals with eigenvalue 0. All eigenvalues of the
     # projection itself are equal, and rounding of m would turn its eigenvectors.

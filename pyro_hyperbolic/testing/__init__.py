@@ -16,10 +16,9 @@ from .density_laws import (
 )
 from .diagnosis import LawViolation, NotChecked
 from .geometry_laws import assert_geometry_laws
+from .gradient_laws import gradients_are_finite, gradients_match_differences
 from .map_laws import (
     batch_members_are_independent,
-    gradients_are_finite,
-    gradients_match_differences,
     inverse_log_det_is_negative,
     log_det_matches_autograd,
     round_trip,

@@ -14,8 +14,8 @@ from torch.distributions import Transform, constraints
 from torch.distributions.constraints import Constraint
 from torch.distributions.utils import lazy_property
 
+from .agreement import scalars_agree, tolerance, vectors_agree
 from .diagnosis import LawViolation, event_text, not_checked
-from .map_laws import scalars_agree, tolerance, vectors_agree
 from .oracles import Space, base_of, fixed_noise, leaves_of
 
 __all__ = [

@@ -18,8 +18,7 @@ from torch.distributions.constraints import Constraint
 
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions.constraints import on_manifold
-from pyro_hyperbolic.geometry import Hadamard
-from pyro_hyperbolic.geometry.product import MixedProduct
+from pyro_hyperbolic.geometry import Complete, Hadamard
 
 __all__ = ["Space", "base_of", "fixed_noise", "gradient_of", "leaves_of"]
 
@@ -195,18 +194,18 @@ class Space:
         """Returns the spaces of the factors of a product, with the points of each.
 
         Raises:
-            TypeError: If the space is not a product.
+            TypeError: If the space is not a product of at least two.
         """
-        if not isinstance(self._geometry, MixedProduct):
+        if len(self._geometry.factors) < 2:
             raise TypeError(f"the law needs a product of manifolds, but its points are on {self._geometry.name}.")
         spaces = [Space(on_manifold(factor.manifold)) for factor in self._geometry.factors]
         return list(zip(spaces, self._geometry.split(x), strict=True))
 
     def exchange_factor(self, x: Tensor, other: Tensor, i: int) -> Tensor:
         """Returns points with factor ``i`` of ``x`` and the other factors of ``other``."""
-        pairs = enumerate(zip(self.factors(x), self.factors(other), strict=True))
-        parts = [space.flat(one if j == i else two) for j, ((space, one), (_, two)) in pairs]
-        return torch.cat(parts, -1)
+        pairs = enumerate(zip(self._geometry.split(x), self._geometry.split(other), strict=True))
+        moved: Tensor = self._geometry.join([one if j == i else two for j, (one, two) in pairs])
+        return moved
 
     def radius(self, x: Tensor) -> Tensor:
         """Returns the distance from the origin, shape ``(*)``: of the factors that have one; else zero."""
@@ -275,22 +274,21 @@ class Space:
         return self.manifold.inner(x, u, v, keepdim=True).detach().reshape(x.shape[: x.dim() - self.event_dim])
 
 
-def _special_point(geometry: Any, n: int, like: Tensor) -> Tensor:
+def _special_point(geometry: Complete, n: int, like: Tensor) -> Tensor:
     if isinstance(geometry, Hadamard):
         return geometry.origin(n, like.dtype, like.device)
-    if isinstance(geometry, MixedProduct):
-        pairs = zip(geometry.factors, geometry.dims, strict=True)
-        return torch.cat([_special_point(factor, m, like).flatten() for factor, m in pairs])
+    if len(geometry.factors) > 1:
+        pairs = zip(geometry.factors, geometry.dims(n), strict=True)
+        return geometry.join([_special_point(factor, m, like) for factor, m in pairs])
     event = geometry.event_shape(n)
     axes = torch.eye(math.prod(event[:-1]), event[-1], dtype=like.dtype, device=like.device)
-    x: Tensor = geometry.project(axes.reshape(event))
-    return x
+    return geometry.project(axes.reshape(event))
 
 
-def _radius(geometry: Any, x: Tensor) -> Tensor:
+def _radius(geometry: Complete, x: Tensor) -> Tensor:
     if isinstance(geometry, Hadamard):
         return geometry.log0(x)[0].detach().norm(dim=-1)
-    if isinstance(geometry, MixedProduct):
+    if len(geometry.factors) > 1:
         parts = [_radius(factor, part) for factor, part in zip(geometry.factors, geometry.split(x), strict=True)]
         return torch.stack(torch.broadcast_tensors(*parts)).norm(dim=0)
     return x.new_zeros(geometry.batch_of(x.shape))

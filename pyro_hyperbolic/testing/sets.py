@@ -4,12 +4,12 @@ from typing import Any
 
 import geoopt
 import torch
-from geoopt.manifolds.base import Manifold
 from pyro.distributions.torch_transform import TransformModule
 from torch import Tensor
 from torch.distributions import Transform, constraints
 from torch.distributions.constraints import Constraint
 
+from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions.constraints import OnManifold, on_manifold
 
 __all__ = ["SideBySide", "is_of_sets"]
@@ -34,13 +34,10 @@ class SideBySide(TransformModule):
     def __init__(self, transform: Any, shape: torch.Size) -> None:
         super().__init__(cache_size=0)
         self.transform, self.shape = transform, shape
-        M: Any = transform.domain.base_constraint.manifold
-        factors: list[tuple[Manifold, Any]] = (
-            list(zip(M.manifolds, M.shapes, strict=True))
-            if isinstance(M, geoopt.ProductManifold)
-            else [(M, self.shape[1:])]
-        )
-        self._on_product = on_manifold(geoopt.ProductManifold(*factors * self.shape[0]))
+        space = geometry.bind(transform.domain.base_constraint.manifold)
+        pairs = zip(space.factors, space.dims(space.dim(shape[1:])), strict=True)
+        factors = [(factor.manifold, factor.event_shape(n)) for factor, n in pairs]
+        self._on_product = on_manifold(geoopt.ProductManifold(*factors * shape[0]))
 
     @constraints.dependent_property(is_discrete=False, event_dim=1)
     def domain(self) -> Constraint:

@@ -9,7 +9,8 @@ from torch.distributions import Transform, biject_to, constraints, transform_to
 from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import IndependentTransform
 
-from . import density_laws, map_laws, noise, object_laws
+from . import density_laws, gradient_laws, map_laws, noise, object_laws
+from .agreement import check_points, vectors_agree
 from .diagnosis import LawViolation, fails_in_a_library, no_empty_batch
 from .oracles import Space, base_of, fixed_noise
 from .sets import SideBySide, is_of_sets
@@ -24,7 +25,7 @@ _AT_ANY_RADIUS: list[Callable[[Transform, Tensor], None]] = [
     map_laws.round_trip,
     map_laws.log_det_matches_autograd,
     map_laws.inverse_log_det_is_negative,
-    map_laws.gradients_are_finite,
+    gradient_laws.gradients_are_finite,
 ]
 
 
@@ -76,7 +77,7 @@ def assert_transform_laws(transform: Transform, x: Tensor, *, thorough: bool = F
             f"the transform has batch shape {tuple(batch_shape)}, from its k or a parameter, but must have none; "
             f"check each member by itself."
         )
-    for law in (map_laws.shapes_broadcast, *_AT_ANY_RADIUS, map_laws.gradients_match_differences):
+    for law in (map_laws.shapes_broadcast, *_AT_ANY_RADIUS, gradient_laws.gradients_match_differences):
         law(transform, points.clone())
     object_laws.deepcopy_pickle_state_dict(transform, points.clone(), possible=copies)
     object_laws.cache_survives_an_optimiser_step(transform, points.clone())
@@ -158,8 +159,8 @@ def assert_constraint_laws(constraint: Constraint, inside: Tensor, outside: Tens
         transform = transform_to(constraint)
         z = transform.inv(inside).detach()
         for found in (transform(z), transform(*fixed_noise(z))):
-            map_laws.check_points("stays_on_manifold", "transform_to(constraint)(z)", found, constraint)
-        map_laws.vectors_agree(law, "t(t.inv(x)) = x", inside, transform(z), inside, 1e-6, of=space, at=space)
+            check_points("stays_on_manifold", "transform_to(constraint)(z)", found, constraint)
+        vectors_agree(law, "t(t.inv(x)) = x", inside, transform(z), inside, 1e-6, of=space, at=space)
         return
     for registry in (biject_to, transform_to):
         map_laws.stays_on_manifold(registry(constraint), registry(constraint).inv(inside).detach().clone())

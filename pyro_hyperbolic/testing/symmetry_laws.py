@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Transform
 
-from .map_laws import scalars_agree, tolerance, vectors_agree
+from .agreement import scalars_agree, tolerance, vectors_agree
 from .oracles import Space
 
 __all__ = ["factors_are_independent", "is_equivariant"]

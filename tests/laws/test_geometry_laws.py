@@ -7,11 +7,13 @@ import pytest
 import torch
 
 import pyro_hyperbolic as ph
-from pyro_hyperbolic.geometry.product import MixedProduct
+from pyro_hyperbolic.distributions.constraints import on_manifold
+from pyro_hyperbolic.geometry.product import CompactProduct, MixedProduct
 from pyro_hyperbolic.geometry.rotations import RotationGroup
 from pyro_hyperbolic.geometry.sphere import Sphere
 from pyro_hyperbolic.geometry.torus import FlatTorus
 from pyro_hyperbolic.testing import LawViolation, density_laws
+from pyro_hyperbolic.testing.oracles import Space
 from tests.cases import MANIFOLDS, UNCHARTED, base_on, lorentz
 from tests.half_space import HalfSpace
 
@@ -21,6 +23,7 @@ SPACES = {
     "h2": (lambda: lorentz(4.0), 2),
     "half-space": (HalfSpace, 2),
     "ballxspd": MANIFOLDS["ballxspd"],
+    "s1xt1": (lambda: geoopt.ProductManifold((geoopt.Sphere(), 2), (ph.manifolds.Torus(1), 1)), 2),
 }
 
 
@@ -34,6 +37,19 @@ def laws(name):
 @pytest.mark.parametrize("name", SPACES)
 def test_a_geometry_obeys_its_laws(name):
     laws(name)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_the_hessian_of_squared_distances_is_twice_the_metric(name):
+    """In normal coordinates at equal points: the origin, where eigenvalues are equal, and another point."""
+    make, n = SPACES[name]
+    space = Space(on_manifold(make()))
+    x = space.special_point(n, torch.empty((), dtype=torch.float64))
+    v = torch.linspace(-0.5, 0.8, n, dtype=torch.float64)
+    for p in (x, space.exp_at(x, v)):
+        square = lambda v, p=p: ph.geometry.squared_distance(space.manifold, space.exp_at(p, v), p)  # noqa: E731
+        hessian = torch.autograd.functional.hessian(square, 0 * v)
+        assert torch.allclose(hessian, 2 * torch.eye(n, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("name", ["s2", "so3", "h2"])
@@ -51,8 +67,8 @@ def geoopt_log(self, x, y):
 
 def dropped(self, x):
     """A product that forgets the volume of its first factor."""
-    pairs = [factor.point(part) for factor, part in self._zip(x.split(self._state_sizes, -1))]
-    return self._join([point for point, _ in pairs]), sum(volume for _, volume in pairs[1:])
+    pairs = [factor.point(part) for factor, part in self._zip(self._states(x))]
+    return self.join([point for point, _ in pairs]), sum(volume for _, volume in pairs[1:])
 
 
 def root(z):
@@ -81,6 +97,9 @@ SLIPS = {  # the slip, where it shows, and the law it breaks
         RotationGroup, "velocity", lambda self, s, u, velocity=RotationGroup.velocity: -velocity(self, s, u), "so3",
         "states_agree"),
     "a product that drops a volume": (MixedProduct, "point", dropped, "h2xs2xr", "states_agree"),
+    "a product as large as its first factor": (
+        CompactProduct, "log_total_volume", lambda self, n: self.factors[0].log_total_volume(1), "s1xt1",
+        "total_mass_is_one"),
     "another metric": (
         geoopt.Sphere, "inner", lambda self, x, u, v=None, *, keepdim=False: 4 * (u * v).sum(-1, keepdim=keepdim), "s2",
         "geodesics_have_constant_speed"),

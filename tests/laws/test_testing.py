@@ -17,7 +17,17 @@ from scipy import stats
 import pyro_hyperbolic as ph
 import pyro_hyperbolic.distributions as hdist
 import pyro_hyperbolic.distributions.transforms as HT
-from pyro_hyperbolic.testing import LawViolation, NotChecked, density_laws, map_laws, noise, object_laws, strategies
+from pyro_hyperbolic.testing import (
+    LawViolation,
+    NotChecked,
+    agreement,
+    density_laws,
+    gradient_laws,
+    map_laws,
+    noise,
+    object_laws,
+    strategies,
+)
 from tests.cases import NOT_EUCLIDEAN, TRANSFORMS, UNCHARTED_FLOWS, base_on, euclidean, lorentz
 from tests.half_space import HalfSpace, HalfSpaceGeometry
 from tests.textbook import (
@@ -485,7 +495,7 @@ def test_the_gradient_that_is_not_finite_is_shown():
         _call = by_the_norm
 
     with pytest.raises(LawViolation) as caught:
-        map_laws.gradients_are_finite(Wrong(), torch.zeros(3, 3, dtype=torch.float64))
+        gradient_laws.gradients_are_finite(Wrong(), torch.zeros(3, 3, dtype=torch.float64))
     assert caught.value.at == "x = (0, 0, 0)"
     assert "nan" in caught.value.found
 
@@ -806,7 +816,7 @@ def test_the_last_digit_of_a_score_that_is_large_or_far_out_is_no_mistake():
 def test_a_kink_nearby_is_no_mistake():
     x, leaky = points(), torch.distributions.transforms.IndependentTransform(T.LeakyReLUTransform(), 1)
     x[:, 0] = 1e-6
-    map_laws.gradients_match_differences(leaky, x)
+    gradient_laws.gradients_match_differences(leaky, x)
 
 
 def test_a_mass_that_is_not_known_is_said():
@@ -949,9 +959,9 @@ def test_no_arguments_need_be_declared():
 @pytest.mark.parametrize("digit", [1e-3, 1e-12, 3e-16])
 def test_two_numbers_that_differ_are_printed_so(digit):
     one = double(1.0, 2.0)[None]
-    map_laws.vectors_agree("law", "formula", 1e6 * one, 1e6 * (one + 1e-10), one, 1e-9)  # large numbers have fewer
+    agreement.vectors_agree("law", "formula", 1e6 * one, 1e6 * (one + 1e-10), one, 1e-9)  # large numbers have fewer
     with pytest.raises(LawViolation) as caught:
-        map_laws.vectors_agree("law", "formula", one, one * (1 + digit), one, 1e-17)
+        agreement.vectors_agree("law", "formula", one, one * (1 + digit), one, 1e-17)
     assert caught.value.expected != caught.value.found
     assert "1" in caught.value.expected
 
@@ -961,7 +971,7 @@ def test_two_numbers_that_differ_are_printed_so(digit):
 def test_numbers_that_are_not_finite_never_agree(expected, found):
     one, other = torch.tensor([[1.0, expected]]), torch.tensor([[1.0, found]])
     with pytest.raises(LawViolation) as caught:
-        map_laws.vectors_agree("law", "formula", one, other, one, 1.0)
+        agreement.vectors_agree("law", "formula", one, other, one, 1.0)
     assert caught.value.expected != caught.value.found == f"(1, {found:g})"
 
 

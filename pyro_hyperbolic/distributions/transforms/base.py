@@ -15,7 +15,7 @@ from torch.distributions.transforms import _InverseTransform
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions.constraints import OnManifold, on_manifold
 from pyro_hyperbolic.geometry import Hadamard, checks
-from pyro_hyperbolic.manifolds import STANDARD, PyroABCMeta
+from pyro_hyperbolic.manifolds import PyroABCMeta, or_standard
 
 from .own_sample import OwnSample
 from .saved_space import SavesSpace
@@ -66,7 +66,7 @@ class ManifoldTransform(Transform, metaclass=PyroABCMeta):
     def __init__(
         self, manifold: Manifold | None = None, *, cache_size: int = 1, validate_args: bool | None = None
     ) -> None:
-        self._on_manifold = on_manifold(STANDARD if manifold is None else manifold, validate_args=validate_args)
+        self._on_manifold = on_manifold(or_standard(manifold), validate_args=validate_args)
         (geometry.chart if self._needs_chart else geometry.complete)(self.manifold)
         self._validate_args = validate_args
         self._own_sample = OwnSample()

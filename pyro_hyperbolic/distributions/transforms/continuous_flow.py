@@ -11,7 +11,7 @@ from pyro_hyperbolic import geometry
 from pyro_hyperbolic.distributions.constraints import on_manifold
 from pyro_hyperbolic.geometry import Complete, checks
 from pyro_hyperbolic.geometry.autocast import without_autocast
-from pyro_hyperbolic.manifolds import STANDARD
+from pyro_hyperbolic.manifolds import or_standard
 
 from .base import ModuleTransform, register_if_learnable, with_batch
 from .conditional import NeedsContext
@@ -208,7 +208,7 @@ class ConditionalContinuousFlow(NeedsContext):
         # Errors in the arguments should come now, not at the first context.
         ContinuousFlow(field, manifold, **kwargs)
         self.field = field
-        self._on_manifold = on_manifold(STANDARD if manifold is None else manifold)
+        self._on_manifold = on_manifold(or_standard(manifold))
         self.kwargs = kwargs
         register_if_learnable(self, self.manifold)
 
@@ -296,7 +296,7 @@ def continuous_flow(
         >>> y.norm().round(decimals=4), (flow.inv(y) - x).abs().max() < 1e-6
         (tensor(1.), tensor(True))
     """
-    manifold = STANDARD if manifold is None else manifold
+    manifold = or_standard(manifold)
     checks.check_count("num_anchors", num_anchors, 1, "it is the number of points that the field points to")
     kind = "anchor" if field is None else field if isinstance(field, str) else ""
     if kind == "anchor":

@@ -11,7 +11,7 @@ from torch import Tensor
 from pyro_hyperbolic.distributions.constraints import on_manifold
 from pyro_hyperbolic.geometry import Hadamard, checks
 from pyro_hyperbolic.geometry.autocast import autocasts
-from pyro_hyperbolic.manifolds import STANDARD
+from pyro_hyperbolic.manifolds import or_standard
 
 from .base import TangentModule, register_if_learnable, with_batch
 from .conditional import NeedsContext
@@ -165,7 +165,7 @@ class ConditionalCoupling(NeedsContext):
         check_hypernet(hypernet)
         self.split_dim = split_dim
         self.nn = hypernet
-        self._on_manifold = on_manifold(STANDARD if manifold is None else manifold)
+        self._on_manifold = on_manifold(or_standard(manifold))
         self.kwargs = kwargs
         register_if_learnable(self, self.manifold)
         # Errors in the arguments should come now, not at the first context.

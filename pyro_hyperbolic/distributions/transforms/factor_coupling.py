@@ -9,7 +9,6 @@ from torch import Tensor
 
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.geometry import Hadamard, Nested, checks
-from pyro_hyperbolic.geometry.product import Product
 
 from .coupling import LOG_SCALE_BOUND, SHIFT_BOUND, Coupling, Hypernet, check_bound
 from .networks import build
@@ -39,9 +38,8 @@ class FactorCoupling(Coupling):
         cache_size: 1 (default) to cache the last pair, 0 to cache nothing.
 
     Raises:
-        TypeError: If the manifold is not a product.
-        ValueError: If the product has only one factor, or no factor ``index``; on a call, if the network's outputs have
-            the wrong size.
+        TypeError: If the manifold is not a product of at least two factors with global charts.
+        ValueError: If it has no factor ``index``; on a call, if the network's outputs have the wrong size.
 
     Example:
         >>> M = geoopt.ProductManifold((geoopt.Lorentz(), 3), (geoopt.Euclidean(1), 2))
@@ -125,8 +123,8 @@ def factor_coupling(
             default.
 
     Raises:
-        TypeError: If the manifold is not a product.
-        ValueError: If the product has only one factor, no factor ``index``, or another dimension than ``dim``.
+        TypeError: If the manifold is not a product of at least two factors with global charts.
+        ValueError: If it has no factor ``index``, or another dimension than ``dim``.
     """
     dims = _factor_dims(manifold, index)
     checks.check_count("dim", dim, 2, "it is the intrinsic dimension of the product")
@@ -140,16 +138,14 @@ def factor_coupling(
 
 def _factor_dims(manifold: Any, index: int) -> list[int]:
     """Returns the dimensions of the factors; raises unless the manifold is a product with that factor and another."""
-    space = geometry.bind(manifold)
-    if not isinstance(space, Product):
+    space: Any = geometry.chart(manifold)
+    if len(space.factors) < 2:
         raise TypeError(
             f"the manifold is {checks.describe(space)}, but a factor coupling moves one factor of a "
-            f"geoopt.ProductManifold; use HT.tangent_coupling or HT.wrapped_hyperboloid_coupling."
+            f"geoopt.ProductManifold, given the others; use HT.tangent_coupling or HT.wrapped_hyperboloid_coupling."
         )
     checks.check_count("index", index, 0, "it is the index of a factor")
-    if not index < len(space.dims) or len(space.dims) < 2:
-        raise ValueError(
-            f"index = {index}, but {space.name} has {len(space.dims)} factors; give a product of at least two factors "
-            f"and the index of one."
-        )
-    return space.dims
+    dims = space.dims(space.only_dim())
+    if index >= len(dims):
+        raise ValueError(f"index = {index}, but {space.name} has {len(dims)} factors; give the index of one, from 0.")
+    return dims

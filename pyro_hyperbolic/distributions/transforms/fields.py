@@ -15,8 +15,7 @@ from torch import Tensor
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.geometry import Complete, Embedded, Hadamard, checks
 from pyro_hyperbolic.geometry.autocast import autocasts
-from pyro_hyperbolic.geometry.product import MixedProduct
-from pyro_hyperbolic.manifolds import STANDARD
+from pyro_hyperbolic.manifolds import or_standard
 
 from .base import register_if_learnable
 from .networks import start_near_zero, widths_of
@@ -35,7 +34,7 @@ class VectorField(torch.nn.Module):
 
     def __init__(self, dim: int, manifold: Manifold | None, context_dim: int | None) -> None:
         super().__init__()
-        manifold = STANDARD if manifold is None else manifold
+        manifold = or_standard(manifold)
         checks.check_count("dim", dim, 1, "it is the intrinsic dimension")
         if context_dim is not None:
             checks.check_count("context_dim", context_dim, 1, "it is the length of a context vector")
@@ -387,8 +386,8 @@ def random_states(space: Complete, dim: int, count: int) -> Tensor:
         return 2 * torch.randn(count, dim)
     if isinstance(space, Embedded):
         return space.state(space.uniform(torch.Size((count,)), dim, torch.empty(())))[0]
-    if isinstance(space, MixedProduct):
-        parts = zip(space.factors, space.dims, strict=True)
+    if len(space.factors) > 1:
+        parts = zip(space.factors, space.dims(dim), strict=True)
         return torch.cat([random_states(factor, n, count) for factor, n in parts], -1)
     raise TypeError(f"{space.name} has no random points; give anchors=.")
 

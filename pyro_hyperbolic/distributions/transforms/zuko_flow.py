@@ -11,7 +11,7 @@ from torch.distributions import Transform
 from pyro_hyperbolic import geometry
 from pyro_hyperbolic.geometry import checks
 from pyro_hyperbolic.geometry.autocast import without_autocast
-from pyro_hyperbolic.manifolds import STANDARD
+from pyro_hyperbolic.manifolds import or_standard
 
 from .base import TangentModule, register_if_learnable, with_batch
 from .conditional import NeedsContext
@@ -132,7 +132,7 @@ class ConditionalZukoFlow(NeedsContext):
         _check_zuko(flow)
         checks.check_count("context_dim", context_dim, 1, "it is the length of a context vector")
         self.flow, self.context_dim = flow, context_dim
-        self._manifold = STANDARD if manifold is None else manifold
+        self._manifold = or_standard(manifold)
         geometry.chart(self._manifold)
         register_if_learnable(self, self._manifold)
 

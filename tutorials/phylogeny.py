@@ -276,8 +276,9 @@ def picture(file, M, D, names, median, z, log_d, star):
     nodes, edges = grown(M, median["z"], log_d.median(0).values.exp())
     v = ph.geometry.log0(M, median["z"])
     lengths = median["a"] / median["c"] if "a" in median else torch.zeros(n)
-    order = torch.atan2(v[:, 1], v[:, 0]).argsort()
-    turn = torch.atan2(*v[order[0]].flip(0)).item()
+    angles, order = torch.atan2(v[:, 1], v[:, 0]).sort()
+    apart = angles - 2 * math.pi * torch.arange(n) / n
+    turn = torch.atan2(apart.sin().sum(), apart.cos().sum()).item()  # names, evenly spaced, are near their points
     reach = (v.norm(dim=-1) + 1.2 * lengths).max().item()
     figure = Figure(figsize=(7.6, 8.0), layout="constrained")
     ax = figure.subplots()

@@ -9,10 +9,20 @@ from importlib import import_module
 from pathlib import Path
 from typing import Generic
 
+import numpy.typing
 from docutils import nodes
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
+
+
+class ArrayLike:
+    """Stands for NumPy's type in signatures, where that is written out as five lines of protocols."""
+
+
+ArrayLike.__module__ = "numpy.typing"
+numpy.typing.ArrayLike = ArrayLike
+
 import gallery  # noqa: E402  # in this folder
 import sources  # noqa: E402
 

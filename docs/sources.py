@@ -125,6 +125,8 @@ def read(app, docname: str, content: list[str]) -> None:
         return links(text, name)
 
     text = re.sub(INCLUDE, include, links(content[0], file))
+    # A cell of a table breaks before the sign only.
+    text = re.sub(r"^\|.*$", lambda row: row[0].replace(" ± ", " ±\u00a0"), text, flags=re.MULTILINE)
     text = re.sub(r"```\{gallery\}\n([\s\S]*?)```", cards, text)
     mark = f"# {Path(docname).name}\n" if docname.startswith("tutorials/") else ""  # for percent.py
     content[0] = mark + api(text)

@@ -252,7 +252,7 @@ def coverage(lower: Array, upper: Array, values: Array) -> Tensor:
 def calibration_error(probabilities: Array, labels: Array, bins: int = 15, strategy: str = "uniform") -> Tensor:
     r"""Returns :math:`\frac1N \sum_b \left| \sum_{i \in b} (y_i - p_i) \right|`, the expected calibration error (ECE).
 
-    In bins where on average 30 % is predicted, 30 % should be true. Bins are cut by ``strategy``; item i is in bin
+    In bins where on average 30% is predicted, 30% should be true. Bins are cut by ``strategy``; item i is in bin
     :math:`\min(\lfloor B\, q_i \rfloor, B - 1)`:
 
     ================  ========================================================================  =======================

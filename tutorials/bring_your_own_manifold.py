@@ -31,7 +31,7 @@ SMOKE = "SMOKE_TEST" in os.environ
 # %% [markdown]
 # ## The manifold
 #
-# Of geoopt's object the laws read the metric, an oracle that knows nothing of our maps.
+# From geoopt's object the laws read the metric only, an oracle that knows nothing of our maps.
 
 
 # %%

@@ -1,8 +1,10 @@
 # %% [markdown]
 # # A graph VAE predicts hidden edges
 #
-# $$z_i \sim \mathrm{WN}(o, \sigma), \qquad p(A_{ij} = 1 \mid z) = \operatorname{sigmoid} \frac{r - d(z_i, z_j)}{t},
-#   \qquad q(z_i \mid A) = \mathrm{WN}(\exp_o \mu_i(A), \sigma_i(A))$$
+# $$\begin{gathered}
+#   z_i \sim \mathrm{WN}(o, \sigma), \qquad p(A_{ij} = 1 \mid z) = \operatorname{sigmoid} \frac{r - d(z_i, z_j)}{t}, \\
+#   q(z_i \mid A) = \mathrm{WN}(\exp_o \mu_i(A), \sigma_i(A))
+# \end{gathered}$$
 #
 # Nodes are points of a manifold, and near points are joined. We join close relatives in a random tree, hide a tenth of
 # the edges, and train a model and guide with codes on the hyperbolic plane. The manifold is an argument.

@@ -1,8 +1,10 @@
 # %% [markdown]
 # # A hyperbolic VAE is just a model and a guide
 #
-# $$z \sim \mathrm{WN}(o, I), \qquad x \mid z \sim p(x \mid \mathrm{dec}(\log_o z)), \qquad
-#   q(z \mid x) = f_\# \, \mathrm{WN}(\exp_o \mu(x), \sigma(x))$$
+# $$\begin{gathered}
+#   z \sim \mathrm{WN}(o, I), \qquad x \mid z \sim p(x \mid \mathrm{dec}(\log_o z)), \\
+#   q(z \mid x) = f_\# \, \mathrm{WN}(\exp_o \mu(x), \sigma(x))
+# \end{gathered}$$
 #
 # The latent manifold, the flow $f$ and whether curvature is learned are arguments of one class. With
 # `geoopt.Euclidean(1)` the same code is the ordinary VAE and RealNVP.

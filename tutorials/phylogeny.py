@@ -276,18 +276,21 @@ def picture(file, M, D, names, median, z, log_d, star):
     nodes, edges = grown(M, median["z"], log_d.median(0).values.exp())
     v = ph.geometry.log0(M, median["z"])
     lengths = median["a"] / median["c"] if "a" in median else torch.zeros(n)
-    order = torch.atan2(v[:, 1], v[:, 0]).argsort()
-    turn = torch.atan2(*v[order[0]].flip(0)).item()
+    angles, order = torch.atan2(v[:, 1], v[:, 0]).sort()
+    apart = angles - 2 * math.pi * torch.arange(n) / n
+    turn = torch.atan2(apart.sin().sum(), apart.cos().sum()).item()  # names, evenly spaced, are near their points
     reach = (v.norm(dim=-1) + 1.2 * lengths).max().item()
     figure = Figure(figsize=(7.6, 8.0), layout="constrained")
     ax = figure.subplots()
-    rings, *_ = viz.native_disk(ax, M, reach, color="0.85", label="distance from the origin")
+    rings, *numbers = viz.native_disk(ax, M, reach, color="0.85", label="distance from the origin")
     tree = viz.tree(ax, M, nodes, edges, color="0.55", linewidth=1.0, label="neighbour-joining tree")
+    drawn = [ph.geometry.log0(M, nodes)]
     for rank, node in enumerate(order.tolist()):
         angle = turn + 2 * math.pi * rank / n
         place = reach * torch.tensor([math.cos(angle), math.sin(angle)])
         out = place - v[node]
         end = v[node] + lengths[node] * out / out.norm()
+        drawn += [torch.lerp(v[node], end, t).unsqueeze(0) for t in np.linspace(0, 1, 20)] + [place.unsqueeze(0)]
         colour, flip = COLOURS[groups[node]], math.cos(angle) < 0
         style = {"alpha": 0.5, "s": 8} if node == star else {"alpha": 0.08, "s": 4}
         viz.points(ax, M, z[:, node], color=colour, linewidth=0, **style)
@@ -296,10 +299,21 @@ def picture(file, M, D, names, median, z, log_d, star):
         style = {"fontsize": 11, "weight": "bold"} if node == star else {"fontsize": min(8.0, 600 / n)}
         style |= {"rotation": math.degrees(angle) + 180 * flip, "rotation_mode": "anchor", "va": "center"}
         ax.text(*(1.01 * place), names[node], color=colour, ha="right" if flip else "left", **style)
+    where_there_is_room(numbers, torch.cat(drawn))
     draws = ax.scatter([], [], color="0.2", s=9, alpha=0.5, linewidth=0, label="draws of a species")
     (branch,) = ax.plot([], [], color="0.2", linewidth=1.6, label="its pendant branch")
     figure.legend(handles=[draws, branch, tree, rings], loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(file, dpi=150, bbox_inches="tight")
+
+
+def where_there_is_room(numbers, drawn):
+    """Moves the numbers of the rings to the direction in which they are farthest from what is drawn."""
+    radii = torch.tensor([number.get_position()[1] for number in numbers])
+    turns = torch.linspace(0, 2 * math.pi, 361)
+    spots = torch.stack([turns.cos(), turns.sin()], -1).unsqueeze(1) * radii.unsqueeze(-1)
+    best = torch.cdist(spots.to(drawn), drawn).amin((1, 2)).argmax()
+    for number, spot in zip(numbers, spots[best].tolist(), strict=True):
+        number.set(position=spot, zorder=3)  # above the dotted lines
 
 
 def grown(M, leaves, distances, rounds=50):

@@ -4,8 +4,10 @@
 # Each observation has two causes, a node of a branching diffusion and a phase of a cycle. A tree fits into the
 # hyperbolic plane and a cycle on the sphere, so we take the product as latent space,
 #
-# $$z = (z_1, z_2) \in H^2 \times S^2, \quad z_1 \sim \mathrm{WN}(o, I),\ z_2 \sim \mathrm{Uniform}(S^2), \quad
-#   x \mid z \sim \mathcal N(\mathrm{dec}(z), \tfrac12 I).$$
+# $$\begin{gathered}
+#   z = (z_1, z_2) \in H^2 \times S^2, \qquad z_1 \sim \mathrm{WN}(o, I), \qquad z_2 \sim \mathrm{Uniform}(S^2), \\
+#   x \mid z \sim \mathcal N(\mathrm{dec}(z), \tfrac12 I).
+# \end{gathered}$$
 #
 # The posterior is a wrapped normal times a von Mises-Fisher distribution. Beside it, `e4` is the ordinary VAE. Other
 # products have their names: `--spaces h2,h2,e2 e6`.

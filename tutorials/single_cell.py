@@ -1,9 +1,11 @@
 # %% [markdown]
 # # Single cells: scVI with a hyperbolic latent space
 #
-# $$z_n \sim \mathrm{WN}(o, I), \quad \rho_n = \operatorname{softmax} f(z_n, s_n), \quad
-#   x_{ng} \sim \mathrm{NegativeBinomial}(\text{mean } \ell_n \rho_{ng},\ \text{dispersion } \theta_g), \quad
-#   q(z_n \mid x_n, s_n) = \mathrm{WN}(\exp_o \mu_n, \sigma_n)$$
+# $$\begin{gathered}
+#   z_n \sim \mathrm{WN}(o, I), \qquad \rho_n = \operatorname{softmax} f(z_n, s_n), \\
+#   x_{ng} \sim \mathrm{NegativeBinomial}(\text{mean } \ell_n \rho_{ng},\ \text{dispersion } \theta_g), \\
+#   q(z_n \mid x_n, s_n) = \mathrm{WN}(\exp_o \mu_n, \sigma_n)
+# \end{gathered}$$
 #
 # Cell $n$ has counts $x_n$, batch $s_n$ and library size $\ell_n = \sum_g x_{ng}$. Differentiating cells branch, and
 # trees fit into the hyperbolic plane. The manifold is an argument, so the Euclidean twin is the same code. By default

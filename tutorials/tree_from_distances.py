@@ -1,8 +1,10 @@
 # %% [markdown]
 # # A tree with error bars, from a matrix with holes
 #
-# $$z_i \sim \mathrm{WN}(o, s), \quad a_i \sim \mathrm{LogNormal}, \qquad
-#   \log D_{ij} \sim \mathrm{StudentT}_4\big(\log(c\, d(z_i, z_j) + a_i + a_j),\ \sigma\big)$$
+# $$\begin{gathered}
+#   z_i \sim \mathrm{WN}(o, s), \qquad a_i \sim \mathrm{LogNormal}, \\
+#   \log D_{ij} \sim \mathrm{StudentT}_4\big(\log(c\, d(z_i, z_j) + a_i + a_j),\ \sigma\big)
+# \end{gathered}$$
 #
 # Evolutionary distances are nearly those of a tree, and trees fit into the hyperbolic plane. Each species hangs from a
 # point of it by a pendant branch of length $a_i$. Their posterior predicts the distances that are missing.

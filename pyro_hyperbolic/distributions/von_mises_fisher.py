@@ -14,9 +14,10 @@ __all__ = ["VonMisesFisher"]
 class VonMisesFisher(AxialDistribution):
     r"""Von Mises-Fisher distribution on the sphere, :math:`p(x) = \frac{c}{4 \pi \sinh c}\, e^{c\, loc \cdot x}`.
 
-    with respect to area, where ``c`` is the concentration. Samples invert the CDF of :math:`loc \cdot x`, with exact
-    gradients to both arguments. Gradients to ``loc`` are ambient: those of the formula, in R^3. Their tangent part is
-    the Riemannian gradient; ``pyro.param(..., constraint=on_manifold(geoopt.Sphere()))`` takes it by itself.
+    The density is with respect to area, and ``c`` is the concentration. Samples invert the CDF of
+    :math:`loc \cdot x`, with exact gradients to both arguments. Gradients to ``loc`` are ambient: those of the formula,
+    in R^3. Their tangent part is the Riemannian gradient; ``pyro.param(..., constraint=on_manifold(geoopt.Sphere()))``
+    takes it by itself.
 
     Shapes: ``loc`` and ``concentration`` broadcast to ``batch_shape``; events are ``(3,)``.
 

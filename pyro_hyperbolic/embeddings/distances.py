@@ -15,7 +15,7 @@ __all__ = ["complete_distances", "neighbour_joining", "path_lengths"]
 def neighbour_joining(D: Array) -> tuple[Tensor, Tensor]:
     r"""Returns the tree that joins the pair of least :math:`(m - 2) D_{ij} - \sum_k D_{ik} - \sum_k D_{jk}` in turn.
 
-    Of m nodes left the pair is joined to a new node, at distances :math:`\tfrac12 D_{ij} \pm \tfrac{1}{2 (m - 2)}
+    With m nodes left, the pair is joined to a new node, at distances :math:`\tfrac12 D_{ij} \pm \tfrac{1}{2 (m - 2)}
     \sum_k (D_{ik} - D_{jk})`. The distance from the new node to k is :math:`(D_{ik} + D_{jk} - D_{ij}) / 2`. If D are
     the path lengths of a tree, this is that tree.
 

@@ -112,7 +112,7 @@ def graph(
         manifold: A geoopt manifold with a global chart. Where curvature is not a negative constant, ``k = 1``.
         edges: Pairs of nodes, numbered from 0, shape ``(E, 2)``, integers, in either order. The graph need not be
             connected; loops and repeated edges do not count.
-        num_nodes: The number N of nodes; by default the largest in ``edges``, and one.
+        num_nodes: The number N of nodes; by default the largest in ``edges``, plus one.
         dim: Intrinsic dimension, at least 2.
         dtype: Of the result; the default dtype if not given.
 

@@ -130,8 +130,8 @@ def summary(
     - *distances* to the mean, and *tangent* coordinates at the mean (normal coordinates, or components in an
       orthonormal frame), for a point that its prior or its data locate;
     - distances of *pairs* of points, for a site in a plate. Where data are about distances only, the points of all
-      draws may be moved by an isometry: chains that agree may differ in coordinates, and even a chain that has
-      converged has a mean of no meaning. Then read ``pairs`` alone.
+      draws may be moved by an isometry: chains that agree may differ in coordinates, and the mean of a chain that
+      has converged means nothing. Then read ``pairs`` alone.
 
     On a manifold without a global chart, such as a sphere, the mean is a local one, reached from the best of 64 draws
     by at most 1000 steps :math:`m \leftarrow \exp_m(\overline{\log_m x})`. It is the only one nearby if the draws lie

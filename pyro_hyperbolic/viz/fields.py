@@ -38,7 +38,7 @@ def density(
     device: torch.device | str | None = None,
     **kwargs: Any,
 ) -> QuadMesh:
-    r"""Draws :math:`\exp(\texttt{log\_prob}(x))`, the density with respect to Riemannian volume, as a coloured mesh.
+    r"""Draws :math:`\exp(\texttt{log_prob}(x))`, the density with respect to Riemannian volume, as a coloured mesh.
 
     Equal colours mean equal density on the manifold: moving a distribution away from the origin makes it look smaller,
     but does not change its colours. Cells outside a disk are blank; cells cut by the boundary show the density just

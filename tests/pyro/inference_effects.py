@@ -109,7 +109,7 @@ def weighed_predictions() -> None:
     evidence_is(weighed(model_guide=coordinates_model).log_weights, COORDINATES.log_evidence)
 
 
-@EFFECTS.cell("`condition`, `uncondition`, `do`", "densities by the book")
+@EFFECTS.cell("`condition`, `uncondition`, `do`", "densities by the textbook")
 def conditioning() -> None:
     z = POINTS[0]
     conditioned = pyro.condition(coordinates_model, {"z": z})
@@ -140,7 +140,7 @@ def imputing_model() -> None:
 
 
 def imputing_evidence() -> float:
-    """Densities of what was seen, by the book, and the evidence of one posterior for the missing point."""
+    """Densities of what was seen, by the textbook, and the evidence of one posterior for the missing point."""
     likelihood = dist.Normal(textbook.log(POINTS[SEEN], 2**0.5), 0.3).log_prob(SEEN_COORDINATES).sum()
     return float(prior_density(POINTS[SEEN]).sum() + likelihood) + COORDINATES.log_evidence
 
@@ -186,7 +186,7 @@ def subsamples() -> None:
     mean_is(torch.tensor([Trace_ELBO().loss(fixed, lambda **_: None, size=2) for _ in range(200)]), -truth)
 
 
-@EFFECTS.cell("`scale`, `to_event`, `replay`, `block`", "densities by the book")
+@EFFECTS.cell("`scale`, `to_event`, `replay`, `block`", "densities by the textbook")
 def small_handlers() -> None:
     density = prior_density(POINTS).sum()
     model = copies(partial(pyro.sample, "z", wrapped_prior()), 3)
@@ -276,7 +276,7 @@ def pyro_sample() -> None:
     evidence_by(Located(), wide_guide, COORDINATES.log_evidence)
 
 
-@EFFECTS.cell("`infer_discrete`", "Bayes' rule by the book")
+@EFFECTS.cell("`infer_discrete`", "Bayes' rule by the textbook")
 def discrete_posterior() -> None:
     """The component of a mixture given its point."""
     mixing, locs, x = torch.tensor([0.5, 0.3, 0.2]), ((1.0, 0.2), (-0.5, 0.4), (0.3, -1.0)), point(2.0, 0.3, 0.1)

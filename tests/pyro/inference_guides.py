@@ -165,7 +165,7 @@ AUTOGUIDES.note("It finds the mode of the density with respect to Riemannian vol
 
 
 @AUTOGUIDES.cell(
-    "`AutoLaplaceApproximation`", "mode on a grid, Hessian by the book; evidence and moments by quadrature"
+    "`AutoLaplaceApproximation`", "mode on a grid, Hessian by the textbook; evidence and moments by quadrature"
 )
 def laplace_agrees() -> None:
     guide = settled(AG.AutoLaplaceApproximation(coordinates_model)).laplace_approximation()
@@ -321,7 +321,7 @@ HAND_WRITTEN.note("The network's output is a tangent vector: `loc = exp0(M, v)`.
 
 
 class Book(textbook.Wrapped):
-    """A wrapped normal on the same manifold by the book, which makes of the same noise the same points."""
+    """A wrapped normal on the same manifold by the textbook, which makes of the same noise the same points."""
 
     def __init__(self, loc: Tensor, scale: Tensor, _: object) -> None:
         self.R, self.loc, self.scale, self._support = 2**0.5, loc, scale, on_manifold(M)
@@ -432,7 +432,7 @@ def vectorised(elbo: Callable, particles: int = 400, nesting: int = 1, **options
 
 
 FLOW = shaken(ph.flows.coupling_flow(2, 2, manifold=M), 0.4).requires_grad_(False)
-BOOK, TRACE = "value and gradient by the book, draw for draw", "value and gradient of `Trace_ELBO`, draw for draw"
+BOOK, TRACE = "value and gradient by the textbook, draw for draw", "value and gradient of `Trace_ELBO`, draw for draw"
 QUADRATURE = "value and gradient by quadrature"
 law, jitted = ELBOS.add, partial(vectorised, ignore_jit_warnings=True)
 trace_elbo, mean_field = vectorised(infer.Trace_ELBO), vectorised(infer.TraceMeanField_ELBO)

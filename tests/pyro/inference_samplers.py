@@ -251,7 +251,7 @@ reparam("`MinimalReparam`", BY_QUADRATURE, reparametrised, MinimalReparam, "z", 
 REPARAMETRISATION.note("It leaves the sites unchanged.")
 
 
-@REPARAMETRISATION.cell("`TransformReparam`, density", "change of variables by the book")
+@REPARAMETRISATION.cell("`TransformReparam`, density", "change of variables by the textbook")
 def density_of_the_base() -> None:
     v = torch.tensor([1.3, -0.7])
     for model, loc in ((coordinates_model, PRIOR_LOC), (far_model, FAR_LOC)):
@@ -283,7 +283,7 @@ def neutra(make: Callable[[Model], Model], sampled: bool) -> None:
 
 for make in (AG.AutoMultivariateNormal, AG.AutoIAFNormal):
     reparam(f"`NeuTraReparam({make.__name__})`", BY_QUADRATURE, neutra, make, True, slow=True)
-    name, truth = f"`NeuTraReparam({make.__name__})`, density", "change of variables by the book"
+    name, truth = f"`NeuTraReparam({make.__name__})`, density", "change of variables by the textbook"
     reparam(name, truth, neutra, make, False, slow=make is not AG.AutoIAFNormal)
 
 PRIORS = {

@@ -331,7 +331,7 @@ def picture(runs, folder, file):
 
 def sheet(views, rows, folder):
     """Returns a figure with a column for each view of a target."""
-    figure = Figure(figsize=(2.0 * len(views) + 0.3, 8.6), layout="constrained")
+    figure = Figure(figsize=(1.75 * len(views) + 0.3, 8.4), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.04, wspace=0.0, hspace=0.0)
     axes = figure.subplots(4, len(views), squeeze=False)
     for column, (letter, target, node) in zip(axes.T, views, strict=True):
@@ -340,12 +340,12 @@ def sheet(views, rows, folder):
         flows = [load(row, folder) for row in shown]
         draw(column, ph.datasets.density_target(target), flows, target, node)
         name = target.replace("_", " ") if node is None else f"{target}, node {node}"
-        column[0].set_title(f"({letter}) {name}")
+        column[0].set_title(f"({letter}) {name}", fontsize=11)
         for ax, row, flow in zip(column[2:], shown, flows, strict=True):
             x, log_p = evaluation(target)
             with torch.no_grad():
                 kl = (log_p - log_prob(flow, x)).mean().item()
-            ax.text(0.5, -0.02, f"{row['flow']}, KL {kl:.4f}", transform=ax.transAxes, ha="center", va="top")
+            ax.text(0.5, -0.02, f"{row['flow']}\nKL {kl:.4f}", transform=ax.transAxes, ha="center", va="top")
     for ax, label in zip(axes[:, 0], ("target", "samples of the best", "best flow", "TC"), strict=True):
         ax.text(-0.06, 0.5, label, transform=ax.transAxes, rotation=90, va="center", ha="right")
     return figure

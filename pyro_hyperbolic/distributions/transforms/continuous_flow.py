@@ -64,7 +64,7 @@ class ContinuousFlow(ModuleTransform):
         hutchinson_terms: 0 (default) for the exact log-determinant. A number ``K`` for an estimate above 16 dimensions,
             in the explicit direction: the trace of the first ``K`` terms of the series of each step's
             :math:`\log(1 + B)`, by a normal vector for each point and step. It costs ``K`` products with Jacobians
-            instead of ``n``; every call draws anew. Terms left out are of size :math:`\|B\|^{K + 1}`, with
+            instead of ``n``, and every call draws new vectors. Terms left out are of size :math:`\|B\|^{K + 1}`, with
             :math:`\|B\|` like one over ``steps``. To train, not to report.
         cache_size: 1 (default) to cache the last pair, 0 to cache nothing.
 

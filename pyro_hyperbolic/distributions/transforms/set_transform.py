@@ -42,7 +42,7 @@ class SetTransform(ModuleTransform):
         cache_size: 1 (default) to cache the last pair, 0 to cache nothing.
 
     Raises:
-        TypeError: If ``flow`` is no map of a manifold to itself, or ``mask`` is not boolean; on a call, if a network
+        TypeError: If ``flow`` does not map a manifold to itself, or ``mask`` is not boolean; on a call, if a network
             takes no ``mask=``.
         ValueError: If ``mask`` does not fit the shape of ``x``; on a call, while validating, if a real point is off the
             manifold.

@@ -26,8 +26,8 @@ def earth(path: str | os.PathLike[str]) -> Tensor:
     Each line is a latitude :math:`\varphi` in [-90, 90] and a longitude :math:`\lambda` in [-180, 360], in degrees.
     Comments (``#``), blank lines, and one line of names before the numbers, such as ``lat,long``, are skipped. Names
     that begin with the longitude, in a comment too, are an error, and so are ``x,y``. Rows stay in order, and repeated
-    ones stay repeated. Equal places are equal points: longitudes are equal up to whole turns, and at a pole all are, so
-    ``len(x.unique(dim=0))`` is the number of distinct places.
+    ones stay repeated. Equal places are equal points: longitudes are equal up to whole turns, and at a pole all are,
+    so ``len(x.unique(dim=0))`` is the number of distinct places.
 
     Args:
         path: Path of the file. The package ships none; the papers use events of NOAA NGDC (earthquakes, volcanoes),

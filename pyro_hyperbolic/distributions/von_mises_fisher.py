@@ -59,8 +59,8 @@ class VonMisesFisher(AxialDistribution):
         u = torch.rand(shape, dtype=c.dtype, device=c.device)
         sin2 = _half_versine(u, c)
         # The reflection at the equator turns c into -c, and sine into cosine. It is exact near the antipode, which
-        # samples reach unless c is large; then it overflows.
-        small = c < 40
+        # samples reach unless c is large; then its derivatives overflow.
+        small = c < 20
         cos2 = torch.where(small, _half_versine(1 - u, -_split(c, small)[0]), 1 - sin2)
         # With u = 0 the sine is 0, whose square root has no derivative; the sine itself has the derivative 0.
         ratio = _half_versine_ratio(u, c).sqrt()

@@ -246,7 +246,7 @@ def test_von_mises_fisher_samples(c):
     assert_follows(around, stats.uniform(-math.pi, 2 * math.pi).cdf)
 
 
-@pytest.mark.parametrize("c", [1e-3, 3.0, 3.9999, 7.6, 28.8, 959.4])
+@pytest.mark.parametrize("c", [1e-3, 3.0, 3.9999, 7.6, 19.9, 28.8, 39.9, 959.4])
 def test_the_least_and_the_greatest_draw(c, monkeypatch):
     """Near the mode and the antipode a sample keeps its distance and its norm, and has a finite gradient."""
     for u in (0.0, 1 - 1e-6, 1 - 2**-24):
@@ -255,12 +255,16 @@ def test_the_least_and_the_greatest_draw(c, monkeypatch):
         x = hdist.VonMisesFisher(Z_AXIS.float(), concentration).rsample()
         with mp.workdps(30):
             u = torch.tensor(u, dtype=torch.float32).item()
-            versine = -mp.log1p(u * mp.expm1(-2 * mp.mpf(concentration.item()))) / (2 * mp.mpf(concentration.item()))
-            lengths = [float(2 * mp.sqrt(each)) for each in (versine, 1 - versine)]
+            cosine = lambda c, u=u: 1 + mp.log1p(u * mp.expm1(-2 * c)) / c  # noqa: E731
+            at = mp.mpf(concentration.item())
+            lengths = [float(mp.sqrt(2 * (1 + sign * cosine(at)))) for sign in (-1, 1)]
+            slope = float(mp.diff(cosine, at))
         for end, expected in zip((Z_AXIS.float(), -Z_AXIS.float()), lengths, strict=True):
             assert abs((x - end).norm() - expected) <= 1e-3 * expected + 1e-6
         assert abs(x.norm() - 1) < 8 * torch.finfo(x.dtype).eps
-        assert torch.autograd.grad(x.sum(), concentration)[0].isfinite()
+        found, rest = (torch.autograd.grad(part, concentration, retain_graph=True)[0] for part in (x[2], x.sum()))
+        assert found.item() == pytest.approx(slope, rel=1e-3, abs=1e-6)
+        assert rest.isfinite()
 
 
 @pytest.mark.parametrize("c", [1e-3, 0.4, 3.0, 300.0])

@@ -208,9 +208,8 @@ def reflect(u: Tensor, v: Tensor) -> Tensor:
         Tensor of shape ``(*, n)``.
 
     Example:
-        >>> u = householder(torch.tensor([3.0, 4.0]))
-        >>> reflect(u, torch.tensor([5.0, 0.0]))
-        tensor([3.0000, 4.0000])
+        >>> reflect(torch.tensor([0.0, 1.0]), torch.tensor([3.0, 4.0]))
+        tensor([ 3., -4.])
     """
     return v - 2 * (u * v).sum(-1, keepdim=True) * u
 

@@ -78,7 +78,7 @@ class DenseField(VectorField):
     r"""A dense network of the point and the time, :math:`V(x, t) = P_x\, \operatorname{net}(\phi(x), t)`.
 
     :math:`\phi` are smooth coordinates of the point, ``geometry.Complete.features``, and :math:`P_x` is the projection
-    to the tangent space. It needs no data, unlike :class:`AnchorField`, but learns sharp densities more slowly.
+    to the tangent space. It needs no data, unlike :class:`AnchorField`. Train it in large batches.
 
     Shapes: points ``(*, *event)`` and times ``(*)`` to tangent vectors ``(*, m)``.
 

@@ -16,11 +16,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pyro_hyperbolic.numerics import log_sinhc, norm
+from pyro_hyperbolic.numerics import norm
 
 from .autocast import matmul
 from .base import Hadamard
-from .matrix_functions import matrix_function
+from .matrix_functions import log_volume, matrix_function
 
 __all__ = ["SymmetricPositiveDefinite"]
 
@@ -74,11 +74,11 @@ class SymmetricPositiveDefinite(Hadamard):
 
     def exp0(self, v: Tensor) -> tuple[Tensor, Tensor]:
         V = _matrix(v)
-        return matrix_function(V, "exp"), _log_volume(V)
+        return matrix_function(V, "exp"), log_volume(V)
 
     def log0(self, x: Tensor) -> tuple[Tensor, Tensor]:
         V = matrix_function(x, "log")
-        return _vector(V), _log_volume(V)
+        return _vector(V), log_volume(V)
 
     def translate(self, p: Tensor, x: Tensor, inverse: bool = False) -> Tensor:
         root = matrix_function(p, "rsqrt" if inverse else "sqrt")
@@ -133,12 +133,6 @@ def _matrix(v: Tensor) -> Tensor:
 def _vector(V: Tensor) -> Tensor:
     i, j = torch.tril_indices(V.size(-1), V.size(-1), -1, device=V.device)
     return torch.cat([V.diagonal(dim1=-2, dim2=-1), math.sqrt(2) * V[..., i, j]], dim=-1)
-
-
-def _log_volume(V: Tensor) -> Tensor:
-    i, j = torch.tril_indices(V.size(-1), V.size(-1), -1, device=V.device)
-    values = torch.linalg.eigvalsh(V)
-    return log_sinhc(((values[..., i] - values[..., j]) / 2) ** 2).sum(-1)
 
 
 def _ratio(x: Tensor, y: Tensor) -> Tensor:

@@ -458,15 +458,21 @@ def test_velocities_far_out_are_finite(dtype):
     assert v.tolist() == pytest.approx([1.0, 1.0, 64 / math.sinh(64.0)], rel=256 * torch.finfo(dtype).eps, abs=0.0)
 
 
-@pytest.mark.parametrize("v", [[0.0] * 6, [3.0, 3.0, -2.0, 0.0, 0.0, 1.0]])
+@pytest.mark.parametrize(
+    "v",
+    [[0.0] * 6, [3.0, 3.0, -2.0, 0.0, 0.0, 1.0], *([3.0, 3.0 + d, 3.0 - d, d, 0.0, 0.0] for d in (1e-8, 1e-3, 1.0))],
+)
 def test_derivatives_of_matrix_functions(v):
-    """First and second, in reverse and forward mode, at equal eigenvalues too."""
+    """First and second, in reverse and forward mode, at equal and nearly equal eigenvalues too."""
     g, v = G.bind(geoopt.SymmetricPositiveDefinite()), torch.tensor(v, requires_grad=True)
     p, direction = g.exp0(torch.linspace(-0.5, 0.8, 6))[0], torch.linspace(1.0, -1.0, 6)
 
     def f(v):
         x = g.exp0(v)[0]
-        return torch.cat([g.log0(x)[0], g.log(p, x), g.log(x, p), g.exp(x, direction).flatten(-2) / 10], -1)
+        log, log_volume = g.log0(x)
+        return torch.cat(
+            [log, g.log(p, x), g.log(x, p), g.exp(x, direction).flatten(-2) / 10, log_volume[..., None]], -1
+        )
 
     assert torch.autograd.gradcheck(f, v, check_forward_ad=True, fast_mode=True)
     assert torch.autograd.gradgradcheck(f, v, fast_mode=True, atol=1e-4)

@@ -474,6 +474,14 @@ def test_gradients_are_finite_at_equal_eigenvalues():
     assert torch.autograd.grad(G.exp0(SPD, v).sum() + G.log_volume(SPD, v), v)[0].isfinite().all()
 
 
+def test_log_volumes_bend_by_a_third_of_the_ricci_curvature():
+    """At equal eigenvalues that is -m / 4 for matrices without trace, and zero along the identity."""
+    trace = torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
+    for v in (0 * trace, 7 * trace):
+        hessian = torch.autograd.functional.hessian(lambda v: G.log_volume(SPD, v), v)
+        assert torch.allclose(hessian, (torch.eye(6) - trace.outer(trace) / 3) / 4)
+
+
 def test_matrices_of_two_rows_are_a_line_times_a_plane():
     """SPD(2) is R x H^2(k = 2), isometrically: distances from the identity add up from trace and traceless part."""
     H, (v, w) = lorentz(2.0), torch.randn(2, 30, 3)

@@ -197,13 +197,13 @@ class _Entries(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        dX, *basis = ctx.saved_tensors
-        return _hessian(*basis, dX * gradient), _gradient(*basis) * gradient, None, None
+        dX, values, vectors = ctx.saved_tensors
+        return _hessian(values, vectors, dX * gradient), _gradient(values, vectors) * gradient, None, None
 
     @staticmethod
     def jvp(ctx: Any, X: Tensor, ddX: Tensor, *_: Any) -> Tensor:
-        dX, *basis = ctx.saved_tensors
-        return _hessian(*basis, X) * dX + _gradient(*basis) * ddX
+        dX, values, vectors = ctx.saved_tensors
+        return _hessian(values, vectors, X) * dX + _gradient(values, vectors) * ddX
 
 
 def _gradient(values: Tensor, vectors: Tensor) -> Tensor:

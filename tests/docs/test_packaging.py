@@ -133,6 +133,7 @@ def test_without_an_optional_dependency_the_extra_is_named(name, monkeypatch):
 
 
 #: Besides the files of the manifolds themselves, these may name one: distributions, targets and pictures on it.
+#: A product distribution knows on which manifold Pyro's own laws are.
 NAMES_A_MANIFOLD = (
     "geometry/",
     "charts.py",
@@ -140,6 +141,7 @@ NAMES_A_MANIFOLD = (
     "polar_coupling.py",
     "factor_coupling.py",
     "axial_distribution.py",
+    "product_distribution.py",
     "rotation_fisher.py",
     "manifold_targets.py",
     "viz/choice.py",

@@ -320,8 +320,8 @@ def gromov_delta(distances: Array, base: int | None = None) -> Tensor:
 
     Here :math:`2 (x|y)_w = d(x, w) + d(y, w) - d(x, y)` is Gromov's product. Equivalently, of the three sums
     :math:`d(x, y) + d(z, w)` of four points, half the largest difference between the largest sum and the second. It is
-    zero for exactly the metrics of trees (of path lengths between some nodes), and at least half of what the triangle
-    inequality is broken by, where distances are measured. It has the unit of distances, so compare it with the
+    zero for exactly the metrics of trees (of path lengths between some nodes). Where measured distances break the
+    triangle inequality, it is at least half of the defect. It has the unit of distances, so compare it with the
     diameter. On the hyperboloid and in the Poincaré ball of curvature :math:`-1/k`, in two or more dimensions, the
     least upper bound over all points is :math:`\sqrt k \log 2`. In flat space there is none.
 

@@ -17,7 +17,7 @@ from .graphs import generator_of
 __all__ = ["PointSplit", "earth", "split_points"]
 
 #: Names in a comment of a file whose columns are swapped, perhaps with units, such as ``# lon, lat``.
-_SWAPPED = re.compile(r"[#\s]*(lon|lng)\w*( ?\(.*\))?, *lat\w*( ?\(.*\))?\s*", re.IGNORECASE)
+_SWAPPED = re.compile(r"[#\s]*((lon|lng|east)\w*|x)( ?\(.*\))?, *((lat|north)\w*|y)( ?\(.*\))?\s*", re.IGNORECASE)
 
 
 def earth(path: str | os.PathLike[str]) -> Tensor:
@@ -25,8 +25,8 @@ def earth(path: str | os.PathLike[str]) -> Tensor:
 
     Each line is a latitude :math:`\varphi` in [-90, 90] and a longitude :math:`\lambda` in [-180, 360], in degrees.
     Comments (``#``), blank lines, and one line of names before the numbers, such as ``lat,long``, are skipped. Names
-    that begin with the longitude, in a comment too, are an error, and so are ``x,y``. Rows stay in order, and repeated
-    ones stay repeated. Equal places are equal points: longitudes are equal up to whole turns, and at a pole all are,
+    that begin with the longitude, or with ``x``, are an error, in a comment too. Rows stay in order, and repeated ones
+    stay repeated. Equal places are equal points: longitudes are equal up to whole turns, and at a pole all are,
     so ``len(x.unique(dim=0))`` is the number of distinct places.
 
     Args:

@@ -36,11 +36,17 @@ def _log_slope(a: Tensor, b: Tensor) -> Tensor:
     return asinhc((a - b) ** 2 / (4 * a * b)) / (a * b).sqrt()  # log(a / b) = 2 asinh((a - b) / sqrt(4 a b))
 
 
-#: Nodes of Gauss and Legendre's rule on [0, 1]: exact to rounding in :func:`_exp_curvature` for a spread of exp(40).
-_NODES, _WEIGHTS = (torch.from_numpy(each) for each in np.polynomial.legendre.leggauss(24))
+def _gauss(count: int) -> tuple[Tensor, Tensor]:
+    """Returns the nodes and weights of Gauss and Legendre's rule on [0, 1]."""
+    nodes, weights = map(torch.from_numpy, np.polynomial.legendre.leggauss(count))
+    return (nodes + 1) / 2, weights / 2
 
-#: The same, exact to rounding for the mean of :func:`_bend` over a segment of length 1.
-_FEW = tuple(torch.from_numpy(each) for each in np.polynomial.legendre.leggauss(6))
+
+#: Exact to rounding in :func:`_exp_curvature` for a spread of exp(40).
+_NODES, _WEIGHTS = _gauss(24)
+
+#: Exact to rounding for the mean of :func:`_bend` over a segment of length 1.
+_FEW_NODES, _FEW_WEIGHTS = _gauss(6)
 
 
 def _exp_slope(a: Tensor, b: Tensor) -> Tensor:
@@ -50,7 +56,7 @@ def _exp_slope(a: Tensor, b: Tensor) -> Tensor:
 def _exp_curvature(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     r"""Returns :math:`\int_0^1 e^{(1 - t) c} \int_0^t e^{(t - r) b + r a}\, dr\, dt`, positive terms alone."""
     a, b, c = (each.unsqueeze(-1) for each in torch.broadcast_tensors(a, b, c))
-    t, weight = ((_NODES + 1) / 2).to(a), (_WEIGHTS / 2).to(a)
+    t, weight = _NODES.to(a), _WEIGHTS.to(a)
     return (weight * ((1 - t) * c).exp() * t * _exp_slope(t * a, t * b)).sum(-1)
 
 
@@ -216,8 +222,8 @@ def _hessian(values: Tensor, vectors: Tensor, dX: Tensor) -> Tensor:
     Quotients of near eigenvalues are means over the segment from one to the other.
     """
     A, g, s = matmul(vectors.mT, _symmetric(dX), vectors), _pull(values), _differences(values)
-    steps = s[..., None] * ((_FEW[0] + 1) / 2).to(s)
-    means = (_bend(steps.unsqueeze(-2) + s[..., None, :, :, None]).sum(-2) * (_FEW[1] / 2).to(s)).sum(-1)
+    steps = s[..., None] * _FEW_NODES.to(s)
+    means = (_bend(steps.unsqueeze(-2) + s[..., None, :, :, None]).sum(-2) * _FEW_WEIGHTS.to(s)).sum(-1)
     far = s.abs() > 1
     slopes = torch.where(far, _differences(g) / s.masked_fill(~far, 1.0), means)
     others = matmul(_bend(s), A.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)).squeeze(-1)

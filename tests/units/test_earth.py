@@ -57,6 +57,7 @@ def test_equal_places_are_equal_points(tmp_path):
         ("X,Y\n10,20\n", ("line 1", "swap")),
         ("id,lat\n10,20\n", ("line 1", "latitude must come first")),
         ("# long, lat (degrees)\n10,20\n", ("line 1", "swap")),
+        ("# x, y\n10,20\n", ("line 1", "swap")),
         ("lat,long\nlat,long\n1,2\n", ("line 2", "two numbers")),
         ("1,2\n1,2,3\n", ("line 2", "'1,2,3'", "two columns")),
         ("1 2\n", ("line 1", "latitude,longitude")),

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 VIEWS = {
     *("alias", "detach", "expand", "permute", "select", "slice", "split", "split_with_sizes", "squeeze", "t"),
-    *("transpose", "unbind", "unsqueeze", "view", "_reshape_alias", "_unsafe_view", "lift_fresh", "add_"),
+    *("transpose", "unbind", "unsqueeze", "view", "_reshape_alias", "_unsafe_view", "lift_fresh", "add_", "is_set_to"),
 }
 SYNCS = {"_local_scalar_dense", "item", "nonzero", "equal", "is_nonzero"}
 
@@ -55,7 +55,7 @@ def _synchronize(device):
 
 
 class Operations(TorchDispatchMode):
-    """Counts aten operations, except views and gradient accumulation, whose numbers vary; and host-device syncs."""
+    """Counts aten operations and host-device syncs, without views, comparisons of addresses and sums of gradients."""
 
     def __init__(self):
         super().__init__()

@@ -64,7 +64,7 @@ DATA = {
     "anoles": Data(EXACT, "anoles", 10, FEW),
     "bonyfish": Data(EXACT, "bony fish", 10, FEW),
     "hiv": Data(EXACT, "HIV-1", 3, FEW),
-    "wordnet_carnivores": Data(EXACT, "WordNet carnivores", 3, FEW[:1]),
+    "wordnet_carnivores": Data(EXACT, "WordNet carnivores", 3, FEW[::2]),
     "made": Data(MEASURED, "made by the seed", 5, FEW[:1]),
 }
 FIRST_SEED = 100  # of the splits; settings were chosen on splits 0 to 9 of the measured data sets

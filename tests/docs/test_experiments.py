@@ -703,6 +703,35 @@ def test_graphs_of_networks_are_those_of_networkx(tmp_path):
     numpy.savez(tmp_path / "phylo" / "wordnet_carnivores.npz", distances=D, names=numpy.array(names))
     found = networks.carnivores(tmp_path).tolist()
     assert sorted(map(tuple, found)) == sorted(networkx.transitive_closure(tree.reverse()).edges)
+    (tmp_path / "wordnet").mkdir()
+    (tmp_path / "wordnet" / "data.noun").write_text(
+        "  1 A licence.\n"
+        "00000010 03 n 01 entity 0 001 ~ 00000020 n 0000 | is @ 00000040\n"
+        "00000020 05 n 0b " + "cat 0 " * 11 + "002 @ 00000010 n 0000 ~i 00000030 n 0000 | a gloss\n"
+        "00000030 05 n 01 Tom 0 002 @i 00000020 n 0000 #p 00000040 n 0000 | an instance\n"
+        "00000040 05 n 01 kitten 0 002 @ 00000010 n 0000 @ 00000020 n 0000 | two hypernyms\n"
+    )
+    assert networks.nouns(tmp_path).tolist() == [[1, 0], [2, 0], [2, 1], [3, 0], [3, 1]]
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_ranking_knows_all_right_answers():
+    """Of random nodes, which are hypernyms or the word itself; scores of blocks are those of the matrix."""
+    import networks
+
+    edges, n, M = torch.tensor([(i, j) for i in range(9) for j in range(i) if (i + j) % 3]), 9, geoopt.Lorentz()
+    edges = edges[torch.randperm(len(edges))]
+    closure = {*map(tuple, edges.tolist())} | {(i, i) for i in range(n)}
+    for _ in range(20):
+        nodes, u, v, others, right = networks.Ranking(edges, n, M, True, 2, batch=5, others=6).sample()
+        assert all((nodes[i].item(), nodes[j].item()) in closure for i, j in zip(u, v, strict=True))
+        assert right.tolist() == [[(nodes[i].item(), nodes[j].item()) in closure for j in others] for i in u]
+    centre = {"z": ph.geometry.exp0(M, torch.randn(n, 2)), "T": torch.tensor(2.0), "a": torch.randn(n)}
+    truth = torch.zeros(n, n, dtype=torch.bool).index_put(tuple(edges.T), torch.tensor(True))
+    apart = ph.geometry.distance_matrix(M, centre["z"]) / 2.0 - centre["a"]
+    found = networks.reconstruction(M, centre, edges, pairs=2 * n)
+    assert found["map"] == pytest.approx(ph.metrics.mean_average_precision(apart, truth).item())
+    assert found["rank"] == pytest.approx(ph.metrics.mean_rank(apart, truth).item())
 
 
 @pytest.mark.usefixtures("float64")

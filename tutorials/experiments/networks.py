@@ -700,14 +700,14 @@ NOTES = """**What the results support.**
   higher by .005 or less and its AP lower; on diseases and the karate club E is level or ahead. H without sociality
   stays below E with one.
 - **On sparse trees H leads in the fair pair too**: by .19 in AUC on PhD advisors and by .26 on the phylogenetic tree,
-  and by more than .25 in the MAP of reconstruction. No model predicts their held-out edges well: AP is .03 or less, and
+  and by more than .25 in the MAP of reconstruction. No model predicts their held-out edges well: AP is below .04, and
   the log score of PhD advisors is below that of the base rate.
 - The ELBO of H is lower in all pairs but one (mammals without sociality), on the carnivores by 2200 nats with
   sociality. From the layout the scores are better than from classical scaling, and the ELBO is worse (one split:
   explained .72 against .67, ELBO -4407 against -2702, at rate 0.05): points far out pay for their distance in the
   prior. So the ELBO does not choose the start here, and H is not at its optimum.
-- **Mammals under the published protocol**: without a number for each word H^5 is level with or above the published
-  figure, and E^5 far below. With one number for each word E^5 ranks almost perfectly, and so does H^5.
+- **Mammals under the published protocol**: without a number for each word H^5 is above the published figures, and
+  E^5 far below. With one number for each word E^5 ranks perfectly, and H^5 almost.
 - Two rates and two starts on one split are little tuning. Of held-out dyads, dimensions above 2 were not run.
 """
 

@@ -688,7 +688,7 @@ The closure of WordNet's 82,115 nouns has 743,241 edges. The same model, with th
 1000 steps of 1024 edges against 1024 random nouns, less than one and a half epochs, one seed. Scores are of 2048 random
 words, ranked among all. The authors of Poincaré embeddings report a mean rank of about 4, or with another rate a MAP of
 .87, in ten dimensions (issue 3 of their repository); a reproduction by others found 9.5 and .68 (issue 77). They train
-for about a day.
+for about a day (issue 30).
 """,
 }
 
